@@ -5,11 +5,10 @@
 # %% auto #0
 __all__ = ['Store', 'fits_on', 'make_store', 'Augment', 'draw', 'colour_matrix', 'warp_images', 'warp_boxes', 'make_batch']
 
-# %% ../nbs/08d_augment.ipynb #7f318199
+# %% ../nbs/08d_augment.ipynb #2db15b47
 import math
 from dataclasses import dataclass
 import numpy as np
-from .core import LayerscaleError
 
 # %% ../nbs/08d_augment.ipynb #1023b607
 @dataclass(frozen=True, eq=False)

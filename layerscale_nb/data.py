@@ -88,7 +88,7 @@ def read_image(path) -> np.ndarray:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise LayerscaleError(f'{path}: not a whole image ({e}). Replace or remove it.') from None
 
-# %% ../nbs/08_data.ipynb #f53da4f8
+# %% ../nbs/08_data.ipynb #e4dfaaa9
 def make_item(
     path,   # image file
     raw,    # list of (class index, x1, y1, x2, y2, 'file:line'), pixels
@@ -97,7 +97,7 @@ def make_item(
 ):
     "An `Item` with clean boxes, or None (and a note) if the image cannot be opened."
     try: size = size or image_size(path)
-    except LayerscaleError as e:
+    except LayerscaleError:
         notes.append(Note('image skipped', 'missing or not an image', str(path)))
         return None
     boxes, keep, found = clean_boxes([r[1:5] for r in raw], size, [r[5] for r in raw])

@@ -89,7 +89,7 @@ def letterbox(image, size, fill=114) -> tuple:
     out[top:top+nh, left:left+nw] = image
     return out, s, (left, top)
 
-# %% ../nbs/08b_frames.ipynb #e18fee35
+# %% ../nbs/08b_frames.ipynb #78e31aad
 def to_frames(
     items,    # of Item
     size,     # (h, w)
@@ -99,7 +99,7 @@ def to_frames(
     keep, images, boxes = [], [], []
     for x in items:
         try: pixels = x.image if isinstance(x.image, np.ndarray) else read_image(x.image)
-        except LayerscaleError as e:
+        except LayerscaleError:
             if notes is None: raise
             notes.append(Note('image skipped', 'does not decode', str(x.image))); continue
         frame, s, shift = letterbox(pixels, size)

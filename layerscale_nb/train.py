@@ -7,15 +7,14 @@ __all__ = ['Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 
            'train_step', 'to_float', 'update_average', 'keep_best', 'detect', 'validate', 'plan_of', 'save_state',
            'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order', 'one_epoch', 'fit', 'save_checkpoint']
 
-# %% ../nbs/09_train.ipynb #37a2f3ac
+# %% ../nbs/09_train.ipynb #4013ac7b
 import copy, csv, io, math, time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-import numpy as np
 from .ap import Matches, match_all, scores
-from .augment import Augment, Store, make_batch, make_store
-from .core import LayerscaleError, check_number, fingerprint, versions, write_atomic
+from .augment import Augment, Store, make_batch
+from .core import LayerscaleError, check_number, fingerprint, write_atomic
 from .runtime import pick_device
 from .yolo import Yolo, build, quiet_ultralytics
 
@@ -265,7 +264,7 @@ def one_epoch(s: Session, train: Store):
         yield mean, i
     s.epoch += 1
 
-# %% ../nbs/09_train.ipynb #52b6acec
+# %% ../nbs/09_train.ipynb #32e67f90
 def fit(
     net: Yolo,
     train: Store, val: Store,
@@ -282,7 +281,7 @@ def fit(
     seconds = rows[-1]['train_s'] if rows else 0.
     map50 = next((r['map50'] for r in reversed(rows) if r['map50'] == r['map50']), math.nan)
     while s.epoch < recipe.epochs:
-        begin, last = time.perf_counter(), None
+        begin = time.perf_counter()
         for loss, i in one_epoch(s, train):
             spent = seconds + time.perf_counter() - begin
             yield Progress(s.epoch + 1, recipe.epochs, s.step, s.steps, loss, map50, spent, spent/s.step*(s.steps - s.step))

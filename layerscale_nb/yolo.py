@@ -7,11 +7,11 @@ __all__ = ['YOLOV8', 'COSTS', 'yolov8_rows', 'Yolo', 'yolov8', 'scaled_channels'
            'conv_cost', 'c2f_cost', 'sppf_cost', 'detect_cost', 'layer_costs', 'cost', 'to_dict', 'quiet_ultralytics',
            'build', 'realised', 'rescale', 'identity']
 
-# %% ../nbs/07_yolo.ipynb #4f4a5aa2
-import math
+# %% ../nbs/07_yolo.ipynb #0d5de264
+import importlib, math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
-from .core import Cost, LayerscaleError, check_number, check_size, human
+from .core import Cost, LayerscaleError, check_number, check_size
 
 # %% ../nbs/07_yolo.ipynb #0f75985e
 def yolov8_rows(
@@ -161,7 +161,7 @@ def to_dict(net: Yolo) -> dict:
     first = next(i for i, r in enumerate(rows) if r[2] == 'SPPF') + 1
     return dict(nc=net.nc, scales={'own': [net.d, net.w, net.max_channels]}, scale='own', backbone=rows[:first], head=rows[first:])
 
-# %% ../nbs/07_yolo.ipynb #b5ccd767
+# %% ../nbs/07_yolo.ipynb #16e4c118
 @lru_cache
 def quiet_ultralytics():
     "Import Ultralytics without touching the user's settings, without telemetry, and return the module."
@@ -170,11 +170,10 @@ def quiet_ultralytics():
         private = dict(YOLO_CONFIG_DIR=tempfile.mkdtemp(prefix='layerscale-'), YOLO_OFFLINE='1', YOLO_VERBOSE='false')
         before = {k: os.environ.get(k) for k in private}
         os.environ.update(private)
-        try: import ultralytics
+        try: importlib.import_module('ultralytics')
         finally:
             for k, v in before.items(): os.environ.pop(k, None) if v is None else os.environ.__setitem__(k, v)
-    import ultralytics
-    return ultralytics
+    return importlib.import_module('ultralytics')
 
 # %% ../nbs/07_yolo.ipynb #85e088ba
 def build(net: Yolo):
