@@ -62,17 +62,17 @@ def colours(variants) -> dict:
         out[v] = tuple(c + (1 - c)*light for c in to_rgb(FAMILY_COLOURS[f]))
     return out
 
-# %% ../nbs/01_plot.ipynb #07ee2067
+# %% ../nbs/01_plot.ipynb #681aaf82
 def label_points(ax, xs, ys, names, colour_of=None, size=8):
     "Write each name beside its point, shifted so that the labels do not overlap; returns the texts."
-    fig, texts, boxes = ax.figure, [], []
-    fig.canvas.draw(); draw = fig.canvas.get_renderer()
+    from matplotlib.transforms import Bbox
+    ax.figure.canvas.draw(); draw, texts = ax.figure.canvas.get_renderer(), []
+    taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in ax.transData.transform(list(zip(xs, ys)))]
+    places = [(0, 9, 'center'), (8, 0, 'left'), (-8, 0, 'right'), (0, -10, 'center'), (0, 19, 'center'), (0, -20, 'center'), (8, 12, 'left'), (-8, -12, 'right')]
     for x, y, n in sorted(zip(xs, ys, names), key=lambda t: -t[1]):
-        right = ax.transAxes.inverted().transform(ax.transData.transform((x, y)))[0] < 0.62
-        t = ax.annotate(n, (x, y), xytext=(7 if right else -7, 0), textcoords='offset points', fontsize=size, va='center',
-                        ha='left' if right else 'right', color=(colour_of or {}).get(n, 'black'))
-        for dy in (0, 9, -9, 18, -18, 27, -27):
-            t.set_position((t.get_position()[0], dy)); box = t.get_window_extent(draw).expanded(1, 1.05)
-            if not any(box.overlaps(b) for b in boxes): break
-        boxes.append(box); texts.append(t)
+        t = ax.annotate(n, (x, y), xytext=(0, 0), textcoords='offset points', fontsize=size, va='center', color=(colour_of or {}).get(n, 'black'))
+        for dx, dy, ha in places:
+            t.set_position((dx, dy)); t.set_ha(ha); box = t.get_window_extent(draw)
+            if not any(box.overlaps(b) for b in taken) and ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1: break
+        taken.append(box); texts.append(t)
     return texts

@@ -168,7 +168,7 @@ def quality(matches, names) -> dict:
     flat = {k: q[k] for k in ('map50', 'map50_95', 'precision', 'recall')}
     return flat | {f'ap50_{n}': v for n, v in zip(names, q['ap50'])} | {f'ap_{n}': v for n, v in zip(names, q['ap'])}
 
-# %% ../nbs/10_width_depth.ipynb #995c1d93
+# %% ../nbs/10_width_depth.ipynb #31abb5cc
 def make_row(st: Setting, variant, seed, net, session, matches, model_file, command) -> dict:
     "The finished row of one run."
     base = networks(replace(st.study, variants=(Variant('baseline'),)), len(st.names))['baseline']
@@ -177,7 +177,7 @@ def make_row(st: Setting, variant, seed, net, session, matches, model_file, comm
                base='/'.join(f'{x:g}' for x in st.study.base), data=Path(str(st.study.data)).name, n_train=len(st.train), n_val=len(st.val),
                imgsz=f'{st.size[1]}x{st.size[0]}', params=c.params, macs=c.macs, acts=c.acts, gflops=c.flops/1e9, model_mb=model_file.stat().st_size/1e6)
     row |= quality(matches, st.names) | timings(session.average, st)
-    return row | dict(train_s=session.rows[-1]['train_s'], epochs=session.epoch, precision_bits=precision(st.device, st.study.recipe.amp),
+    return row | dict(train_s=session.rows[-1]['train_s'], epochs=session.epoch, amp=precision(st.device, st.study.recipe.amp),
                       device=prov['device'], versions=prov['versions'], config=fingerprint(run_config(st, variant, seed)), date=prov['date'], command=prov['command'])
 
 # %% ../nbs/10_width_depth.ipynb #bc0b2a28

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['YOLOV8', 'COSTS', 'yolov8_rows', 'Yolo', 'yolov8', 'scaled_channels', 'scaled_repeats', 'Layer', 'resolve',
-           'conv_cost', 'c2f_cost', 'sppf_cost', 'detect_cost', 'layer_costs', 'cost', 'to_dict', 'quiet_ultralytics',
-           'build', 'realised', 'rescale', 'identity']
+           'conv_cost', 'c2f_cost', 'sppf_cost', 'detect_cost', 'layer_costs', 'cost', 'to_dict', 'private_settings',
+           'quiet_ultralytics', 'build', 'realised', 'rescale', 'identity']
 
-# %% ../nbs/07_yolo.ipynb #0d5de264
+# %% ../nbs/07_yolo.ipynb #8740c505
 import importlib, math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from pathlib import Path
 from .core import Cost, LayerscaleError, check_number, check_size
 
 # %% ../nbs/07_yolo.ipynb #0f75985e
@@ -161,13 +162,25 @@ def to_dict(net: Yolo) -> dict:
     first = next(i for i, r in enumerate(rows) if r[2] == 'SPPF') + 1
     return dict(nc=net.nc, scales={'own': [net.d, net.w, net.max_channels]}, scale='own', backbone=rows[:first], head=rows[first:])
 
-# %% ../nbs/07_yolo.ipynb #16e4c118
+# %% ../nbs/07_yolo.ipynb #f55a584d
+def private_settings() -> str:
+    "A folder for this process with a copy of the user's Ultralytics settings, if there are any; removed at exit."
+    import atexit, os, shutil, tempfile
+    folder, home = Path(tempfile.mkdtemp(prefix='layerscale-')), Path.home()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    own = [os.environ.get('YOLO_CONFIG_DIR') or home/'.config', home/'Library'/'Application Support', home/'AppData'/'Roaming']
+    found = next((p for o in own if (p := Path(o)/'Ultralytics'/'settings.json').is_file()), None)
+    (folder/'Ultralytics').mkdir()
+    if found: shutil.copy(found, folder/'Ultralytics')
+    return str(folder)
+
+# %% ../nbs/07_yolo.ipynb #1a98d3c8
 @lru_cache
 def quiet_ultralytics():
     "Import Ultralytics without touching the user's settings, without telemetry, and return the module."
-    import os, sys, tempfile
+    import os, sys
     if 'ultralytics' not in sys.modules:
-        private = dict(YOLO_CONFIG_DIR=tempfile.mkdtemp(prefix='layerscale-'), YOLO_OFFLINE='1', YOLO_VERBOSE='false')
+        private = dict(YOLO_CONFIG_DIR=private_settings(), YOLO_OFFLINE='1', YOLO_VERBOSE='false', YOLO_AUTOINSTALL='false')
         before = {k: os.environ.get(k) for k in private}
         os.environ.update(private)
         try: importlib.import_module('ultralytics')

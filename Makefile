@@ -1,0 +1,49 @@
+# make study | make test; each creates .venv and installs what it needs
+PY   ?= python3
+BIN  := .venv/bin
+ARGS ?=
+
+.PHONY: install study test lab docs readme bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make study    train the five width/depth variants on the embedded road scenes; report in runs/width_depth"
+	@echo "              make study ARGS='--data path/to/kitti --imgsz 416x128' for your own data"
+	@echo "make test     prove the package (under 12 minutes)"
+	@echo "make lab      open the lessons in JupyterLab"
+	@echo "make docs     build the site in _docs (needs Quarto)"
+	@echo "make bench    time our trainer beside Ultralytics, and the budgets"
+	@echo "make install  only create .venv and install"
+	@echo "make readme   README.md from nbs/index.ipynb"
+
+install: .venv/.installed
+.venv/.installed: settings.ini setup.py pyproject.toml
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "Python 3.10 or newer is needed; $(PY) is older. Try: make install PY=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PY) -m venv .venv || { rm -rf .venv; echo "$(PY) cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "installing into .venv (a few minutes the first time: torch is large)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip setuptools wheel
+	@$(BIN)/python -m pip install -q torch torchvision
+	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@touch $@
+
+study: install
+	@$(BIN)/layerscale study $(ARGS)
+
+test: install
+	@$(BIN)/python -m pytest $(ARGS)
+
+lab: install
+	@$(BIN)/jupyter lab nbs
+
+bench: install
+	@$(BIN)/python tests/bench/budgets.py
+	@$(BIN)/layerscale bench train $(ARGS)
+
+docs: install
+	@$(BIN)/python tests/docs.py
+
+readme: install
+	@$(BIN)/python tests/readme.py
+
+clean:
+	rm -rf _proc _docs build dist *.egg-info

@@ -1,0 +1,36 @@
+import os
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope='session')
+def repo():
+    return root
+
+
+def real(name):
+    "A folder of real data beside the project; the test says clearly when it is absent."
+    base = Path(os.environ.get('LAYERSCALE_DATA', root.parent/'shared'/'data'))
+    if not (base/name).is_dir():
+        pytest.skip(f'real data {name} is not in ../shared/data (set LAYERSCALE_DATA to its folder to run this test)')
+    return base/name
+
+
+@pytest.fixture(scope='session')
+def kitti_root(): return real('kitti_cyclist')
+
+
+@pytest.fixture(scope='session')
+def bccd_root(): return real('bccd')
+
+
+@pytest.fixture(scope='session')
+def tiny():
+    "A study small enough for tests: two variants of a very thin net on 32 scenes."
+    from layerscale_nb.study import Study, Variant
+    from layerscale_nb.train import Recipe
+    return Study(variants=(Variant('baseline'), Variant('depth_033', d=0.33)), base=(1.0, 0.125, 512), imgsz=(96, 320),
+                 n_train=32, n_val=8, recipe=Recipe(epochs=3))

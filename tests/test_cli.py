@@ -1,0 +1,69 @@
+"The command from outside: help with examples, one sentence for bad input, no traceback."
+import subprocess
+import sys
+
+import pytest
+
+from layerscale_nb.cli import main, make_parser, study_of
+
+COMMANDS = ['study', 'train', 'data', 'report', 'bench']
+
+
+@pytest.mark.parametrize('words', [[], *[[c] for c in COMMANDS]])
+def test_help_has_an_example(words, capsys):
+    with pytest.raises(SystemExit) as e: main([*words, '--help'])
+    text = capsys.readouterr().out
+    assert e.value.code == 0 and 'examples:\n  layerscale ' in text
+
+
+@pytest.mark.parametrize('words, sentence', [
+    (['study', '--data', 'no/such'], 'no such folder or file'),
+    (['study', '--imgsz', '320x100'], 'the next one is 128'),
+    (['study', '--imgsz', 'big'], 'write it as WIDTHxHEIGHT'),
+    (['study', '--depths', '0'], 'depth is'),
+    (['study', '--widths', 'nan'], 'width is'),
+    (['study', '--depths', '0.33', '0.35'], 'realise the same network'),
+    (['study', '--epochs', '2.5'], 'whole number'),
+    (['study', '--device', 'cuda:77'], 'cuda:77'),
+    (['study', '--variants', 'depth_03'], "Did you mean 'depth_033'?"),
+    (['study', '--base', '1', 'x', '512'], 'base is'),
+    (['train', 'no.yaml'], 'no such file'),
+    (['report', 'no/such'], 'no results yet'),
+    (['data', '--sheet', 'no/such/dir/x.png'], 'cannot write'),
+])
+def test_bad_input(words, sentence, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.startswith('layerscale: ') and err.count('\n') == 1
+
+
+def test_config_with_unknown_key(tmp_path, capsys):
+    (tmp_path/'c.yaml').write_text('variant: a\nwidht: 0.5\n')
+    assert main(['train', str(tmp_path/'c.yaml')]) == 2
+    assert "unknown key 'widht'. Did you mean 'width'?" in capsys.readouterr().err
+
+
+def test_shipped_configs_are_the_five(repo):
+    from layerscale_nb.study import VARIANTS, load_config
+    found = {v.name: v for p in sorted((repo/'configs').glob('*.yaml')) for v in load_config(p).variants}
+    assert found == {v.name: v for v in VARIANTS}
+
+
+def test_options_reach_the_study():
+    s = study_of(make_parser().parse_args(['study', '--imgsz', '416x128', '--seeds', '0', '2', '--lr', '0.001', '--n-val', '9', '--base', '0.33', '0.25', '1024']))
+    assert s.imgsz == (128, 416) and s.seeds == (0, 2) and s.recipe.lr == 0.001 and s.n_val == 9 and s.base == (0.33, 0.25, 1024)
+
+
+def test_import_is_light():
+    code = 'import sys, layerscale_nb, layerscale_nb.yolo, layerscale_nb.core, layerscale_nb.cli; print([m for m in ("torch", "ultralytics", "pandas", "matplotlib") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+
+def test_every_module_imports_without_torch():
+    code = 'import sys, importlib, pkgutil, layerscale_nb as l\nfor m in pkgutil.iter_modules(l.__path__): importlib.import_module("layerscale_nb." + m.name)\nprint([m for m in ("torch", "ultralytics") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+
+
+def test_data_command(capsys, tmp_path):
+    assert main(['data', '--sheet', str(tmp_path/'s.png')]) == 0
+    assert 'cyclist' in capsys.readouterr().out and (tmp_path/'s.png').stat().st_size > 1e4
