@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STUDY_HELP', 'Line', 'clock', 'progress_text', 'add_run_options', 'make_parser', 'options_of', 'study_of', 'head',
-           'run_command', 'data_command', 'bench_command', 'report_command', 'main']
+           'run_command', 'tell', 'data_command', 'bench_command', 'report_command', 'main']
 
 # %% ../nbs/15_cli.ipynb #123cfa31
 import argparse, contextlib, json, math, shutil, sys, time, warnings
@@ -152,7 +152,7 @@ def run_command(a) -> int:
     print(f'report: {report}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #5e2c8cd4
+# %% ../nbs/15_cli.ipynb #394abf4d
 def tell(e, line, log):
     "Show an event of a study on the updating line, and write it to the log."
     name = f'[{e.index}/{e.total}] {e.run:<18}'
@@ -161,7 +161,7 @@ def tell(e, line, log):
         if e.progress.row: log.write(json.dumps(dict(run=e.run) | e.progress.row) + '\n')
     elif e.kind == 'failed': line.keep(f'{name} failed: {e.row["error"]}')
     elif e.kind in ('done', 'skip'):
-        r = e.row; word = 'done before' if e.kind == 'skip' else f'{trained in {clock(r["train_s"])}'
+        r = e.row; word = 'done before' if e.kind == 'skip' else f'trained in {clock(r["train_s"])}'
         line.keep(f'{name} mAP50 {r["map50"]:.3f}  mAP50-95 {r["map50_95"]:.3f}  {r["latency_ms"]:.1f} ms/image  {word}')
         log.write(json.dumps(r) + '\n')
     else: log.write(f'start {e.run}\n')
