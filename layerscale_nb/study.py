@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['VARIANTS', 'PRESETS', 'RECIPE_KEYS', 'CONFIG_KEYS', 'Variant', 'Study', 'check_study', 'networks', 'plan', 'grid',
            'with_options', 'load_config', 'Setting', 'open_setting', 'run_config', 'timings', 'quality', 'make_row',
-           'finished_row', 'train_run', 'exhaust', 'Event', 'check_space', 'run_study', 'collect']
+           'finished_row', 'train_run', 'exhaust', 'Event', 'check_space', 'check_folder', 'run_study', 'collect']
 
 # %% ../nbs/10_width_depth.ipynb #90c0540b
 import json, shutil
@@ -51,17 +51,16 @@ PRESETS = {
     'quick': Study(imgsz=(96, 320)),
     'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(epochs=40, batch=16, lr=2e-3))}
 
-# %% ../nbs/10_width_depth.ipynb #e68a3a33
+# %% ../nbs/10_width_depth.ipynb #5aa5219b
 def check_study(s: Study) -> Study:
     "The study, if it can be run; raises `LayerscaleError` for the first thing that is wrong."
-    for v in s.variants: check_number(v.d, f"depth of variant '{v.name}'"), check_number(v.w, f"width of variant '{v.name}'")
+    variants = tuple(Variant(v.name, check_number(v.d, f"depth of variant '{v.name}'"), check_number(v.w, f"width of variant '{v.name}'")) for v in s.variants)
     if not s.variants or not s.seeds: raise LayerscaleError('a study needs at least one variant and one seed.')
     names = [v.name for v in s.variants]
     if len(set(names)) < len(names): raise LayerscaleError(f'two variants have the same name: {names}. Rename one.')
-    for x in s.seeds: check_number(x, 'seed', open_low=False, whole=True)
-    for k in ('n_train', 'n_val'): getattr(s, k) is None or check_number(getattr(s, k), k, whole=True)
-    check_recipe(s.recipe)
-    return s if s.imgsz is None else replace(s, imgsz=check_size(s.imgsz))
+    seeds = tuple(check_number(x, 'seed', open_low=False, whole=True) for x in s.seeds)
+    some = {k: n if (n := getattr(s, k)) is None else check_number(n, k, whole=True) for k in ('n_train', 'n_val')}
+    return replace(s, variants=variants, seeds=seeds, recipe=check_recipe(s.recipe), imgsz=s.imgsz and check_size(s.imgsz), **some)
 
 # %% ../nbs/10_width_depth.ipynb #8bddea71
 def networks(s: Study, nc: int) -> dict:
@@ -133,7 +132,7 @@ class Setting:
     notes: tuple   # what the reader left out
     digest: str    # fingerprint of the images and boxes
 
-# %% ../nbs/10_width_depth.ipynb #8f332d09
+# %% ../nbs/10_width_depth.ipynb #893b5158
 def open_setting(s: Study) -> Setting:
     "Read the data, decode every image once, and put it where training happens."
     s = check_study(s)
@@ -141,6 +140,8 @@ def open_setting(s: Study) -> Setting:
     ds = load_data(s.data).take(s.n_train, s.n_val)
     size, notes = s.imgsz or natural_size(ds), list(ds.notes)
     train, val = to_frames(ds.train, size, notes), to_frames(ds.val, size, notes)
+    for split, f in (('training', train), ('validation', val)):
+        if not sum(map(len, f.boxes)): raise LayerscaleError(f'{s.data}: the {len(f)} {split} images hold no labelled box. Use more images or check the labels.')
     digest = fingerprint(dict(size=size, names=ds.names, ids=[train.ids, val.ids], sums=[int(f.images[:, ::8, ::8].sum()) for f in (train, val)],
                               boxes=[float(sum(b.sum() for b in f.boxes)) for f in (train, val)]))
     return Setting(s, ds.names, size, make_store(train, device), make_store(val, device), device, tuple(notes), digest)
@@ -235,11 +236,19 @@ def check_space(st: Setting, out):
     free = shutil.disk_usage(at).free
     if free < need: raise LayerscaleError(f'{out}: the study needs about {need/1e9:.1f} GB and {free/1e9:.1f} GB are free. Free some space or choose another --out.')
 
-# %% ../nbs/10_width_depth.ipynb #6eca2c84
+# %% ../nbs/10_width_depth.ipynb #74d7ad41
+def check_folder(st: Setting, out):
+    "Raise `LayerscaleError` if `out` holds runs on other data, sizes or bases: their rows could not be compared."
+    want = dict(base=list(st.study.base), digest=st.digest, imgsz=list(st.size))
+    for p in sorted(Path(out).glob('*/config.json')):
+        other = [k for k, v in want.items() if json.loads(p.read_text()).get(k) != v]
+        if other: raise LayerscaleError(f'{out} holds a study with another {" and ".join(other).replace("digest", "data")} ({p.parent.name}). Use another --out.')
+
+# %% ../nbs/10_width_depth.ipynb #b36b6564
 def run_study(st: Setting, out, command=''):
     "Run every variant with every seed; yields `Event`s. `out/results.csv` holds a row per finished run at any time."
     out, runs = Path(out), [(v, s) for s in st.study.seeds for v in st.study.variants]
-    networks(st.study, len(st.names)), check_space(st, out)
+    networks(st.study, len(st.names)), check_folder(st, out), check_space(st, out)
     for i, (v, seed) in enumerate(runs, 1):
         name = f'{v.name}_seed{seed}'; tell = lambda kind, **kw: Event(kind, name, i, len(runs), **kw)
         folder, row, run = out/name, None, None
