@@ -125,19 +125,23 @@ def scores(m: Matches) -> dict:
     return dict(map50=float(np.nanmean(table[0])), map50_95=float(np.nanmean(table)), precision=p, recall=r,
                 ap50=[float(v) for v in table[0]], ap=[float(v) for v in table.mean(0)])
 
-# %% ../nbs/08c_ap.ipynb #0ed74853
+# %% ../nbs/08c_ap.ipynb #a4afd9aa
 def weighted_ap(
     tp, image,   # (n,) marks and image numbers, most confident first
     truth,       # (images,) true boxes of the class
     weights,     # (draws, images) how often each image was drawn
 ) -> np.ndarray:
     "(draws,) AP of one class at one threshold, with images counted as often as drawn."
-    w = weights[:, image]
-    hits, seen, n_true = np.cumsum(w*tp, 1), np.cumsum(w, 1), weights@truth
+    from scipy.sparse import csr_matrix
+    right = np.flatnonzero(tp)  # precision peaks only at right detections, so curves are kept there alone
+    upto = np.searchsorted(right, np.arange(len(tp)))  # the next right detection at or after each one
+    some = upto < len(right)
+    count = csr_matrix((np.ones(some.sum(), np.float32), (upto[some], image[some])), shape=(len(right), len(truth)))
+    hits, seen, n_true = np.cumsum(weights[:, image[right]], 1), np.cumsum((count@weights.T).T, 1), weights@truth
     precision = np.maximum.accumulate((hits/np.maximum(seen, 1))[:, ::-1], 1)[:, ::-1]
     recall = hits/np.maximum(n_true, 1)[:, None]
     at = np.stack([np.searchsorted(r, RECALLS, side='left') for r in recall])
-    ap = np.take_along_axis(np.c_[precision, np.zeros(len(w))], at, 1).mean(1)
+    ap = np.take_along_axis(np.c_[precision, np.zeros(len(weights))], at, 1).mean(1)
     return np.where(n_true > 0, ap, np.nan)
 
 # %% ../nbs/08c_ap.ipynb #25b5da36

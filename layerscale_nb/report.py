@@ -6,7 +6,7 @@
 __all__ = ['STYLE', 'read_results', 'by_variant', 'leaderboard', 'short', 'plot_overall', 'plot_scaling', 'frontier',
            'plot_frontier', 'class_names', 'plot_classes', 'plot_radar', 'critical_r', 'plot_correlation',
            'plot_spread', 'marginal_return', 'plot_cost', 'seed_differences', 'image_differences', 'differences',
-           'plot_differences', 'verdicts', 'figure_html', 'table_html', 'sections', 'write_report']
+           'all_differences', 'plot_differences', 'verdicts', 'figure_html', 'table_html', 'sections', 'write_report']
 
 # %% ../nbs/10a_report.ipynb #340b3307
 import base64, html, io, math
@@ -212,6 +212,16 @@ def differences(df, folder=None) -> pd.DataFrame:
     if folder is None or not all((Path(folder)/f'{v}_seed{df.seed.min()}'/'matches.npz').exists() for v in df.variant.unique()): return None
     return image_differences(df, folder).assign(over='images')
 
+# %% ../nbs/10a_report.ipynb #ab46f947
+def all_differences(df, folder=None) -> pd.DataFrame:
+    "Every difference to the baseline that can be had: over seeds, and over images for each seed with its runs in `folder`."
+    if 'baseline' not in set(df.variant): return pd.DataFrame()
+    parts = [seed_differences(df).assign(over='seeds')] if df.seed.nunique() > 1 else []
+    for s, part in df.groupby('seed'):
+        if folder and all((Path(folder)/f'{v}_seed{s}'/'matches.npz').exists() for v in {*part.variant, 'baseline'}):
+            parts.append(image_differences(df, folder, s).assign(over=f'images, seed {s}'))
+    return pd.concat(parts) if parts else pd.DataFrame()
+
 # %% ../nbs/10a_report.ipynb #cc6b5fd6
 def plot_differences(d: pd.DataFrame, ax=None):
     "Each variant's difference to the baseline in points of mAP50, with its 95% interval and verdict."
@@ -223,11 +233,11 @@ def plot_differences(d: pd.DataFrame, ax=None):
     ax.set_xlabel(f'mAP50 minus baseline (points), 95% interval over {d.over.iloc[0]}')
     return ax
 
-# %% ../nbs/10a_report.ipynb #583c9b41
+# %% ../nbs/10a_report.ipynb #084355fb
 def verdicts(d: pd.DataFrame) -> list:
     "A sentence for each variant."
     def say(v, r):
-        sign = f'{100*r["diff"]:+.1f} points of mAP50 against the baseline (95% interval {100*r.low:+.1f} to {100*r.high:+.1f}, over {r.over})'
+        sign = f'{100*r["diff"]:+.1f} points of mAP50 against the baseline (95% interval {100*r.low:+.1f} to {100*r.high:+.1f}, over {r.over}{"; another training seed may tell otherwise" if r.over == "images" else ""})'
         return {'better': f'{v} is better: {sign}.', 'worse': f'{v} is worse: {sign}.',
                 'not shown': f'{v}: no difference shown; {sign}.'}[r.verdict]
     return [say(v, r) for v, r in d.iterrows()]
@@ -251,7 +261,7 @@ def table_html(df: pd.DataFrame, digits=3) -> str:
     "A table that scrolls sideways on a narrow screen."
     return '<div class="wide">' + df.to_html(float_format=lambda v: f'{v:.{digits}g}' if abs(v) < 1e5 else f'{v:.0f}', border=0, na_rep='') + '</div>'
 
-# %% ../nbs/10a_report.ipynb #1d65e49b
+# %% ../nbs/10a_report.ipynb #0dad3bfe
 def sections(df, folder=None) -> list:
     "(title, sentence, html) of every part of the report; parts that need a baseline or several variants appear only with them."
     import matplotlib.pyplot as plt
@@ -263,7 +273,7 @@ def sections(df, folder=None) -> list:
         return [plot_scaling(df, ax=axs[0]), plot_scaling(df, x='macs', ax=axs[1])]
     d, f, many = differences(df, folder), figure_html, df.variant.nunique() > 1
     out = [('Leaderboard', 'Best mAP50 first; costs at the real image size.', table_html(leaderboard(df).T))]
-    if d is not None: out.insert(0, ('Is the difference real?', ' '.join(html.escape(s) for s in verdicts(d)), f(plot_differences(d)) + table_html(d.drop(columns='over'))))
+    if d is not None: out.insert(0, ('Is the difference real?', '<br>'.join(html.escape(s) for s in verdicts(d)), f(plot_differences(d)) + table_html(all_differences(df, folder).reset_index().set_index(['over', 'variant']) if folder else d)))
     if many: out += [('Overall comparison', 'Every quantity as a multiple of the baseline.', f(plot_overall(df))),
                      ('Scaling curves', 'Width and depth shrink from the same baseline; x is the realised multiplier.', f(two())),
                      ('Pareto frontier', 'Hollow points are dominated: another network is at least as good on both axes.', f(three()))]
@@ -274,10 +284,13 @@ def sections(df, folder=None) -> list:
     if many: out += [('Training cost', 'What each step to a longer training buys.', f(plot_cost(df)) + table_html(marginal_return(df)))]
     return out
 
-# %% ../nbs/10a_report.ipynb #620b1fee
+# %% ../nbs/10a_report.ipynb #97125f3d
 def write_report(folder, title='Width or depth?') -> Path:
     "Write `folder/report.html` from `folder/results.csv` and the run folders; returns its path."
     df = read_results(folder)
+    if len(every := all_differences(df, folder)):
+        first = df.iloc[0]
+        write_atomic(Path(folder)/'differences.csv', every.assign(seed='', **{k: first[k] for k in ('data', 'command', 'versions', 'device', 'date')}).to_csv())
     origin = df[['data', 'imgsz', 'n_train', 'n_val', 'base', 'epochs', 'device', 'versions', 'command', 'date']].drop_duplicates().T
     parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}' for t, s, h in sections(df, folder))
     runs = table_html(df.drop(columns=[c for c in ('versions', 'command', 'device', 'status') if c in df]).set_index('variant').T)

@@ -1,19 +1,33 @@
-"README.md from nbs/index.ipynb, without its hidden cells; `--check` only compares."
+"README.md and its picture from nbs/index.ipynb and the stored results; `--check` only compares the text."
 import sys
 from pathlib import Path
-import nbformat
-from nbconvert import MarkdownExporter
 
 root = Path(__file__).resolve().parent.parent
 
 
 def readme() -> str:
+    import nbformat
+    from nbconvert import MarkdownExporter
     nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
     nb.cells = [c for c in nb.cells if not c.source.startswith('#| hide')]
     text = MarkdownExporter().from_notebook_node(nb)[0]
     return text.replace('(images/', '(nbs/images/').strip() + '\n'
 
 
+def picture(path):
+    "Three figures of the stored KITTI study, side by side."
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    from layerscale_nb.report import differences, plot_differences, plot_frontier, plot_scaling, read_results
+    df = read_results(root/'nbs'/'results'/'kitti_cyclist_width_depth.csv')
+    fig, axs = plt.subplots(1, 3, figsize=(13, 3.4), dpi=90, layout='constrained', width_ratios=(1.15, 1, 1))
+    plot_differences(differences(df), axs[0]); plot_scaling(df, ax=axs[1]); plot_frontier(df, ax=axs[2])
+    for ax, title in zip(axs, ('Is the difference real?', 'Width or depth?', 'What is it worth?')): ax.set_title(title, fontsize=11)
+    fig.savefig(path)
+
+
 if __name__ == '__main__':
     if '--check' in sys.argv: sys.exit((root/'README.md').read_text() != readme())
+    picture(root/'nbs'/'images'/'report.png')
     (root/'README.md').write_text(readme())
