@@ -51,13 +51,14 @@ def write_yolo(st: Setting, folder) -> Path:
             (folder/'labels'/split/f'{i:06d}.txt').write_text('\n'.join(f'{k} ' + ' '.join(f'{v:.6f}' for v in r) for k, r in zip(c, rows)))
     return write_atomic(folder/'data.yaml', yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
 
-# %% ../nbs/10b_bench.ipynb #29e8d0e9
+# %% ../nbs/10b_bench.ipynb #b9cd2ebc
 def ultralytics_child(job: dict):
     "Runs in the child process: train with Ultralytics, note the time after each epoch and keep its averaged weights."
     import torch
     from ultralytics import YOLO
     out, clock, curve = Path(job['out']), {}, []
     def after_epoch(trainer):
+        if len(curve) > trainer.epoch: return  # it is also called after the final evaluation, which is no epoch
         curve.append((time.perf_counter() - clock['start'], float(trainer.metrics.get('metrics/mAP50(B)', 0))))
         torch.save({k: v.half() if v.is_floating_point() else v for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
         (out/'curve.json').write_text(json.dumps(curve))
