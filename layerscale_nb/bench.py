@@ -51,20 +51,21 @@ def write_yolo(st: Setting, folder) -> Path:
             (folder/'labels'/split/f'{i:06d}.txt').write_text('\n'.join(f'{k} ' + ' '.join(f'{v:.6f}' for v in r) for k, r in zip(c, rows)))
     return write_atomic(folder/'data.yaml', yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
 
-# %% ../nbs/10b_bench.ipynb #b9cd2ebc
+# %% ../nbs/10b_bench.ipynb #a78246ca
 def ultralytics_child(job: dict):
     "Runs in the child process: train with Ultralytics, note the time after each epoch and keep its averaged weights."
     import torch
     from ultralytics import YOLO
     out, clock, curve = Path(job['out']), {}, []
     def after_epoch(trainer):
-        if len(curve) > trainer.epoch: return  # it is also called after the final evaluation, which is no epoch
+        if not clock.pop('trained', False): return  # it is also called after the final evaluation, which is no epoch
         curve.append((time.perf_counter() - clock['start'], float(trainer.metrics.get('metrics/mAP50(B)', 0))))
         torch.save({k: v.half() if v.is_floating_point() else v for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
         (out/'curve.json').write_text(json.dumps(curve))
         if curve[-1][0] > job['seconds'] or curve[-1][1] >= job['level']: trainer.stop = True
     model = YOLO('yolov8n.yaml', verbose=False)
     model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))  # reading the data is timed for neither
+    model.add_callback('on_train_epoch_end', lambda t: clock.update(trained=True))
     model.add_callback('on_fit_epoch_end', after_epoch)
     model.train(data=job['data'], imgsz=job['imgsz'], device=job['device'], project=str(out), name='u', exist_ok=True, seed=job['seed'], **job['settings'])
 

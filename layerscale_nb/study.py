@@ -46,9 +46,9 @@ class Study:
     n_train: int = None              # use only the first n images; None: all
     n_val: int = None
 
-# %% ../nbs/10_width_depth.ipynb #8c2ea8ed
+# %% ../nbs/10_width_depth.ipynb #a17d97db
 PRESETS = {
-    'quick': Study(imgsz=(96, 320)),
+    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26)),
     'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(epochs=40, batch=16, lr=2e-3))}
 
 # %% ../nbs/10_width_depth.ipynb #5aa5219b

@@ -92,7 +92,7 @@ def test_readme_is_generated(repo):
 
 def test_readme_commands_exist(repo):
     text, make = (repo/'README.md').read_text(), (repo/'Makefile').read_text()
-    for target in set(re.findall(r'make (\w+)', text)): assert re.search(rf'^{target}:', make, re.M), f'README names make {target}'
+    for target in set(re.findall(r'(?m)(?:^|`)make (\w+)', text)): assert re.search(rf'^{target}:', make, re.M), f'README names make {target}'
     assert 'make test' in (repo/'.ci'/'run').read_text()
 
 
@@ -128,3 +128,11 @@ def test_builds(repo, tmp_path):
     assert {f'layerscale_nb/{m}.py' for m in exports(repo)} <= set(names)
     meta = wheel.read(next(n for n in names if n.endswith('METADATA'))).decode()
     assert 'Requires-Dist: torch>=2.4' in meta and 'layerscale=layerscale_nb.cli:main' in wheel.read(next(n for n in names if n.endswith('entry_points.txt'))).decode().replace(' ', '')
+
+
+def test_imports_stand_alone(repo):
+    "nbdev's docs step runs every cell with an import, so a cell holds imports or code, not both."
+    for p in notebooks(repo):
+        for s in code_cells(p):
+            kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body}
+            assert len(kinds) < 2, f'{p.name} mixes imports and code in one cell:\n{s}'
