@@ -23,7 +23,7 @@ install: .venv/.installed
 	@echo "installing into .venv (a few minutes the first time: torch is large)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --upgrade pip setuptools wheel
 	@$(BIN)/python -m pip install -q torch torchvision
-	@$(BIN)/python -m pip install -q -e '.[dev]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install -q -e '.[dev]'
 	@touch $@
 
 study: install

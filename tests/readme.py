@@ -1,4 +1,5 @@
 "README.md and its picture from nbs/index.ipynb and the stored results; `--check` only compares the text."
+import re
 import sys
 from pathlib import Path
 
@@ -11,7 +12,7 @@ def readme() -> str:
     nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
     nb.cells = [c for c in nb.cells if not c.source.startswith('#| hide')]
     text = MarkdownExporter().from_notebook_node(nb)[0]
-    return text.replace('(images/', '(nbs/images/').strip() + '\n'
+    return re.sub(r'\]\((images/|\w+\.ipynb)', r'](nbs/\1', text).strip() + '\n'
 
 
 def picture(path):
@@ -23,7 +24,7 @@ def picture(path):
     df = read_results(root/'nbs'/'results'/'kitti_cyclist_width_depth.csv')
     fig, axs = plt.subplots(1, 3, figsize=(13, 3.4), dpi=90, layout='constrained', width_ratios=(1.15, 1, 1))
     plot_differences(differences(df), axs[0]); plot_scaling(df, ax=axs[1]); plot_frontier(df, ax=axs[2])
-    for ax, title in zip(axs, ('Is the difference real?', 'Width or depth?', 'What is it worth?')): ax.set_title(title, fontsize=11)
+    for ax, title in zip(axs, ('Is the difference real?', 'Width or depth?', 'What is it worth?')): ax.set_title(title, fontsize=11, loc='left')
     fig.savefig(path)
 
 
