@@ -244,7 +244,7 @@ def check_folder(st: Setting, out):
         other = [k for k, v in want.items() if json.loads(p.read_text()).get(k) != v]
         if other: raise LayerscaleError(f'{out} holds a study with another {" and ".join(other).replace("digest", "data")} ({p.parent.name}). Use another --out.')
 
-# %% ../nbs/10_width_depth.ipynb #b36b6564
+# %% ../nbs/10_width_depth.ipynb #e8a3e591
 def run_study(st: Setting, out, command=''):
     "Run every variant with every seed; yields `Event`s. `out/results.csv` holds a row per finished run at any time."
     out, runs = Path(out), [(v, s) for s in st.study.seeds for v in st.study.variants]
@@ -258,6 +258,9 @@ def run_study(st: Setting, out, command=''):
             run = train_run(st, v, seed, folder, command)
             while True: yield tell('step', progress=next(run))
         except StopIteration as e: row = e.value
+        except (MemoryError, RuntimeError) as e:
+            if not isinstance(e, MemoryError) and 'out of memory' not in str(e): raise
+            raise LayerscaleError(f'{name}: out of memory at batch {st.study.recipe.batch} and {st.size[1]}x{st.size[0]}. Use a smaller --batch or --imgsz; finished epochs are kept.') from None
         except LayerscaleError as e:
             if 'loss became' not in str(e): raise
             row = dict(variant=v.name, seed=seed, status='failed', depth=v.d, width=v.w, error=str(e), config=fingerprint(run_config(st, v, seed)))

@@ -105,6 +105,13 @@ def test_nan_loss_marks_the_run_and_goes_on(tiny, tmp_path, monkeypatch):
     assert list(pd.read_csv(tmp_path/'results.csv').status) == ['failed', 'done']
 
 
+def test_out_of_memory_is_a_sentence(tiny, tmp_path, monkeypatch):
+    import layerscale_nb.train as train
+    def full(s, batch): raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 GiB')
+    monkeypatch.setattr(train, 'train_step', full)
+    with pytest.raises(LayerscaleError, match='baseline_seed0: out of memory at batch 8 and 320x96. Use a smaller --batch'): list(run_study(open_setting(tiny), tmp_path))
+
+
 def test_other_settings_are_not_overwritten(tiny, tmp_path):
     st = open_setting(tiny)
     exhaust(train_run(st, tiny.variants[1], 0, tmp_path/'r'))
