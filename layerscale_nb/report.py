@@ -261,9 +261,9 @@ def table_html(df: pd.DataFrame, digits=3) -> str:
     "A table that scrolls sideways on a narrow screen."
     return '<div class="wide">' + df.to_html(float_format=lambda v: f'{v:.{digits}g}' if abs(v) < 1e5 else f'{v:.0f}', border=0, na_rep='') + '</div>'
 
-# %% ../nbs/10a_report.ipynb #0dad3bfe
-def sections(df, folder=None) -> list:
-    "(title, sentence, html) of every part of the report; parts that need a baseline or several variants appear only with them."
+# %% ../nbs/10a_report.ipynb #e6ad3e5f
+def sections(df, d, every) -> list:
+    "(title, sentence, html) of every part of the report, with `differences` d and `all_differences` every; parts that need a baseline or several variants appear only with them."
     import matplotlib.pyplot as plt
     def three():
         axs = plt.subplots(1, 3, figsize=(12, 3.4), dpi=100, layout='constrained')[1]
@@ -271,9 +271,9 @@ def sections(df, folder=None) -> list:
     def two():
         axs = plt.subplots(1, 2, figsize=(9, 3.2), dpi=100, layout='constrained')[1]
         return [plot_scaling(df, ax=axs[0]), plot_scaling(df, x='macs', ax=axs[1])]
-    d, f, many = differences(df, folder), figure_html, df.variant.nunique() > 1
+    f, many = figure_html, df.variant.nunique() > 1
     out = [('Leaderboard', 'Best mAP50 first; costs at the real image size.', table_html(leaderboard(df).T))]
-    if d is not None: out.insert(0, ('Is the difference real?', '<br>'.join(html.escape(s) for s in verdicts(d)), f(plot_differences(d)) + table_html(all_differences(df, folder).reset_index().set_index(['over', 'variant']) if folder else d)))
+    if d is not None: out.insert(0, ('Is the difference real?', '<br>'.join(html.escape(s) for s in verdicts(d)), f(plot_differences(d)) + table_html(every.reset_index().set_index(['over', 'variant']) if len(every) else d)))
     if many: out += [('Overall comparison', 'Every quantity as a multiple of the baseline.', f(plot_overall(df))),
                      ('Scaling curves', 'Width and depth shrink from the same baseline; x is the realised multiplier.', f(two())),
                      ('Pareto frontier', 'Hollow points are dominated: another network is at least as good on both axes.', f(three()))]
@@ -284,15 +284,16 @@ def sections(df, folder=None) -> list:
     if many: out += [('Training cost', 'What each step to a longer training buys.', f(plot_cost(df)) + table_html(marginal_return(df)))]
     return out
 
-# %% ../nbs/10a_report.ipynb #97125f3d
+# %% ../nbs/10a_report.ipynb #5fb2f6dc
 def write_report(folder, title='Width or depth?') -> Path:
     "Write `folder/report.html` from `folder/results.csv` and the run folders; returns its path."
     df = read_results(folder)
-    if len(every := all_differences(df, folder)):
+    d, every = differences(df, folder), all_differences(df, folder)
+    if len(every):
         first = df.iloc[0]
         write_atomic(Path(folder)/'differences.csv', every.assign(seed='', **{k: first[k] for k in ('data', 'command', 'versions', 'device', 'date')}).to_csv())
     origin = df[['data', 'imgsz', 'n_train', 'n_val', 'base', 'epochs', 'device', 'versions', 'command', 'date']].drop_duplicates().T
-    parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}' for t, s, h in sections(df, folder))
+    parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}' for t, s, h in sections(df, d, every))
     runs = table_html(df.drop(columns=[c for c in ('versions', 'command', 'device', 'status') if c in df]).set_index('variant').T)
     page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>
 <style>{STYLE}</style><h1>{html.escape(title)}</h1><p>{df.variant.nunique()} variants, {df.seed.nunique()} seed(s), {len(df)} runs.

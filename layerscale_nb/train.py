@@ -77,7 +77,7 @@ def precision(device, amp='auto') -> str:
     if device.type == 'cuda': return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
     return 'bf16' if device.type == 'cpu' and cpu_has_bf16() else 'fp32'
 
-# %% ../nbs/09_train.ipynb #58d8d861
+# %% ../nbs/09_train.ipynb #578620ca
 @dataclass
 class Session:
     "The changing state of one run."
@@ -93,6 +93,7 @@ class Session:
     epoch: int = 0    # finished epochs
     step: int = 0     # finished steps
     rows: list = field(default_factory=list)
+    matches: object = None  # of the last validation
 
 # %% ../nbs/09_train.ipynb #3aeaa173
 @contextmanager
@@ -209,7 +210,7 @@ def write_rows(rows: list, path):
     out.writerows({k: '' if v != v else v for k, v in r.items()} for r in rows)
     write_atomic(path, text.getvalue())
 
-# %% ../nbs/09_train.ipynb #944e87c5
+# %% ../nbs/09_train.ipynb #7b0e3f92
 def resume(s: Session, folder) -> bool:
     "Continue from the folder's state, if there is one; raises `LayerscaleError` if it belongs to another plan."
     import torch
@@ -217,7 +218,7 @@ def resume(s: Session, folder) -> bool:
     if not path.exists(): return False
     try: state = torch.load(path, map_location=s.device, weights_only=True)
     except Exception as e: raise LayerscaleError(f'{path}: this state cannot be read ({str(e).splitlines()[0][:80]}). Delete it to start the run again.') from None
-    if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, seed or data). Use another folder, or delete it.')
+    if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, seed or number of images). Use another folder, or delete it.')
     for k in ('model', 'average', 'optimizer', 'scaler'): getattr(s, k).load_state_dict(state[k])
     s.epoch, s.step, s.rows = state['epoch'], state['step'], state['rows']
     write_rows(s.rows, Path(folder)/'epochs.csv')
@@ -264,7 +265,7 @@ def one_epoch(s: Session, train: Store):
         yield mean, i
     s.epoch += 1
 
-# %% ../nbs/09_train.ipynb #32e67f90
+# %% ../nbs/09_train.ipynb #57dda3c8
 def fit(
     net: Yolo,
     train: Store, val: Store,
@@ -287,10 +288,13 @@ def fit(
             yield Progress(s.epoch + 1, recipe.epochs, s.step, s.steps, loss, map50, spent, spent/s.step*(s.steps - s.step))
         seconds += time.perf_counter() - begin
         row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, recipe), train_s=round(seconds, 3))
-        if s.epoch in validated: row.update({k: v for k, v in scores(validate(s.average, val, net.nc)).items() if k in row}); map50 = row['map50']
+        if s.epoch in validated:
+            s.matches = validate(s.average, val, net.nc)
+            row.update({k: v for k, v in scores(s.matches).items() if k in row}); map50 = row['map50']
         s.rows.append(row)
         if folder: save_state(s, folder)
         yield Progress(s.epoch, recipe.epochs, s.step, s.steps, loss, map50, seconds, seconds/s.step*(s.steps - s.step), row)
+    if s.matches is None: s.matches = validate(s.average, val, net.nc)  # resumed after its last epoch
     return s
 
 # %% ../nbs/09_train.ipynb #8eb19a94

@@ -67,3 +67,10 @@ def test_every_module_imports_without_torch():
 def test_data_command(capsys, tmp_path):
     assert main(['data', '--sheet', str(tmp_path/'s.png')]) == 0
     assert 'cyclist' in capsys.readouterr().out and (tmp_path/'s.png').stat().st_size > 1e4
+
+
+@pytest.mark.parametrize('text, sentence', [('base: 1.0\n', 'give depth, width and max_channels'), ('variant: a/b\n', 'names a folder'), ('lr: fast\n', "lr is 'fast'")])
+def test_config_with_bad_value(tmp_path, capsys, text, sentence):
+    (tmp_path/'c.yaml').write_text(text)
+    assert main(['train', str(tmp_path/'c.yaml'), '--out', str(tmp_path/'o')]) == 2
+    assert sentence in capsys.readouterr().err
