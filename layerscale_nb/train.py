@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LIMITS', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session', 'seeded',
            'start', 'train_step', 'to_float', 'update_average', 'keep_best', 'detect', 'validate', 'plan_of',
-           'save_state', 'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order', 'one_epoch', 'fit',
-           'save_checkpoint']
+           'save_state', 'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order', 'one_epoch', 'epoch_row',
+           'fit', 'save_checkpoint']
 
 # %% ../nbs/09_train.ipynb #ebaf5b3b
 import copy, csv, io, math, time
@@ -265,7 +265,16 @@ def one_epoch(s: Session, train: Store):
         yield mean, i
     s.epoch += 1
 
-# %% ../nbs/09_train.ipynb #57dda3c8
+# %% ../nbs/09_train.ipynb #56376898
+def epoch_row(s: Session, val, loss: float, seconds: float) -> dict:
+    "The row of the epoch just finished; with a `Store` it validates and keeps the matches, with None mAP is not-a-number."
+    row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, s.recipe), train_s=round(seconds, 3))
+    if val is not None:
+        s.matches = validate(s.average, val, s.net.nc)
+        row |= {k: v for k, v in scores(s.matches).items() if k in row}
+    return row
+
+# %% ../nbs/09_train.ipynb #a9ed2923
 def fit(
     net: Yolo,
     train: Store, val: Store,
@@ -287,10 +296,8 @@ def fit(
             spent = seconds + time.perf_counter() - begin
             yield Progress(s.epoch + 1, recipe.epochs, s.step, s.steps, loss, map50, spent, spent/s.step*(s.steps - s.step))
         seconds += time.perf_counter() - begin
-        row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, recipe), train_s=round(seconds, 3))
-        if s.epoch in validated:
-            s.matches = validate(s.average, val, net.nc)
-            row.update({k: v for k, v in scores(s.matches).items() if k in row}); map50 = row['map50']
+        row = epoch_row(s, val if s.epoch in validated else None, loss, seconds)
+        map50 = row['map50'] if s.epoch in validated else map50
         s.rows.append(row)
         if folder: save_state(s, folder)
         yield Progress(s.epoch, recipe.epochs, s.step, s.steps, loss, map50, seconds, seconds/s.step*(s.steps - s.step), row)
