@@ -86,7 +86,7 @@ def check_number(
         raise LayerscaleError(f'{what} is {value!r}; it must be {kind} {sign} {low:g}{upto}.')
     return int(x) if whole else x
 
-# %% ../nbs/00_core.ipynb #5b022160
+# %% ../nbs/00_core.ipynb #87ca6644
 def check_size(
     size,       # '416x128' (width x height), an int for a square, or a pair (h, w)
     stride=32,  # the network halves its map five times, so both sides must be multiples of this
@@ -100,7 +100,7 @@ def check_size(
     for side, v in (('height', h), ('width', w)):
         if v <= 0 or v % stride:
             up = max(stride, math.ceil(v/stride)*stride)
-            raise LayerscaleError(f'image size {size!r}: {side} {v} is not a positive multiple of the stride {stride}; the next one is {up}.')
+            raise LayerscaleError(f'image size {size!r}: {side} {v} is not a positive ' + (f'multiple of the stride {stride}; the next one is {up}.' if stride > 1 else 'number of pixels.'))
     return h, w
 
 # %% ../nbs/00_core.ipynb #d0439d54
