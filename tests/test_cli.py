@@ -6,7 +6,7 @@ import pytest
 
 from layerscale_nb.cli import main, make_parser, study_of
 
-COMMANDS = ['study', 'train', 'data', 'report', 'bench']
+COMMANDS = ['study', 'train', 'data', 'report', 'bench', 'count', 'scale']
 
 
 @pytest.mark.parametrize('words', [[], *[[c] for c in COMMANDS]])
@@ -74,3 +74,46 @@ def test_config_with_bad_value(tmp_path, capsys, text, sentence):
     (tmp_path/'c.yaml').write_text(text)
     assert main(['train', str(tmp_path/'c.yaml'), '--out', str(tmp_path/'o')]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_count_command(capsys, tmp_path):
+    import json, yaml
+    from layerscale_nb.yolo import cost, to_dict, yolov8
+    assert main(['count', 'yolov8l', '--imgsz', '640', '--json']) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert {k: got[k] for k in ('macs', 'params', 'acts')} == vars(cost(yolov8('l'), 640)) and got['resolution'] == 640
+    assert main(['count', 'EN-B0', '--json', '--stages']) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert got['macs'] == 385_814_752 == sum(p['macs'] for p in got['parts'].values()) and got['resolution'] == 224
+    (tmp_path/'mine.yaml').write_text(yaml.safe_dump(to_dict(yolov8('s'))))
+    assert main(['count', str(tmp_path/'mine.yaml'), '--imgsz', '416x128', '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['macs'] == cost(yolov8('s'), (128, 416)).macs
+    assert main(['count', 'resnet50', 'ViT-B/16']) == 0 and 'ViT-B/16, 224x224' in capsys.readouterr().out
+
+
+def test_count_a_yaml_with_unknown_modules(capsys, tmp_path):
+    "What the closed form does not know is built by Ultralytics and counted."
+    import json, yaml
+    (tmp_path/'c3.yaml').write_text(yaml.safe_dump(dict(nc=3, backbone=[[-1, 1, 'Conv', [16, 3, 2]], [-1, 1, 'C3Ghost', [32]], [-1, 1, 'Conv', [32, 3, 2]]], head=[[[1, 2], 1, 'Detect', ['nc']]])))
+    assert main(['count', str(tmp_path/'c3.yaml'), '--imgsz', '64', '--json']) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert got['how'] == 'counted' and got['macs'] > 0 and got['params'] > 0
+
+
+def test_scale_command(capsys):
+    import json
+    assert main(['scale', 'EN-B0', '--rule', 'dWr', '--s', '4', '--json']) == 0
+    got = json.loads(capsys.readouterr().out)
+    assert got['requested']['w'] == pytest.approx(4**0.4) and got['realised']['r'] == 240/224 and got['before']['macs'] == 385_814_752
+    assert got['after']['macs'] > 3*got['before']['macs'] and got['ws_after'][0] % 8 == 0
+    assert main(['scale', 'yolov8n', '--rule', 'w', '--s', '4']) == 0 and 'asked' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('words, sentence', [
+    (['count', 'yolov8q'], 'Did you mean'), (['count', 'EN-B0', '--imgsz', '0'], 'not a positive number of pixels'), (['count', 'yolov8n', '--imgsz', '600'], 'the next one is 608'),
+    (['count', 'torchvision:resnet49'], 'torchvision has no model'), (['count', 'keras:a'], 'no model source'), (['count', 'nowhere.yaml'], 'no such file'),
+    (['scale', 'EN-B0', '--rule', 'dwrr'], "Did you mean 'dwr'?"), (['scale', 'EN-B0', '--s', '0'], 'scale factor s'), (['scale', 'EN-B0', '--rule', 'alpha=2'], 'alpha is'), (['scale', 'torchvision:resnet18'], 'not scaled')])
+def test_bad_names_and_rules(words, sentence, capsys):
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.startswith('layerscale: ') and err.count('\n') == 1
