@@ -166,7 +166,7 @@ class Rescaled:
     @property
     def exponents(self): return growth(self.before.total, self.after.total)
 
-# %% ../nbs/07e_lookup.ipynb #42738dc1
+# %% ../nbs/07e_lookup.ipynb #1db7dc00
 def rescale_by_name(
     name,         # as for `find`
     rule,         # as for `scaling.as_rule`
@@ -182,7 +182,7 @@ def rescale_by_name(
         return Rescaled(rule.name, float(s), f, {k: realised(out, net)[k] for k in f}, price_net(net), price_net(out), ((net.ds, net.ws), (out.ds, out.ws)))
     if not isinstance(net, Yolo): raise LayerscaleError(f"'{name}' is a module, not a description: it can be counted, but not scaled. Use a name such as EN-B0 or yolov8n.")
     side = check_number(640 if imgsz is None else imgsz, 'resolution', whole=True)
-    out, new = replace(yolo.rescale(net, f['d'], f['w']), name=f'{net.name} x{s:g} {rule.name}'), max(32, round(side*f['r']/32)*32)
+    out, new = replace(yolo.rescale(net, f['d'], f['w']), name=f'{net.name} x{s:.3g} {rule.name}'), max(32, round(side*f['r']/32)*32)
     d, w = yolo.realised(out, net)
     return Rescaled(rule.name, float(s), f, dict(d=d, w=w, r=new/side), price_yolo(net, side), price_yolo(out, new))
 

@@ -148,7 +148,7 @@ def rescale(
     channels = net.channels if stem else stages[0].w
     return replace(net, stages=stages, stem=stem, head_w=ends(net.head_w), r=nearest_multiple(net.r*f['r'], step), channels=channels)
 
-# %% ../nbs/03_scaling.ipynb #99ec1734
+# %% ../nbs/03_scaling.ipynb #aae0d496
 def scale(
     net: Net,
     rule,      # a name in `RULES`, a number (alpha), or a `Rule`
@@ -158,7 +158,7 @@ def scale(
     "`net` with about `s` times the macs, spent as `rule` says (Dollár et al. 2021, sections 3 and 5)."
     rule, s = as_rule(rule), check_number(s, 'scale factor s')
     out = rescale(net, **factors(rule, s), rounding=rounding)
-    return replace(out, name=f'{net.name} x{s:g} {rule.name}'.strip())
+    return replace(out, name=f'{net.name} x{s:.3g} {rule.name}'.strip())
 
 # %% ../nbs/03_scaling.ipynb #348b10b1
 def growth(before: Cost, after: Cost, s=None) -> dict:
