@@ -83,14 +83,14 @@ def tokens_class():
             return torch.cat([self.first.expand(len(x), -1, -1), x], 1) + self.position
     return Tokens
 
-# %% ../nbs/02b_modules.ipynb #78990934
-def conv_block(block, st, net: Net):
+# %% ../nbs/02b_modules.ipynb #d19eed08
+def conv_block(block, net: Net):
     "The module of a convolution block."
     from torch import nn
     path = nn.Sequential(*[squeeze_class()(op, net.act) if op.kind == 'se' else conv_layer(op, net) for op in block.path])
     if block.shortcut is None: return path
     shortcut = conv_layer(block.shortcut, net) if block.shortcut else nn.Identity()
-    return residual_class()(path, shortcut, activation(net.act) if st.block in ('res', 'basic') else nn.Identity())
+    return residual_class()(path, shortcut, activation(net.act) if block.act else nn.Identity())
 
 # %% ../nbs/02b_modules.ipynb #d7d73b64
 def transformer_block(st, net: Net):
@@ -128,7 +128,7 @@ def first_token():
         def forward(self, x): return x[:, 0]
     return First()
 
-# %% ../nbs/02b_modules.ipynb #10e763a8
+# %% ../nbs/02b_modules.ipynb #7dd480d0
 def build(
     net: Net,
     res=None,     # side in pixels, or (h, w); matters for a ViT only
@@ -140,7 +140,7 @@ def build(
     with torch.device(device or 'cpu'):
         stages, cin = [], net.stem.w if net.stem else net.channels
         for st in net.stages:
-            blocks = [transformer_block(st, net) if st.block == 'vit' else conv_block(b, st, net) for b, n in stage_blocks(st, cin) for _ in range(n)]
+            blocks = [transformer_block(st, net) if st.block == 'vit' else conv_block(b, net) for b, n in stage_blocks(st, cin) for _ in range(n)]
             stages.append(nn.Sequential(*blocks)); cin = st.w
         parts = dict(stem=stem_module(net, res), stages=nn.Sequential(*stages), head=head_module(net))
         model = nn.Sequential()

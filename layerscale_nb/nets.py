@@ -99,25 +99,26 @@ class Op(NamedTuple):
     act: bool = True     # non-linearity behind it
     pad: int = None      # pixels on each side; None: (k-1)//2
 
-# %% ../nbs/02a_nets.ipynb #db5bf73e
+# %% ../nbs/02a_nets.ipynb #f361b882
 class Block(NamedTuple):
     "A path of layers and what runs beside it."
     path: tuple
     shortcut: object = None   # None: nothing beside it; (): the identity; an `Op`: a projection
+    act: bool = False         # a non-linearity behind the sum
 
-# %% ../nbs/02a_nets.ipynb #bc4aad1a
+# %% ../nbs/02a_nets.ipynb #cc75060a
 def bottleneck(st: Stage, cin: int, stride: int) -> Block:
     "ResNet, ResNeXt, RegNetX and RegNetY block (Dollár et al. 2021, Figure 3a-b)."
     v = inner_width(st)
     path = [Op('conv', cin, v), Op('conv', v, v, st.k, stride, v//st.g if st.g else 1)]
     if st.se: path.append(Op('se', v, max(1, round(st.se*cin))))
     same = cin == st.w and stride == 1
-    return Block((*path, Op('conv', v, st.w, act=False)), () if same else Op('conv', cin, st.w, 1, stride, act=False))
+    return Block((*path, Op('conv', v, st.w, act=False)), () if same else Op('conv', cin, st.w, 1, stride, act=False), True)
 
-# %% ../nbs/02a_nets.ipynb #4f78e15b
+# %% ../nbs/02a_nets.ipynb #18591365
 def inverted(st: Stage, cin: int, stride: int) -> Block:
     "RegNetZ block (Dollár et al. 2021, Figure 3c-d); their b = 1/4 is our b = 4."
-    path, shortcut = bottleneck(st, cin, stride)
+    path, shortcut, _ = bottleneck(st, cin, stride)
     return Block(path, () if shortcut == () else None)
 
 # %% ../nbs/02a_nets.ipynb #d67bb05f
@@ -129,12 +130,12 @@ def mbconv(st: Stage, cin: int, stride: int) -> Block:
     path = (*expand, Op('conv', v, v, st.k, stride, v), *squeeze, Op('conv', v, st.w, act=False))
     return Block(path, () if stride == 1 and cin == st.w else None)
 
-# %% ../nbs/02a_nets.ipynb #3dd40a98
+# %% ../nbs/02a_nets.ipynb #f2717bd3
 def basic(st: Stage, cin: int, stride: int) -> Block:
     "ResNet-18 and -34 block: two spatial convolutions."
     groups = st.w//st.g if st.g else 1
     path = (Op('conv', cin, st.w, st.k, stride), Op('conv', st.w, st.w, st.k, 1, groups, act=False))
-    return Block(path, () if stride == 1 and cin == st.w else Op('conv', cin, st.w, 1, stride, act=False))
+    return Block(path, () if stride == 1 and cin == st.w else Op('conv', cin, st.w, 1, stride, act=False), True)
 
 # %% ../nbs/02a_nets.ipynb #b764362a
 def plain(st: Stage, cin: int, stride: int) -> Block:
@@ -166,7 +167,7 @@ def out_side(side: int, op: Op) -> int:
     "Side of the output map: floor((side + 2 pad - k)/stride) + 1."
     return (side + 2*((op.k - 1)//2 if op.pad is None else op.pad) - op.k)//op.stride + 1
 
-# %% ../nbs/02a_nets.ipynb #121d58d9
+# %% ../nbs/02a_nets.ipynb #414c64bd
 def place(part: str, block: Block, n: int, h: int, w: int) -> tuple:
     "(layers, h, w) of a block on an input map of `h` by `w`."
     out, h0, w0 = [], h, w
@@ -174,6 +175,7 @@ def place(part: str, block: Block, n: int, h: int, w: int) -> tuple:
         h, w = out_side(h, op), out_side(w, op)
         out.append(Layer(part, op, n, h, w))
     if block.shortcut: out.append(Layer(part, block.shortcut, n, out_side(h0, block.shortcut), out_side(w0, block.shortcut)))
+    if block.shortcut is not None: out.append(Layer(part, Op('add', block.path[-1].cout, block.path[-1].cout, norm=False, act=block.act), n, h, w))
     return out, h, w
 
 # %% ../nbs/02a_nets.ipynb #e84f8e2b
@@ -234,14 +236,14 @@ def conv_price(op: Op, pixels: int) -> Cost:
     weights = op.cin//op.groups*op.cout*op.k*op.k
     return Cost(weights*pixels, weights + op.cout*(op.bias + 2*op.norm), op.cout*pixels)
 
-# %% ../nbs/02a_nets.ipynb #e68ba9f4
+# %% ../nbs/02a_nets.ipynb #d10f3430
 OP_COSTS = dict(
     conv=conv_price,
     se=lambda op, px: Cost(2*op.cin*op.cout, 2*op.cin*op.cout + op.cin + op.cout, op.cin + op.cout),  # two biased 1x1 on one pixel
     attention=lambda op, px: Cost(2*px*px*op.cin, 0, 0),     # scores and weighted sum; no weights
     layernorm=lambda op, px: Cost(0, 2*op.cin, 0),
     tokens=lambda op, px: Cost(0, (px + 1)*op.cin, 0),       # a class token, and a position for each token
-    pool=lambda op, px: Cost(0, 0, 0))
+    pool=lambda op, px: Cost(0, 0, 0), add=lambda op, px: Cost(0, 0, 0))
 
 # %% ../nbs/02a_nets.ipynb #ee92b359
 @dataclass(frozen=True)
