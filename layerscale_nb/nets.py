@@ -142,13 +142,13 @@ def plain(st: Stage, cin: int, stride: int) -> Block:
     "One bare convolution: the stage that the theory of section 3 speaks about."
     return Block((Op('conv', cin, st.w, st.k, stride, st.w//st.g if st.g else 1, norm=False, act=False),))
 
-# %% ../nbs/02a_nets.ipynb #38c48e68
+# %% ../nbs/02a_nets.ipynb #59cb5a97
 def transformer(st: Stage, cin: int, stride: int) -> Block:
     "Pre-norm transformer layer (Dosovitskiy et al. 2021): attention and MLP, each with a shortcut."
     w, m = st.w, round(st.w*st.b)
     fc = lambda a, b, act=False: Op('conv', a, b, bias=True, norm=False, act=act)
-    norm = Op('layernorm', w, w)
-    return Block((norm, fc(w, 3*w), Op('attention', w, w, groups=w//(st.g or w)), fc(w, w), norm, fc(w, m, True), fc(m, w)), ())
+    norm = Op('layernorm', w, w, norm=False, act=False)
+    return Block((norm, fc(w, 3*w), Op('attention', w, w, groups=w//(st.g or w)), fc(w, w), Op('add', w, w, norm=False, act=False), norm, fc(w, m, True), fc(m, w)), ())
 
 # %% ../nbs/02a_nets.ipynb #8bd9f5d3
 BLOCKS = dict(res=bottleneck, inverted=inverted, mbconv=mbconv, basic=basic, conv=plain, vit=transformer)
