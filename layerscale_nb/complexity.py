@@ -55,7 +55,7 @@ MOVES = set('''clone copy copy_ cat stack empty empty_like new_empty empty_strid
     normal_ repeat_interleave sort topk argsort eq ne lt le gt ge bitwise_not bitwise_and bitwise_or logical_not logical_and logical_or isnan unfold_copy _local_scalar_dense nonzero _unsafe_view
     split_with_sizes_copy native_dropout resize_ set_ rand_like randn_like new_tensor complex polar atleast_1d'''.split())
 
-# %% ../nbs/02_complexity.ipynb #3dc1e40f
+# %% ../nbs/02_complexity.ipynb #4bf4145f
 def facts(
     name: str,       # torch's core operator, such as 'convolution'
     args: tuple,     # its arguments (tensors, lists, numbers)
@@ -66,7 +66,7 @@ def facts(
     n = out.numel() if hasattr(out, 'numel') else 0
     if macs := PRODUCTS.get(name):
         conv = 'convolution' in name
-        kind = 'conv' if conv else 'linear' if weighted or name in ('addmm', '_addmm_activation', 'linear') else 'attention'
+        kind = 'conv' if conv else 'linear' if name in ('addmm', '_addmm_activation', 'linear') or weighted and not name.startswith('_scaled') else 'attention'
         biased = (len(args) > 2 and args[2] is not None) if conv or name == 'linear' else name in ('addmm', 'addmv', '_addmm_activation')
         return kind, {f'{kind}_macs': macs(args, out), f'{kind}_out': n, **({f'{kind}_bias': n} if biased else {})}
     kind = KINDS.get(name)
@@ -147,7 +147,7 @@ class NeedsValues(Exception):
 # %% ../nbs/02_complexity.ipynb #57e0c8bb
 VALUES = {'_local_scalar_dense', 'nonzero', 'masked_select', '_unique2', 'unique_consecutive', 'unique_dim', 'equal', 'is_nonzero', 'nms', 'nonzero_numpy'}
 
-# %% ../nbs/02_complexity.ipynb #257c3873
+# %% ../nbs/02_complexity.ipynb #aa89ba18
 class Recorder:
     "Takes each operator of a forward pass, writes down what it is and does, and answers with its output."
     def __init__(self): self.stack, self.calls, self.seen, self.ops, self.weights, self.kept, self.failed = [''], Counter(), {}, {}, set(), [], None
@@ -164,7 +164,8 @@ class Recorder:
         "Called by torch in place of the operator `f`."
         name, how = self.ops.get(f) or self.learn(f)
         if how == 'view': return f(*args, **kwargs)
-        weighted = self.is_weight(args, any if name in PRODUCTS else all)
+        operands = args if name not in PRODUCTS else args[1:3] if 'add' in name else args[:2]
+        weighted = self.is_weight(operands, any if name in PRODUCTS else all)
         key = f, weighted, signature(args), signature(list(kwargs.items()))
         fact, out = self.seen.get(key) or self.run(f, name, how, args, kwargs, key)
         if fact: self.calls[self.stack[-1], fact] += 1
@@ -246,13 +247,13 @@ def mismatch(m, x) -> str:
     want, got = getattr(m, name), x.shape[axis] if x.ndim >= abs(axis) else 0
     return f'expects {want} {"features" if "features" == name[3:] else "channels"}, was given {got} (input {tuple(x.shape)})' if want != got else ''
 
-# %% ../nbs/02_complexity.ipynb #cccfa06b
+# %% ../nbs/02_complexity.ipynb #581ce2c8
 def reason(failed, error) -> str:
     "One sentence on why the forward pass stopped, from `(layer name, module, arguments)` and the exception."
     name, m, args = failed or ('', None, ())
     where = f"'{name}' ({type(m).__name__})" if name else f'the network ({type(m).__name__})' if m is not None else 'the network'
     first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
-    if isinstance(error, NeedsValues) or any(w in first.lower() for w in ('meta tensor', 'no data', 'nonzero')):
+    if isinstance(error, NeedsValues) or any(w in first.lower() for w in ('meta tensor', 'no data', 'nonzero', 'to numpy')):
         return f'{where}: its path depends on the data ({first.split(" (")[0]:.80}), so shapes alone cannot price it; give count(..., real=True) to run it once on real numbers.'
     return f'{where} fails on this input: {mismatch(m, args[0]) if args and m is not None else ""}'.rstrip(': ') + '.' if args and mismatch(m, args[0]) else f'{where} fails on this input: {first}.'
 
