@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['BENCH_NETS', 'COUNTERS', 'bench_net', 'by_fvcore', 'by_ptflops', 'by_torchinfo', 'by_thop', 'by_torch',
-           'by_torch_meta', 'by_count', 'installed', 'timed', 'bench_row', 'bench_count', 'bench_count_table']
+           'by_torch_meta', 'by_count', 'installed', 'machine_load', 'timed', 'first_run', 'bench_one', 'bench_count',
+           'bench_count_table', 'plot_bench_count']
 
-# %% ../nbs/07c_counters.ipynb #dd0f65c7
-import gc, json, time
-from importlib import import_module
+# %% ../nbs/07c_counters.ipynb #26598073
+import gc, time
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from statistics import median
 from .complexity import count
 from .core import LayerscaleError, check_number, nearest, provenance
+from .plot import axes
 from .yolo import build, yolov8
 
 # %% ../nbs/07c_counters.ipynb #5baf456a
@@ -93,49 +93,59 @@ def installed(packages: tuple):
         try: return p, version(p)
         except PackageNotFoundError: pass
 
-# %% ../nbs/07c_counters.ipynb #3a3ea569
-def timed(
-    f,         # no arguments
-    repeats,   # timed runs, after one that is not
-) -> tuple:
-    "`(value, seconds of each run)`, garbage collected between runs."
-    value, seconds = f(), []
-    for _ in range(repeats):
-        gc.collect(); start = time.perf_counter(); value = f(); seconds.append(time.perf_counter() - start)
-    return value, seconds
+# %% ../nbs/07c_counters.ipynb #4ba4f130
+def machine_load():
+    "Processes that wanted a core, averaged over the last minute; None where the system does not tell."
+    import os
+    return round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else None
 
-# %% ../nbs/07c_counters.ipynb #fa0a10ce
-def bench_row(name, counter, f, packages, repeats) -> dict:
-    "One row: network, counter, macs, median seconds, or why there are none."
+# %% ../nbs/07c_counters.ipynb #eb889148
+def timed(f) -> float:
+    "Seconds of one call, after a garbage collection."
+    gc.collect(); start = time.perf_counter(); f()
+    return time.perf_counter() - start
+
+# %% ../nbs/07c_counters.ipynb #98fca7e3
+def first_run(name, counter, f, packages) -> dict:
+    "A row with the macs of an untimed first call, or a note why there are none."
     found = installed(packages)
     row = dict(network=name, counter=counter, package=' '.join(found) if found else None, macs=None, seconds=None, runs=[], note='')
     if not found: return row | dict(note=f'absent: install {" or ".join(packages)}')
-    try: macs, runs = timed(f, repeats)
+    try: return row | dict(macs=int(f()))
     except Exception as e: return row | dict(note=f'failed: {(str(e).splitlines() or [type(e).__name__])[0]:.120}')
-    return row | dict(macs=int(macs), seconds=median(runs), runs=runs)
 
-# %% ../nbs/07c_counters.ipynb #cc210618
+# %% ../nbs/07c_counters.ipynb #392c6e5f
+def bench_one(name: str, side: int, repeats: int, closed=None) -> list:
+    "The rows of one network: each counter once untimed, then `repeats` rounds through all of them."
+    import torch
+    m, x = bench_net(name), torch.zeros(1, 3, side, side)
+    jobs = {k: (lambda f=f: f(m, x), packages) for k, (f, packages) in COUNTERS.items()}
+    if closed: jobs['closed form'] = (lambda: getattr(v := closed(), 'macs', v), ('layerscale-nb', 'torch'))
+    rows = [first_run(name, k, f, packages) | dict(size=side) for k, (f, packages) in jobs.items()]
+    for _ in range(repeats):
+        for r in rows:
+            if r['macs'] is not None: r['runs'].append(timed(jobs[r['counter']][0]))
+    for r in rows: r['seconds'] = median(r['runs']) if r['runs'] else None
+    return rows
+
+# %% ../nbs/07c_counters.ipynb #42aac2d9
 def bench_count(
     models=tuple(BENCH_NETS),  # names, or a dict name -> side of the image in pixels
     repeats=5,                 # timed runs of each counter
     closed_form=None,          # dict name -> function without arguments that returns macs, or a Cost
-    look=None,                 # called with each finished row
+    look=None,                 # called with the finished rows of each network
 ) -> dict:
     "Macs and seconds of every counter on every network, in this process; raises `LayerscaleError` for a name without a size."
     import torch
-    repeats, rows = check_number(repeats, 'repeats', whole=True), []
+    repeats, rows, load = check_number(repeats, 'repeats', whole=True), [], machine_load()
     for name in models:
         if not isinstance(models, dict) and name not in BENCH_NETS: raise LayerscaleError(f"no image size for '{name}'. {nearest(name, BENCH_NETS)}")
-        side = models[name] if isinstance(models, dict) else BENCH_NETS[name]
-        m, x = bench_net(name), torch.zeros(1, 3, side, side)
-        jobs = [(k, lambda f=f: f(m, x), p) for k, (f, p) in COUNTERS.items()]
-        if name in (closed_form or {}): jobs.append(('closed form', lambda: getattr(v := closed_form[name](), 'macs', v), ('layerscale-nb', 'torch')))
-        for counter, f, packages in jobs:
-            rows.append(bench_row(name, counter, f, packages, repeats) | dict(size=side))
-            if look: look(rows[-1])
-    return dict(rows=rows, threads=torch.get_num_threads(), repeats=repeats, origin=provenance('layerscale bench count --json'))
+    for name in models:
+        rows += bench_one(name, models[name] if isinstance(models, dict) else BENCH_NETS[name], repeats, (closed_form or {}).get(name))
+        if look: look([r for r in rows if r['network'] == name])
+    return dict(rows=rows, threads=torch.get_num_threads(), repeats=repeats, load=[load, machine_load()], origin=provenance('layerscale bench count --json'))
 
-# %% ../nbs/07c_counters.ipynb #e6937cb4
+# %% ../nbs/07c_counters.ipynb #9aa437f4
 def bench_count_table(result: dict):
     "The rows of `bench_count` as a pandas table: macs in G, seconds, how far from ours in macs, how many times our time."
     import pandas as pd
@@ -144,4 +154,20 @@ def bench_count_table(result: dict):
     t['macs_G'] = t.macs.astype(float)/1e9
     t['off_percent'] = 100*(t.macs.astype(float)/t.network.map(ours.macs.astype(float)) - 1)
     t['times_ours'] = t.seconds.astype(float)/t.network.map(ours.seconds.astype(float))
-    return t.set_index(['network', 'counter'])[['package', 'macs_G', 'off_percent', 'seconds', 'times_ours', 'note']]
+    t['spread'] = [max(v)/min(v) if v else None for v in t.runs]
+    return t.set_index(['network', 'counter'])[['package', 'macs_G', 'off_percent', 'seconds', 'times_ours', 'spread', 'note']]
+
+# %% ../nbs/07c_counters.ipynb #4b78c9e1
+def plot_bench_count(
+    result: dict,  # from `bench_count`
+    ax=None,       # axes to draw on
+):
+    "Median seconds of every counter on every network, on a logarithmic axis; returns the axes."
+    t = bench_count_table(result).seconds.unstack('network', sort=False)
+    t = t.loc[t.mean(axis=1).sort_values(ascending=False).index]
+    ax = axes(ax, figsize=(6.4, 1 + 0.42*len(t)))
+    for k, (name, colour) in enumerate(zip(t.columns, ('#0072B2', '#D55E00', '#009E73', '#CC79A7'))):
+        ax.plot(t[name], [y + 0.12*(k - 1) for y in range(len(t))], 'o', color=colour, label=name)
+    ax.set_yticks(range(len(t)), t.index); ax.invert_yaxis()
+    ax.set_xscale('log'); ax.set_xlabel('seconds for one count (median)'); ax.legend(frameon=False, fontsize=8)
+    return ax

@@ -349,3 +349,36 @@ def test_ten_times_faster_than_fvcore():
         return min(out)
     theirs = seconds(lambda: FlopCountAnalysis(m, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False).total())
     assert theirs > 10*seconds(lambda: count(m, (1, 3, 224, 224)))
+
+
+# the benchmark of counters
+
+def test_bench_side_by_side(monkeypatch):
+    from layerscale_nb import counters
+    monkeypatch.setitem(counters.COUNTERS, 'missing', (lambda m, x: 1, ('no-such-package',)))
+    monkeypatch.setitem(counters.COUNTERS, 'broken', (lambda m, x: 1/0, ('torch',)))
+    seen = []
+    r = counters.bench_count({'yolov8n': 160}, repeats=2, closed_form={'yolov8n': lambda: cost(yolov8('n'), 160)}, look=seen.append)
+    rows = {v['counter']: v for v in r['rows']}
+    assert set(rows) == {*counters.COUNTERS, 'closed form'} and len(seen) == 1
+    assert rows['missing']['note'] == 'absent: install no-such-package' and rows['missing']['seconds'] is None
+    assert rows['broken']['note'] == 'failed: division by zero' and rows['broken']['macs'] is None
+    exact = {rows[k]['macs'] for k in ('layerscale count', 'closed form', 'torch FlopCounterMode', 'torch FlopCounterMode, meta')}
+    assert exact == {cost(yolov8('n'), 160).macs} and len(rows['layerscale count']['runs']) == 2
+    t = counters.bench_count_table(r)
+    assert t.loc[('yolov8n', 'layerscale count'), 'times_ours'] == 1 and t.loc[('yolov8n', 'missing'), 'note'].startswith('absent')
+    ax = counters.plot_bench_count(r)
+    assert ax.get_xscale() == 'log' and len(ax.get_yticks()) == len(rows)
+
+
+def test_bench_refuses_unknown_names():
+    from layerscale_nb.counters import bench_count, bench_net
+    with pytest.raises(LayerscaleError, match="no image size for 'yolov8q'. Did you mean 'yolov8l'"): bench_count(['yolov8q'])
+    with pytest.raises(LayerscaleError, match="no network 'resnet51'"): bench_net('resnet51')
+
+
+def test_count_after_a_real_pass():
+    "An Ultralytics head keeps real maps of its last call; counting neither trips over them nor changes them."
+    m = build(yolov8('n')).eval(); m(torch.zeros(1, 3, 160, 160))
+    anchors = m.model[-1].anchors
+    assert count(m, (1, 3, 160, 160)).macs == count(m, (1, 3, 96, 160)).macs*160//96 and m.model[-1].anchors is anchors
