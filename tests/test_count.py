@@ -382,3 +382,9 @@ def test_count_after_a_real_pass():
     m = build(yolov8('n')).eval(); m(torch.zeros(1, 3, 160, 160))
     anchors = m.model[-1].anchors
     assert count(m, (1, 3, 160, 160)).macs == count(m, (1, 3, 96, 160)).macs*160//96 and m.model[-1].anchors is anchors
+
+
+def test_memory_tells_2_from_2_0():
+    "The same operator on the same shape with a whole and a broken number gives tensors of two types."
+    m = Call(lambda x, w: ((x*2).bitwise_and(1), (x*2.0) @ w)[1], (4, 5))
+    assert count(m, torch.ones(3, 4).long()).macs == 60
