@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['PRODUCTS', 'KINDS', 'MOVES', 'VALUES', 'conv_macs', 'attention_macs', 'facts', 'stand_in', 'undressed', 'undisturbed',
-           'signature', 'tensors', 'blank', 'NeedsValues', 'Recorder', 'watch', 'as_input', 'check_module', 'mismatch',
-           'reason', 'Count', 'rolled_up', 'summary', 'count', 'plot_count']
+           'signature', 'tensors', 'blank', 'NeedsValues', 'learned', 'all_meta', 'habit', 'Recorder', 'noted', 'watch',
+           'as_input', 'check_module', 'mismatch', 'reason', 'Count', 'rolled_up', 'summary', 'count', 'plot_count']
 
-# %% ../nbs/02_complexity.ipynb #de7d84e6
+# %% ../nbs/02_complexity.ipynb #a55892cb
 import math, random, sys
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from .core import Cost, LayerscaleError, human
 from .plot import axes
 
@@ -55,7 +56,7 @@ MOVES = set('''clone copy copy_ cat stack empty empty_like new_empty empty_strid
     normal_ repeat_interleave sort topk argsort eq ne lt le gt ge bitwise_not bitwise_and bitwise_or logical_not logical_and logical_or isnan unfold_copy _local_scalar_dense nonzero _unsafe_view
     split_with_sizes_copy native_dropout resize_ set_ rand_like randn_like new_tensor complex polar atleast_1d'''.split())
 
-# %% ../nbs/02_complexity.ipynb #3dc1e40f
+# %% ../nbs/02_complexity.ipynb #4bf4145f
 def facts(
     name: str,       # torch's core operator, such as 'convolution'
     args: tuple,     # its arguments (tensors, lists, numbers)
@@ -66,7 +67,7 @@ def facts(
     n = out.numel() if hasattr(out, 'numel') else 0
     if macs := PRODUCTS.get(name):
         conv = 'convolution' in name
-        kind = 'conv' if conv else 'linear' if weighted or name in ('addmm', '_addmm_activation', 'linear') else 'attention'
+        kind = 'conv' if conv else 'linear' if name in ('addmm', '_addmm_activation', 'linear') or weighted and not name.startswith('_scaled') else 'attention'
         biased = (len(args) > 2 and args[2] is not None) if conv or name == 'linear' else name in ('addmm', 'addmv', '_addmm_activation')
         return kind, {f'{kind}_macs': macs(args, out), f'{kind}_out': n, **({f'{kind}_bias': n} if biased else {})}
     kind = KINDS.get(name)
@@ -147,63 +148,72 @@ class NeedsValues(Exception):
 # %% ../nbs/02_complexity.ipynb #57e0c8bb
 VALUES = {'_local_scalar_dense', 'nonzero', 'masked_select', '_unique2', 'unique_consecutive', 'unique_dim', 'equal', 'is_nonzero', 'nms', 'nonzero_numpy'}
 
-# %% ../nbs/02_complexity.ipynb #257c3873
+# %% ../nbs/02_complexity.ipynb #62ceff0c
+def learned(x, weights: set) -> bool:
+    "Does the tensor `x` (or the first of a list) share its memory with one of `weights`?"
+    if isinstance(x, (list, tuple)): return bool(x) and learned(x[0], weights)
+    return hasattr(x, 'untyped_storage') and x.untyped_storage()._cdata in weights
+
+# %% ../nbs/02_complexity.ipynb #4a027a5d
+def all_meta(name, how, args, kwargs) -> tuple:
+    "Arguments of a call with all tensors on meta, if one is; raises `NeedsValues` for an operator that cannot answer without values."
+    given = [t.is_meta for t in tensors([args, kwargs])]
+    if not any(given): return args, kwargs, False
+    if name in VALUES or (how == 'changed' and not getattr(args[0], 'is_meta', True)): raise NeedsValues(name)
+    if name == '_to_copy': kwargs = {**kwargs, 'device': 'meta'}
+    if not all(given): args = (args[0], *blank(args[1:])) if how == 'changed' else blank(args)
+    return args, kwargs, True
+
+# %% ../nbs/02_complexity.ipynb #01cba0c0
+def habit(f) -> tuple:
+    "Name of the operator `f`, and how it answers: with a 'view', a 'new' tensor, its first argument 'changed' in place, or 'other'."
+    import torch
+    schema, name = f._schema, f.overloadpacket.__name__
+    if torch.Tag.inplace_view in f.tags or (not schema.is_mutable and any(r.alias_info for r in schema.returns)): return name, 'view'
+    return name, 'new' if not schema.is_mutable else 'changed' if name.endswith('_') and len(schema.returns) == 1 else 'other'
+
+# %% ../nbs/02_complexity.ipynb #c46ba133
 class Recorder:
     "Takes each operator of a forward pass, writes down what it is and does, and answers with its output."
     def __init__(self): self.stack, self.calls, self.seen, self.ops, self.weights, self.kept, self.failed = [''], Counter(), {}, {}, set(), [], None
 
-    def learn(self, f):
-        "Name of the operator `f`, and how to answer it: 'view', 'new' or 'changed' (in place)."
-        import torch
-        schema, name = f._schema, f.overloadpacket.__name__
-        view = torch.Tag.inplace_view in f.tags or (not schema.is_mutable and any(r.alias_info for r in schema.returns))
-        self.ops[f] = name, 'view' if view else 'new' if not schema.is_mutable else 'changed' if name.endswith('_') and len(schema.returns) == 1 else 'other'
-        return self.ops[f]
-
     def op(self, f, args, kwargs):
         "Called by torch in place of the operator `f`."
-        name, how = self.ops.get(f) or self.learn(f)
+        if f not in self.ops: self.ops[f] = habit(f)
+        name, how = self.ops[f]
         if how == 'view': return f(*args, **kwargs)
-        weighted = self.is_weight(args, any if name in PRODUCTS else all)
+        product = name in PRODUCTS
+        operands = tensors(args if not product else args[1:3] if 'add' in name else args[:2])
+        weighted = bool(operands) and (any if product else all)(learned(t, self.weights) for t in operands)
         key = f, weighted, signature(args), signature(list(kwargs.items()))
         fact, out = self.seen.get(key) or self.run(f, name, how, args, kwargs, key)
         if fact: self.calls[self.stack[-1], fact] += 1
-        if how == 'new' and key in self.seen: out = blank(out)
-        elif how == 'changed': out = args[0]
-        if weighted and name not in PRODUCTS: self.kept.append(out); self.weights.update(t.untyped_storage()._cdata for t in tensors(out))
+        if how == 'changed': out = args[0]
+        elif key in self.seen: out = blank(out)
+        if weighted and not product: self.kept.append(out); self.weights.update(t.untyped_storage()._cdata for t in tensors(out))
         return out
 
-    def is_weight(self, args, rule) -> bool:
-        "Are any (or all) of the tensors learned weights, or made from nothing but weights?"
-        if rule is all and not (args and self.known(args[0])): return False
-        return rule([self.known(t) for t in tensors(args)])
-
-    def known(self, t): return hasattr(t, 'untyped_storage') and t.untyped_storage()._cdata in self.weights or isinstance(t, list) and bool(t) and self.known(t[0])
-
     def run(self, f, name, how, args, kwargs, key):
-        "Run the operator once, on meta tensors throughout if one of its tensors is; returns what it does and its output."
-        given = [t.is_meta for t in tensors([args, kwargs])]
-        if any(given):
-            if name in VALUES or (how == 'changed' and not getattr(args[0], 'is_meta', True)): raise NeedsValues(name)
-            if name == '_to_copy': kwargs = {**kwargs, 'device': 'meta'}
-            if not all(given): args = (args[0], *blank(args[1:])) if how == 'changed' else blank(args)
+        "Run the operator once; returns what it does and its output, and remembers both if all is meta."
+        args, kwargs, on_meta = all_meta(name, how, args, kwargs)
         out = f(*args, **kwargs)
         made = tensors(out)
         kind, tally = facts(name, args, made[0] if made else out, key[1])
         fact = None if name in MOVES else (name, kind, tuple(tally.items()), made[0].numel() if made else 0)
-        if any(given) and how in ('new', 'changed') and all(t.is_meta for t in made): self.seen[key] = fact, out
+        if on_meta and how in ('new', 'changed') and all(t.is_meta for t in made): self.seen[key] = fact, out
         return fact, out
 
-    def enter(self, name, module, forward):
-        "`forward`, with `module` noted as the one at work, or as the one that failed."
-        def inside(*args, **kwargs):
-            self.stack.append(name)
-            try: return forward(*args, **kwargs)
-            except Exception:
-                if self.failed is None: self.failed = name, module, args
-                raise
-            finally: self.stack.pop()
-        return inside
+# %% ../nbs/02_complexity.ipynb #8260bbe4
+def noted(rec, name: str, module, forward):
+    "`forward`, with `module` noted in the recorder as the one at work, or as the one that failed."
+    def inside(*args, **kwargs):
+        rec.stack.append(name)
+        try: return forward(*args, **kwargs)
+        except Exception:
+            if rec.failed is None: rec.failed = name, module, args
+            raise
+        finally: rec.stack.pop()
+    return inside
 
 # %% ../nbs/02_complexity.ipynb #3d092d82
 def watch(handle):
@@ -246,13 +256,13 @@ def mismatch(m, x) -> str:
     want, got = getattr(m, name), x.shape[axis] if x.ndim >= abs(axis) else 0
     return f'expects {want} {"features" if "features" == name[3:] else "channels"}, was given {got} (input {tuple(x.shape)})' if want != got else ''
 
-# %% ../nbs/02_complexity.ipynb #cccfa06b
+# %% ../nbs/02_complexity.ipynb #581ce2c8
 def reason(failed, error) -> str:
     "One sentence on why the forward pass stopped, from `(layer name, module, arguments)` and the exception."
     name, m, args = failed or ('', None, ())
     where = f"'{name}' ({type(m).__name__})" if name else f'the network ({type(m).__name__})' if m is not None else 'the network'
     first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
-    if isinstance(error, NeedsValues) or any(w in first.lower() for w in ('meta tensor', 'no data', 'nonzero')):
+    if isinstance(error, NeedsValues) or any(w in first.lower() for w in ('meta tensor', 'no data', 'nonzero', 'to numpy')):
         return f'{where}: its path depends on the data ({first.split(" (")[0]:.80}), so shapes alone cannot price it; give count(..., real=True) to run it once on real numbers.'
     return f'{where} fails on this input: {mismatch(m, args[0]) if args and m is not None else ""}'.rstrip(': ') + '.' if args and mismatch(m, args[0]) else f'{where} fails on this input: {first}.'
 
@@ -305,7 +315,7 @@ def summary(calls: Counter, modules: dict) -> Count:
     total = by_module['']
     return Count(total.macs, total.params, total.acts, dict(tally), by_module, {k: Cost(*v) for k, v in ops.items()}, dict(rest))
 
-# %% ../nbs/02_complexity.ipynb #0f2ef5fb
+# %% ../nbs/02_complexity.ipynb #1771d6d5
 def count(
     module,      # any torch.nn.Module, on any device, meta included
     inputs,      # a shape (1, 3, 224, 224), a tensor, several in a tuple, or a dict by argument name
@@ -319,9 +329,8 @@ def count(
     args = () if isinstance(made, dict) else made if isinstance(made, (tuple, list)) else (made,)
     rec, memo, modules = Recorder(), {}, dict(module.named_modules())
     try:
-        with undisturbed(), undressed(modules, rec.enter, memo, real):
-            learned = [p for m in modules.values() for p in m._parameters.values() if p is not None]
-            rec.weights.update(p.untyped_storage()._cdata for p in learned)
+        with undisturbed(), undressed(modules, partial(noted, rec), memo, real):
+            rec.weights.update(p.untyped_storage()._cdata for m in modules.values() for p in m._parameters.values() if p is not None)
             with watch(rec.op): module(*args, **(made if isinstance(made, dict) else {}))
     except LayerscaleError: raise
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
