@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STUDY_HELP', 'COUNT_HELP', 'SCALE_HELP', 'Line', 'clock', 'progress_text', 'add_run_options', 'add_cost_commands',
-           'make_parser', 'options_of', 'study_of', 'head', 'run_command', 'tell', 'data_command', 'bench_command',
-           'count_command', 'scale_command', 'report_command', 'main']
+           'make_parser', 'options_of', 'study_of', 'head', 'run_command', 'tell', 'data_command',
+           'bench_count_command', 'bench_command', 'count_command', 'scale_command', 'report_command', 'main']
 
 # %% ../nbs/15_cli.ipynb #123cfa31
 import argparse, contextlib, json, math, shutil, sys, time, warnings
@@ -211,9 +211,22 @@ def data_command(a) -> int:
         print(f'contact sheet: {a.sheet}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #e7b5817e
+# %% ../nbs/15_cli.ipynb #defd9dcd
+def bench_count_command(a) -> int:
+    "`bench count`: our counter and its closed forms beside those people use, as a table or as JSON."
+    from layerscale_nb.counters import bench_count, bench_count_table
+    from layerscale_nb.lookup import price
+    line, forms = Line(sys.stderr), dict(yolov8l=('yolov8l', 640), efficientnet_b7=('EN-B7', 600), vit_l_16=('ViT-L/16', 224))
+    line.show('about two minutes; each counter five times')
+    r = bench_count(closed_form={k: lambda v=v: price(*v).total for k, v in forms.items()}, look=lambda rows: line.show(f'{rows[0]["network"]} counted'))
+    line.show('')
+    print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
+    return 0
+
+# %% ../nbs/15_cli.ipynb #3b6ebfb9
 def bench_command(a) -> int:
-    "`bench train`: both trainers on the same frames, as a table or as JSON."
+    "`bench train`: both trainers on the same frames, as a table or as JSON; `bench count` is a command of its own."
+    if a.what == 'count': return bench_count_command(a)
     from layerscale_nb.bench import bench_table, bench_train
     from layerscale_nb.core import check_number, check_size
     line = Line(sys.stderr)
