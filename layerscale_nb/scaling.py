@@ -53,12 +53,12 @@ RULES = {r.name: r for r in (
     Rule(1/3, 1/3, 1/3, name='dwr'), Rule(0.1, 0.8, 0.1, name='dWr'), multiplier_rule(1.2, 1.1, 1.15, 'orig'),
     Rule(0, 2, 0, 0, name='w only'), Rule(0, 0, 0, 2, name='g only'))}  # Tables 1-4; the last two: Table 3
 
-# %% ../nbs/03_scaling.ipynb #ca1d58b6
+# %% ../nbs/03_scaling.ipynb #2028b001
 def as_rule(rule) -> Rule:
     "A `Rule`, its name in `RULES`, a number (alpha), or 'alpha=0.5'; raises `LayerscaleError` with the nearest name."
     if isinstance(rule, Rule): return rule
     if isinstance(rule, (int, float)): return alpha_rule(rule)
-    text = str(rule).strip()
+    text = {'wg': 'w'}.get(str(rule).strip(), str(rule).strip())  # in Table 3 of the paper, width with group width
     if text.startswith('alpha='): return alpha_rule(text[6:])
     if text not in RULES: raise LayerscaleError(f"no rule '{text}'. {nearest(text, RULES)} Any number works too: alpha=0.8.")
     return RULES[text]

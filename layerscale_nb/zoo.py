@@ -125,8 +125,9 @@ def zoo() -> dict:
     out |= {'ResNeXt-50-32x4d': lambda: resnet(50, 32, 4), 'ResNeXt-101-32x8d': lambda: resnet(101, 32, 8)}
     return out | {f'ViT-{s}/{p}': lambda s=s, p=p: vit(s, p) for s in VITS for p in (14, 16, 32)}
 
-# %% ../nbs/04_zoo.ipynb #214d80a2
-ALIASES = {'ResNeXt-50': 'ResNeXt-50-32x4d', 'RegNetY-4GF-224': 'RegNetY-4.0GF', **{f'EfficientNet-B{i}': f'EN-B{i}' for i in range(8)}}
+# %% ../nbs/04_zoo.ipynb #ec3df2a7
+ALIASES = {'ResNeXt-50': 'ResNeXt-50-32x4d', 'RegNetY-4GF-224': 'RegNetY-4.0GF', 'RegNetX-4GF': 'RegNetX-4.0GF',
+           'RegNetX-8GF': 'RegNetX-8.0GF', 'RegNetY-8GF': 'RegNetY-8.0GF', **{f'EfficientNet-B{i}': f'EN-B{i}' for i in range(8)}}
 
 # %% ../nbs/04_zoo.ipynb #be24047c
 def named(name: str) -> Net:
