@@ -8,7 +8,7 @@ __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', '
            'pictures', 'run_name', 'tidy', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu', 'Trainer',
            'only_one', 'read_kept', 'keep_row', 'kept_row']
 
-# %% ../nbs/10d_trial.ipynb #7b0c3dc3
+# %% ../nbs/10d_trial.ipynb #fb3fcbbf
 import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,7 +16,7 @@ from pathlib import Path
 from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, provenance, write_atomic
 from .data import load_data, roadscenes
 from .frames import draw_boxes, natural_size
-from .runtime import device_name, pick_device
+from .runtime import device_name
 from .study import Study, open_setting
 from .train import Recipe, detect, fit, save_checkpoint, write_rows
 from .yolo import Yolo, build, cost, identity, realised
@@ -251,7 +251,7 @@ def empty_gpu():
     import gc, torch
     gc.collect(); torch.cuda.empty_cache()
 
-# %% ../nbs/10d_trial.ipynb #e7e3696b
+# %% ../nbs/10d_trial.ipynb #a3b84042
 class Trainer:
     "The explorer's work, to be called with jobs `dict(trial=..., out=..., train=True or False)`; a generator of messages."
     def __init__(self): self.data, self.settings, self.probes = {}, {}, [(0.1, 0.125), (0.33, 0.25), (1.0, 0.25), (0.33, 0.5)]
@@ -268,7 +268,7 @@ class Trainer:
             with only_one(job['out']): yield from train_or_halve(st, t, job['out'])
     def open(self, t: Trial):
         "The data as tensors; those of the last two resolutions stay in memory."
-        source, n = (t.data, t.n_train, t.n_val), 2
+        source = t.data, t.n_train, t.n_val
         if source not in self.data: self.data = {source: load_data(t.data).take(t.n_train, t.n_val)}; self.settings = {}
         ds = self.data[source]
         if t.imgsz not in self.settings:
