@@ -251,7 +251,7 @@ def empty_gpu():
     import gc, torch
     gc.collect(); torch.cuda.empty_cache()
 
-# %% ../nbs/10d_trial.ipynb #a3b84042
+# %% ../nbs/10d_trial.ipynb #98fd5b42
 class Trainer:
     "The explorer's work, to be called with jobs `dict(trial=..., out=..., train=True or False)`; a generator of messages."
     def __init__(self): self.data, self.settings, self.probes = {}, {}, [(0.1, 0.125), (0.33, 0.25), (1.0, 0.25), (0.33, 0.5)]
@@ -259,12 +259,12 @@ class Trainer:
         t = check_trial(Trial(**job['trial']))
         st = self.open(t)
         yield dict(kind='ready', device=device_name(st.device), left_out=len(st.notes), jpeg=pictures(st), size=list(st.size))
-        while self.probes:
+        while self.probes and not job['train']:
             d, w = self.probes[-1]
             c, batch, ms = yield from probe(st, replace(t, d=d, w=w))
             self.probes.pop()
             yield dict(kind='speed', cost=asdict(c), batch=batch, ms=ms)
-        if job.get('train'):
+        if job['train']:
             with only_one(job['out']): yield from train_or_halve(st, t, job['out'])
     def open(self, t: Trial):
         "The data as tensors; those of the last two resolutions stay in memory."
