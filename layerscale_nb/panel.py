@@ -129,12 +129,12 @@ def show_kept(p: Panel):
     "Draw the leaderboard; it holds the rows of this data set."
     p.ui.table.value = table_html(p.kept)
 
-# %% ../nbs/10f_panel.ipynb #72fd80cc
+# %% ../nbs/10f_panel.ipynb #f90c8a2d
 def on_ready(p, m):
     "The data are open: show three validation images with their labels, unless a run has drawn on them already."
     p.device = m['device']
     if p.maps: return
-    show_images(p, m['jpeg'], 'labels of three validation images' + (f"; {m['left_out']} things in the data were left out" if m['left_out'] else ''))
+    show_images(p, m['jpeg'], 'labels of three validation images' + (f"; left out of the data: {m['left_out']}" if m['left_out'] else ''))
 
 # %% ../nbs/10f_panel.ipynb #65ea2b1a
 def show_images(p, jpeg: list, caption: str):

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', 'network', 'distinct', 'sizes_near', 'features',
            'fit_speed', 'Forecast', 'predict', 'look_at', 'free_bytes', 'check_memory', 'probe', 'average_of',
-           'pictures', 'run_name', 'tidy', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu', 'Trainer',
-           'only_one', 'read_kept', 'keep_row', 'kept_row']
+           'pictures', 'run_name', 'tidy', 'place', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu',
+           'Trainer', 'only_one', 'read_kept', 'keep_row', 'kept_row']
 
 # %% ../nbs/10d_trial.ipynb #fb3fcbbf
 import base64, inspect, json, math, statistics, time
@@ -204,7 +204,14 @@ def tidy(row: dict) -> dict:
     "A row with None for not-a-number: JSON has no such thing."
     return {k: None if v != v else v for k, v in row.items()}
 
-# %% ../nbs/10d_trial.ipynb #220287bd
+# %% ../nbs/10d_trial.ipynb #5372abdb
+def place(device) -> str:
+    "The device in words; for a processor also how many threads torch uses."
+    import torch
+    n = torch.get_num_threads()
+    return device_name(device) + (f", {n} thread{'s'*(n > 1)}" if device.type == 'cpu' else '')
+
+# %% ../nbs/10d_trial.ipynb #6ca3650b
 def train_trial(
     st,     # `Setting`
     t: Trial,
@@ -214,8 +221,8 @@ def train_trial(
     net, folder = network(t, len(st.names)), Path(out)/run_name(st, t)
     recipe, state = Recipe(epochs=t.epochs, batch=t.batch, lr=t.lr), folder/'state.pt'
     told = 0.
-    write_atomic(folder/'trial.json', json.dumps(dict(asdict(t), **provenance(trial_call(t), device_name(st.device), t.seed)), indent=1))
-    yield dict(kind='start', run=folder.name, trial=asdict(t), device=device_name(st.device), epochs=t.epochs)
+    write_atomic(folder/'trial.json', json.dumps(dict(asdict(t), **provenance(trial_call(t), place(st.device), t.seed)), indent=1))
+    yield dict(kind='start', run=folder.name, trial=asdict(t), device=place(st.device), epochs=t.epochs)
     try:
         with closing(fit(net, st.train, st.val, recipe, t.seed, st.device, folder)) as steps:
             while True:
@@ -251,14 +258,14 @@ def empty_gpu():
     import gc, torch
     gc.collect(); torch.cuda.empty_cache()
 
-# %% ../nbs/10d_trial.ipynb #98fd5b42
+# %% ../nbs/10d_trial.ipynb #1d045a82
 class Trainer:
     "The explorer's work, to be called with jobs `dict(trial=..., out=..., train=True or False)`; a generator of messages."
     def __init__(self): self.data, self.settings, self.probes = {}, {}, [(0.1, 0.125), (0.33, 0.25), (1.0, 0.25), (0.33, 0.5)]
     def __call__(self, job: dict):
         t = check_trial(Trial(**job['trial']))
         st = self.open(t)
-        yield dict(kind='ready', device=device_name(st.device), left_out=len(st.notes), jpeg=pictures(st), size=list(st.size))
+        yield dict(kind='ready', device=place(st.device), left_out=len(st.notes), jpeg=pictures(st), size=list(st.size))
         while self.probes and not job['train']:
             d, w = self.probes[-1]
             c, batch, ms = yield from probe(st, replace(t, d=d, w=w))

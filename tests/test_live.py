@@ -276,6 +276,12 @@ def test_data_removed_meanwhile(tmp_path):
     with pytest.raises(LayerscaleError, match='none of .* images could be read'): list(work(job(imgsz=(64, 160))))
 
 
+def test_a_kitti_folder_is_looked_at_without_decoding(kitti_root):
+    start = time.perf_counter()
+    names, n_train, n_val, size = look_at(Trial(data=str(kitti_root), n_val=32))
+    assert 'cyclist' in names and n_train > 300 and n_val == 32 and size == (96, 320) and time.perf_counter() - start < 5
+
+
 def test_a_loss_that_breaks_is_a_sentence(monkeypatch, tmp_path):
     import layerscale_nb.train as train
     import torch
