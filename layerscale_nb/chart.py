@@ -10,12 +10,12 @@ import math
 from .plot import FAMILY_COLOURS
 from .report import frontier
 
-# %% ../nbs/10e_chart.ipynb #4dca1cde
+# %% ../nbs/10e_chart.ipynb #e41246a0
 def ticks(lo: float, hi: float, n=4, log=False) -> list:
-    "Round numbers from `lo` to `hi`: about `n` even ones, or 1, 2 and 5 times powers of ten."
+    "Round numbers from `lo` to `hi`: about `n` even ones, or a few in each power of ten."
     if log:
         powers = range(math.floor(math.log10(lo)), math.ceil(math.log10(hi)) + 1)
-        return [k*10.0**e for e in powers for k in (1, 2, 5) if lo*0.999 <= k*10.0**e <= hi*1.001]
+        return [round(k*10.0**e, 10) for e in powers for k in ((1, 2, 5) if hi >= 30*lo else (1, 2, 3, 5, 7)) if lo*0.999 <= k*10.0**e <= hi*1.001]
     raw = (hi - lo)/n
     power = 10.0**math.floor(math.log10(raw))
     step = min((k*power for k in (1, 2, 5, 10)), key=lambda s: abs(s - raw))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
 if not CHROMIUM: pytest.skip('no chromium on PATH: the explorer is tested without a browser only (apt-get install chromium)', allow_module_level=True)
@@ -143,7 +144,7 @@ def test_a_reader_explores(page, lab):
 
     e.button('Keep').click()
     until(lambda: 'Kept in' in e.text(), 10, 'the kept row')
-    if os.environ.get('LAYERSCALE_SCREENSHOTS'): take_picture(e, nbs)
+    if os.environ.get('LAYERSCALE_SCREENSHOTS'): take_picture(e)
     e.button('Stop').click()
     until(lambda: 'Stopped' in e.text(), 60, 'the run to stop')
     kept = pd.read_csv(runs/'kept.csv')
@@ -162,8 +163,10 @@ def test_a_reader_explores(page, lab):
     until(lambda: not ours(), 20, 'the child to end with its kernel')
 
 
-def take_picture(e, nbs):
+def take_picture(e):
     "The panel in training, for the docs: LAYERSCALE_SCREENSHOTS=1."
     until(lambda: (e.map50() or 0) > 0.25, 400, 'a mAP50 worth showing')
     e.show(); time.sleep(1)
-    e.box.screenshot(path=Path(__file__).resolve().parent.parent/'nbs'/'images'/'live.png')
+    path = Path(__file__).resolve().parent.parent/'nbs'/'images'/'live.png'
+    e.box.screenshot(path=path)
+    Image.open(path).convert('RGB').quantize(200).save(path, optimize=True)
