@@ -34,14 +34,14 @@ def numbers_html(t: Trial, f) -> str:
     cell = '<div style="border:1px solid #ddd;border-radius:4px;padding:3px 8px;line-height:1.3"><span style="color:#666;font-size:11px">{}</span><br><b style="font-size:16px">{}</b><br><span style="color:#666;font-size:11px">{}</span></div>'
     return '<div style="display:grid;grid-template-columns:repeat(4,1fr);gap:6px">' + ''.join(cell.format(*c) for c in cards) + '</div>'
 
-# %% ../nbs/10f_panel.ipynb #9a383382
+# %% ../nbs/10f_panel.ipynb #f9c8a3d5
 def table_html(rows: list) -> str:
     "The leaderboard of kept runs, best first; numbers as on the chart."
     if not rows: return '<p style="color:#666">No run kept yet. Train one and press <b>Keep</b>; it stays here, also after a restart of the kernel.</p>'
-    head = ('#', 'd', 'w', 'image', 'epochs', 'mAP50', 'macs', 'params', 'time')
-    line = lambda r, n: (n, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], f"{r['done']:.0f}/{r['epochs']:.0f}", f"<b>{r['map50']:.3f}</b>", human(r['macs']), human(r['params']), clock(r['train_s']))
+    head = ('#', 'd', 'w', 'image', 'epochs', 'seed', 'mAP50', 'macs', 'params', 'time s')
+    line = lambda r, n: (n, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], f"{r['done']:.0f}/{r['epochs']:.0f}", r['seed'], f"<b>{r['map50']:.3f}</b>", human(r['macs']), human(r['params']), f"{r['train_s']:.0f}")
     ranked = sorted(zip(rows, range(1, len(rows) + 1)), key=lambda x: -x[0]['map50'])
-    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag} style="padding:2px 7px;text-align:right;white-space:nowrap">{c}</{tag}>' for c in cells) + '</tr>'
+    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag} style="padding:2px 5px;text-align:right;white-space:nowrap">{c}</{tag}>' for c in cells) + '</tr>'
     return '<div style="max-height:226px;overflow:auto"><table style="font-size:12px;line-height:1.4;border-collapse:collapse">' + row(head, 'th') + ''.join(row(line(r, n), 'td') for r, n in ranked) + '</table></div>'
 
 # %% ../nbs/10f_panel.ipynb #f099881d
