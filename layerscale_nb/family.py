@@ -74,10 +74,10 @@ def evaluate(model, val, nc: int) -> dict:
         out[f'map50_{name}'] = scores(match_all(*parts, nc))['map50'] if sum(map(len, parts[1])) else math.nan
     return out
 
-# %% ../nbs/10d_family.ipynb #1b8b8440
+# %% ../nbs/10d_family.ipynb #b6fdd4f0
 def train_member(
     m: Member, data, folder,  # data set as in `load_data`; where the run lives: called again it goes on or returns its row
-    epochs=15, seed=0,
+    epochs=10, seed=0,
     n_train=None, n_val=None, device='auto', command='',
 ) -> dict:
     "Train a member, save `best.pt`, and return its row with cost, scores, latency and provenance."
@@ -103,10 +103,10 @@ def write_table(rows: list, path):
     out = csv.DictWriter(text, list(rows[0]), lineterminator='\n'); out.writeheader(); out.writerows(rows)
     return write_atomic(path, text.getvalue())
 
-# %% ../nbs/10d_family.ipynb #cd794e93
+# %% ../nbs/10d_family.ipynb #4de25014
 def run_family(
     data, out,       # data set as in `load_data`; the csv to write
-    members=FAMILY, runs='runs/family', epochs=15, seed=0,
+    members=FAMILY, runs='runs/family', epochs=10, seed=0,
 ) -> list:
     "Train every member (finished ones are not trained again) and write one row for each."
     command = f'python -c "from layerscale_nb.family import *; run_family({str(data)!r}, {str(out)!r}, {"FAMILY" if members is FAMILY else "ABLATED" if members is ABLATED else "..."}, epochs={epochs}, seed={seed})"'
