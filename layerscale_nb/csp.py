@@ -6,7 +6,7 @@
 __all__ = ['INNER', 'GROUPS', 'TRANSITIONS', 'ConvSpec', 'Stage', 'check_stage', 'block_convs', 'per_block', 'around',
            'transition_convs', 'stage_convs', 'csp_ize', 'stage_cost', 'conv_layer', 'build_stage', 'count_built',
            'saving', 'break_even', 'network_cost', 'Machine', 'measure_machine', 'predict_ms', 'compare', 'plot_paths',
-           'plot_compare', 'plot_break_even', 'draw', 'csp_explorer']
+           'plot_compare', 'plot_break_even', 'draw', 'png', 'csp_page', 'csp_explorer']
 
 # %% ../nbs/06_csp.ipynb #1d49564d
 import math
@@ -295,22 +295,38 @@ def draw(result: dict):
     plot_paths(result, left), plot_compare(result, middle), plot_break_even(result, right)
     return fig
 
-# %% ../nbs/06_csp.ipynb #ff07ca0f
+# %% ../nbs/06_csp.ipynb #ffcdccab
+def png(result: dict, dpi=90) -> bytes:
+    "The figure of `draw` as a png file."
+    import io
+    buffer = io.BytesIO()
+    draw(result).savefig(buffer, format='png', dpi=dpi)
+    return buffer.getvalue()
+
+# %% ../nbs/06_csp.ipynb #4bb43933
+def csp_page(
+    kind='res', b=128, ratio=0.5,
+    ks=(1, 2, 3, 4, 6, 8, 10, 12, 16), machine=None,  # blocks shown
+) -> str:
+    "HTML with a slider over ready-made pictures, one for each number of blocks: it moves without a kernel."
+    import base64
+    frames = [base64.b64encode(png(compare(kind, b, k, ratio, machine=machine), 60)).decode() for k in ks]
+    images = ''.join(f'<img style="display:{"none" if i else "block"}" src="data:image/png;base64,{f}" alt="k = {k}">' for i, (k, f) in enumerate(zip(ks, frames)))
+    move = "this.parentNode.querySelectorAll('img').forEach((m, i) => m.style.display = i == this.value ? 'block' : 'none')"
+    return f'<div>blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{images}</div>'
+
+# %% ../nbs/06_csp.ipynb #f34eba4d
 def csp_explorer(
     kind='dark', b=128, k=4, ratio=0.5,
     machine=None,  # rates; default: measured once, now
 ):
     "Controls for block type, width, blocks and partial ratio above a picture of both forms (an ipywidgets VBox)."
-    import io
     import ipywidgets as w
     machine = machine or measure_machine()
     make = dict(kind=w.Dropdown(options=list(INNER), value=kind, description='block'), b=w.SelectionSlider(options=[64, 128, 256, 512], value=b, description='width b'),
                 k=w.IntSlider(k, 1, 16, description='blocks k'), ratio=w.SelectionSlider(options=[0.25, 0.5, 0.75], value=ratio, description='ratio'))
     picture = w.Image(format='png')
-    def show(_=None):
-        buffer = io.BytesIO()
-        draw(compare(**{n: c.value for n, c in make.items()}, machine=machine)).savefig(buffer, format='png')
-        picture.value = buffer.getvalue()
+    def show(_=None): picture.value = png(compare(**{n: c.value for n, c in make.items()}, machine=machine))
     for c in make.values(): c.observe(show, 'value')
     show()
     box = w.VBox([w.HBox(list(make.values())[:2]), w.HBox(list(make.values())[2:]), picture])

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.csp import (INNER, Machine, Stage, around, break_even, build_stage, compare, count_built, csp_explorer, csp_ize, network_cost, per_block,
+from layerscale_nb.csp import (INNER, Machine, Stage, around, break_even, build_stage, compare, count_built, csp_explorer, csp_ize, csp_page, network_cost, per_block,
                                plot_break_even, plot_compare, plot_paths, predict_ms, saving, stage_convs, stage_cost)
 from layerscale_nb.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
 
@@ -139,3 +139,8 @@ def test_explorer_moves():
         before = e.picture.value
         e.controls[name].value = value
         assert e.picture.value != before and e.picture.value[:4] == b'\x89PNG'
+
+
+def test_page_has_a_picture_for_each_k():
+    page = csp_page('dark', ks=(1, 5, 9), machine=MACHINE)
+    assert page.count('<img') == 3 and page.count('display:block') == 1 and 'max="2"' in page and '<script' not in page
