@@ -303,14 +303,14 @@ def png(result: dict, dpi=90) -> bytes:
     draw(result).savefig(buffer, format='png', dpi=dpi)
     return buffer.getvalue()
 
-# %% ../nbs/06_csp.ipynb #4bb43933
+# %% ../nbs/06_csp.ipynb #33f0c099
 def csp_page(
     kind='res', b=128, ratio=0.5,
     ks=(1, 2, 3, 4, 6, 8, 10, 12, 16), machine=None,  # blocks shown
 ) -> str:
     "HTML with a slider over ready-made pictures, one for each number of blocks: it moves without a kernel."
     import base64
-    frames = [base64.b64encode(png(compare(kind, b, k, ratio, machine=machine), 60)).decode() for k in ks]
+    frames = [base64.b64encode(png(compare(kind, b, k, ratio, machine=machine), 72)).decode() for k in ks]
     images = ''.join(f'<img style="display:{"none" if i else "block"}" src="data:image/png;base64,{f}" alt="k = {k}">' for i, (k, f) in enumerate(zip(ks, frames)))
     move = "this.parentNode.querySelectorAll('img').forEach((m, i) => m.style.display = i == this.value ? 'block' : 'none')"
     return f'<div>blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{images}</div>'

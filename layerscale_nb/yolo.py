@@ -277,12 +277,12 @@ def build(net: Yolo):
     model.args = DEFAULT_CFG
     return model
 
-# %% ../nbs/07_yolo.ipynb #370c83bd
+# %% ../nbs/07_yolo.ipynb #cb0de0fd
 def realised(net: Yolo, base: Yolo) -> tuple:
     "Realised (depth, width) of `net` relative to `base`: ratios of summed repeats and of summed channels over all rows."
     blocks = lambda x: sum(l.n for l in x.layers if l.kind in ('C2f', 'C3', 'Bottleneck'))
     chans = lambda x: sum(l.cout for l in x.layers if l.kind in ('Conv', 'C2f', 'C3', 'Bottleneck', 'SPPF'))
-    return blocks(net)/blocks(base), chans(net)/chans(base)
+    return (blocks(net)/blocks(base) if blocks(base) else 1.0), chans(net)/chans(base)  # YOLOv4-tiny has no repeated block
 
 # %% ../nbs/07_yolo.ipynb #efa13f1d
 def rescale(

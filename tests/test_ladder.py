@@ -229,3 +229,13 @@ def test_anchor_head_is_known_and_to_dict_is_plain():
     assert [r[2] for r in d['head']][-7:] == ['nn.Conv2d', 'nn.Flatten']*3 + ['Concat'] and 'activation' not in d
     assert to_dict(named('yolov4-tiny'))['activation'] == ACTIVATIONS['LeakyReLU']
     assert layer_costs(net, 640)[-1].params == sum((c + 1)*3*8 for c in (64, 128, 256))
+
+
+@pytest.mark.parametrize('name', BODIES)
+def test_realised_of_a_thinner_body(name):
+    from layerscale_nb.yolo import realised
+    net = named(name)
+    assert realised(net, net) == (1.0, 1.0)
+    d, w = realised(rescale(net, 0.5, 0.5), net)
+    assert d == 1.0 if name == 'yolov4-tiny' else 0.4 < d <= 1.0
+    assert 0.49 < w < 0.52
