@@ -22,7 +22,7 @@ from .study import exhaust
 from .train import Recipe, detect, fit, save_checkpoint
 from .yolo import Yolo, build, check_memory, cost, free_bytes, quiet_ultralytics, rescale
 
-# %% ../nbs/10g_family.ipynb #5b17314a
+# %% ../nbs/10g_family.ipynb #559a0259
 @dataclass(frozen=True)
 class Member:
     "A network of the ladder, made small enough to train here."
@@ -30,16 +30,21 @@ class Member:
     d: float = 1.0            # multiplies its depth
     w: float = 1.0            # multiplies its width
     size: tuple = (128, 416)  # (h, w) of the training frames
+    act: str = ''             # another activation than its own
 
-# %% ../nbs/10g_family.ipynb #fe17a77e
-FAMILY = (Member('yolov8n'), Member('yolov5n'), Member('yolov4-tiny', w=0.6), Member('yolov4-csp', 0.33, 0.25), Member('yolov4-p5', 0.2, 0.25),
-          Member('yolov4-p7', 0.1, 0.125, (128, 512)))  # P7's stride of 128 needs another rectangle
+    @property
+    def label(self): return f'{self.name}-{self.act.lower()}' if self.act else self.name
+
+# %% ../nbs/10g_family.ipynb #ef889bd3
+FAMILY = (Member('yolov8n'), Member('yolov5n'), Member('yolov4-tiny', w=0.6), Member('yolov4-csp', 0.33, 0.25), Member('yolov4-csp', 0.33, 0.25, act='SiLU'),
+          Member('yolov4-p5', 0.2, 0.25, act='SiLU'), Member('yolov4-p7', 0.1, 0.125, (128, 512), 'SiLU'))  # P7's stride of 128 needs another rectangle
 ABLATED = tuple(Member(n, 0.33, 0.2) for n in ('d53-fpnspp-leaky', 'cd53s-cfpnspp-leaky', 'd53-panspp-leaky', 'cd53s-cpanspp-leaky'))
 
-# %% ../nbs/10g_family.ipynb #8d0c6c91
+# %% ../nbs/10g_family.ipynb #e4cb733f
 def member_net(m: Member, nc: int) -> Yolo:
     "The member as a graph that trains here: rescaled, with the YOLOv8 head."
-    return with_head(rescale(named(m.name, nc), m.d, m.w))
+    net = with_head(rescale(named(m.name, nc), m.d, m.w))
+    return replace(net, act=m.act or net.act)
 
 # %% ../nbs/10g_family.ipynb #eccd333a
 def open_data(data, size, n_train=None, n_val=None, device='cpu') -> tuple:
@@ -74,7 +79,7 @@ def evaluate(model, val, nc: int) -> dict:
         out[f'map50_{name}'] = scores(match_all(*parts, nc))['map50'] if sum(map(len, parts[1])) else math.nan
     return out
 
-# %% ../nbs/10g_family.ipynb #82cf4878
+# %% ../nbs/10g_family.ipynb #25d14947
 def train_member(
     m: Member, data, folder,  # data set as in `load_data`; where the run lives: called again it goes on or returns its row
     epochs=10, seed=0,
@@ -89,7 +94,7 @@ def train_member(
     s = exhaust(fit(net, train, val, recipe, seed, device, folder))
     save_checkpoint(s, names, folder/'best.pt', m.size)
     t = time_module(s.average, m.size, device)
-    row = dict(member=m.name, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=Path(str(data)).name, n_train=len(train), n_val=len(val), epochs=epochs,
+    row = dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=Path(str(data)).name, n_train=len(train), n_val=len(val), epochs=epochs,
                **asdict(cost(net, m.size)), **evaluate(s.average, val, len(names)), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3,
                train_s=s.rows[-1]['train_s'], **provenance(command, device=str(device), seed=seed))
     write_atomic(folder/'row.json', json.dumps(row, indent=1))
@@ -104,14 +109,14 @@ def write_table(rows: list, path):
     out = csv.DictWriter(text, list(rows[0]), lineterminator='\n'); out.writeheader(); out.writerows(rows)
     return write_atomic(path, text.getvalue())
 
-# %% ../nbs/10g_family.ipynb #4de25014
+# %% ../nbs/10g_family.ipynb #12ddd548
 def run_family(
     data, out,       # data set as in `load_data`; the csv to write
     members=FAMILY, runs='runs/family', epochs=10, seed=0,
 ) -> list:
     "Train every member (finished ones are not trained again) and write one row for each."
     command = f'python -c "from layerscale_nb.family import *; run_family({str(data)!r}, {str(out)!r}, {"FAMILY" if members is FAMILY else "ABLATED" if members is ABLATED else "..."}, epochs={epochs}, seed={seed})"'
-    rows = [train_member(m, data, Path(runs)/f'{m.name}_{seed}', epochs, seed, command=command) for m in members]
+    rows = [train_member(m, data, Path(runs)/f'{m.label}_{seed}', epochs, seed, command=command) for m in members]
     write_table(rows, out)
     return rows
 
@@ -158,7 +163,7 @@ def load_member(path, m: Member, nc: int) -> tuple:
     model.load_state_dict(saved.float().state_dict())
     return model.eval(), net
 
-# %% ../nbs/10g_family.ipynb #a56baa8e
+# %% ../nbs/10g_family.ipynb #e2180b58
 def levels_table(path, m: Member, data, n_val=None, most=2, sizes=None) -> list:
     "Scores by object size of a trained member with 0 to `most` coarse levels removed, at each frame size."
     rows = []
@@ -167,7 +172,7 @@ def levels_table(path, m: Member, data, n_val=None, most=2, sizes=None) -> list:
         model, net = load_member(path, m, len(names))
         for n in range(most + 1):
             c = cost(without_levels(net, n)[0], size)
-            rows.append(dict(member=m.name, removed=n, imgsz=f'{size[1]}x{size[0]}', **asdict(c), **evaluate(shrink(model, net, n), val, len(names))))
+            rows.append(dict(member=m.label, removed=n, imgsz=f'{size[1]}x{size[0]}', **asdict(c), **evaluate(shrink(model, net, n), val, len(names))))
     return rows
 
 # %% ../nbs/10g_family.ipynb #ec3e7bf2
@@ -179,7 +184,7 @@ def augmented(model):
         def forward(self, x): return self.model(x, augment=True)
     return Augmented().eval()
 
-# %% ../nbs/10g_family.ipynb #b7e443e8
+# %% ../nbs/10g_family.ipynb #31116636
 def augment_table(path, m: Member, data, n_val=None) -> list:
     "Scores and latency of a trained member without and with test-time augmentation."
     import torch
@@ -188,5 +193,5 @@ def augment_table(path, m: Member, data, n_val=None) -> list:
     rows = []
     for name, f in (('plain', model), ('augmented', augmented(model))):
         t = time_module(f, m.size, torch.device('cpu'))
-        rows.append(dict(member=m.name, prediction=name, **evaluate(f, val, len(names)), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3))
+        rows.append(dict(member=m.label, prediction=name, **evaluate(f, val, len(names)), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3))
     return rows

@@ -12,6 +12,12 @@ from layerscale_nb.ladder import named, with_head
 from layerscale_nb.yolo import build, cost
 
 
+def test_another_activation_costs_the_same():
+    a, b = (member_net(Member('yolov4-csp', 0.3, 0.2, act=x), 3) for x in ('', 'SiLU'))
+    assert cost(a, 64) == cost(b, 64) and a.act == 'Mish' and b.act == 'SiLU'
+    with pytest.raises(LayerscaleError, match='activation'): member_net(Member('yolov4-csp', act='GELU'), 3)
+
+
 def test_members_cost_about_the_same():
     macs = [cost(member_net(m, 3), m.size).macs for m in FAMILY + ABLATED]
     assert max(macs) < 2*min(macs)
