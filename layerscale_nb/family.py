@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAMILY', 'ABLATED', 'SIZES', 'Member', 'member_net', 'open_data', 'only_size', 'evaluate', 'train_member',
-           'write_table', 'run_family', 'without_levels', 'shrink', 'load_member', 'levels_table', 'augmented',
-           'augment_table']
+           'write_table', 'run_family', 'without_levels', 'shrink', 'load_member', 'levels_table', 'stride_scores',
+           'augmented', 'augment_table']
 
 # %% ../nbs/10g_family.ipynb #0fec3b34
 import csv, json, math
@@ -175,6 +175,18 @@ def levels_table(path, m: Member, data, n_val=None, most=2, sizes=None) -> list:
             c = cost(without_levels(net, n)[0], size)
             rows.append(dict(member=m.label, removed=n, imgsz=f'{size[1]}x{size[0]}', n_val=len(val), **asdict(c), **evaluate(shrink(model, net, n), val, len(names))))
     return rows
+
+# %% ../nbs/10g_family.ipynb #fa33f027
+def stride_scores(path, m: Member, data, n_val=48) -> list:
+    "The highest class score that a trained member gives at each stride, over the first `n_val` validation images."
+    import torch
+    from layerscale_nb.augment import make_batch
+    names, _, val = open_data(data, m.size, 1, n_val)
+    model, net = load_member(path, m, len(names))
+    with torch.inference_mode(): y = model(make_batch(val, torch.arange(len(val)))['img'])[0][:, 4:]
+    strides = [int(s) for s in net.layers[-1].strides]
+    parts = y.split([(m.size[0]//s)*(m.size[1]//s) for s in strides], -1)
+    return [dict(member=m.label, stride=s, score=float(p.max())) for s, p in zip(strides, parts)]
 
 # %% ../nbs/10g_family.ipynb #ec3e7bf2
 def augmented(model):

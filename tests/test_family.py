@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.family import (ABLATED, FAMILY, Member, augment_table, augmented, evaluate, levels_table, load_member, member_net, only_size, open_data, run_family, shrink,
+from layerscale_nb.family import (ABLATED, FAMILY, Member, augment_table, augmented, evaluate, levels_table, load_member, member_net, only_size, open_data, run_family, shrink, stride_scores,
                                   train_member, without_levels)
 from layerscale_nb.ladder import named, with_head
 from layerscale_nb.yolo import build, cost
@@ -55,6 +55,8 @@ def test_tables_have_a_row_for_each(run):
     m, folder, _ = run
     levels = levels_table(folder/'best.pt', m, 'roadscenes', 6)
     assert [r['removed'] for r in levels] == [0, 1, 2] and levels[0]['params'] > levels[1]['params'] > levels[2]['params']
+    said = stride_scores(folder/'best.pt', m, 'roadscenes', 3)
+    assert [r['stride'] for r in said] == [8, 16, 32, 64] and all(0 <= r['score'] <= 1 for r in said)
     rows = augment_table(folder/'best.pt', m, 'roadscenes', 6)
     assert [r['prediction'] for r in rows] == ['plain', 'augmented'] and rows[1]['latency_ms'] > rows[0]['latency_ms']
 
