@@ -1,0 +1,146 @@
+"CSP-ization: the hand-derived fractions, the sum over layers and the built module are one number."
+import json
+import random
+from fractions import Fraction
+
+import pytest
+
+from layerscale_nb.core import Cost, LayerscaleError
+from layerscale_nb.csp import (INNER, Machine, Stage, around, break_even, build_stage, compare, count_built, csp_explorer, csp_ize, csp_page, network_cost, per_block,
+                               plot_break_even, plot_compare, plot_paths, predict_ms, saving, stage_convs, stage_cost)
+from layerscale_nb.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
+
+MACHINE = Machine(1e11, 1e10, 1e-5)
+
+
+def reference(repo):
+    path = repo.parent/'shared'/'reference'/'scaled_yolov4.json'
+    if not path.exists(): pytest.skip('published facts are not in ../shared/reference')
+    return {f['id']: f for f in json.loads(path.read_text())['facts']}
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_random_stages_to_the_integer(seed):
+    import torch
+    r = random.Random(seed)
+    kind = r.choice(list(INNER))
+    s = Stage(kind, r.choice([64, 128, 192]) if kind == 'resx' else 4*r.randint(2, 24), r.randint(1, 5))
+    if r.random() < 0.75: s = csp_ize(s, r.choice([0.25, 0.5, 0.75]), r.choice(['paper', 'yolov4']))
+    h, w = r.randint(1, 9), r.randint(1, 9)
+    module, x = build_stage(s), torch.rand(1, s.b, h, w)
+    assert count_built(module, x) == stage_cost(s, (h, w))
+    assert module(x.repeat(2, 1, 1, 1)).shape == (2, s.b, h, w)
+
+
+@pytest.mark.parametrize('kind', INNER)
+def test_layers_add_up_to_the_fraction(kind):
+    for n in range(1, 8):
+        r = Fraction(n, 8)
+        for t in ('paper', 'yolov4'):
+            s = Stage(kind, 512, 6, float(r), float(1 - r), t)
+            assert sum(c.weights for c in stage_convs(s)) == 512**2*(around(r, 1 - r, t) + 6*per_block(kind, r))
+
+
+def test_tables_1_and_2(repo):
+    ref = reference(repo)
+    units = ref['T1']['reproduced']
+    assert [float(per_block(k)) for k in ('res', 'resx', 'dark')] == [units['Res'], units['ResX'], units['Dark']]
+    printed = ref['T2']['published']['reductions_pct']
+    assert [round(100*float(saving(k)), 1) for k in ('res', 'resx', 'dark')] == printed
+    for k, row in ref['T2']['reproduced']['reduction_with_3/4_at_k'].items():
+        got = [100*float(saving(kind, int(k))) for kind in ('res', 'resx', 'dark')]
+        assert max(abs(a - b) for a, b in zip(got, row)) <= 0.051, k
+
+
+def test_break_even_is_the_first_k_that_saves():
+    for kind in INNER:
+        for t in ('paper', 'yolov4'):
+            for r in (0.25, 0.5, 0.75):
+                k = break_even(kind, r, t)
+                assert saving(kind, k, r, t) > 0 and (k == 1 or saving(kind, k - 1, r, t) <= 0)
+
+
+def test_darknet_53_as_printed(repo):
+    ref = reference(repo)['CSPNet README ImageNet 256x256']['published']
+    dark = [Stage('dark', b, k) for b, k in zip((64, 128, 256, 512, 1024), (1, 2, 8, 8, 4))]
+    csp = [Stage('dark', 64, 1, 1.0, 1.0, 'yolov4')] + [csp_ize(s, transition='yolov4') for s in dark[1:]]
+    for stages, name in ((dark, 'DarkNet-53'), (csp, 'CSPDarkNet-53')):
+        c = network_cost(stages)
+        norms = 2*(32 + sum(s.b + sum(x.cout for x in stage_convs(s)) for s in stages))
+        assert [round((c.params - norms)/1e6, 2), round(c.flops/1e9, 2)] == ref[name]
+
+
+def test_cspdarknet_stage(repo):
+    f = reference(repo)['CSPDarknet stage']['reproduced']
+    s = csp_ize(Stage('dark', 512, 8), transition='yolov4')
+    assert stage_cost(s, 4).macs/(16*512**2) == f['yolov4-csp.cfg stage 512ch k=8 without its stride-2 conv, units whb^2']
+    assert stage_cost(Stage('dark', 512, 8), 4).macs/(16*512**2) == f['Darknet53 stage k=8 without stride-2 conv']
+
+
+@pytest.mark.parametrize('form', OSA_FORMS)
+def test_osa_blocks_to_the_integer(form):
+    import torch
+    for b, g, k in ((32, 16, 1), (64, 16, 4), (48, 8, 6)):
+        assert count_built(build_osa(b, g, k, form), torch.rand(1, b, 4, 3)) == sum(c.cost(12) for c in osa_convs(b, g, k, form))
+
+
+def test_tables_3_and_5(repo):
+    got = reference(repo)['T3']['reproduced']['b=256,g=32,k=5']
+    weights = lambda convs: sum(c.weights for c in convs)
+    assert weights(osa_convs(256, 32, 5, 'dense')) == got['Dense'] and weights(osa_convs(256, 32, 5, 'osa')[:-1]) == got['OSA']
+    for b, g, k in ((64, 16, 3), (128, 32, 5), (64, 8, 12)):
+        assert (cio(b, g, k, 'pcb') < cio(b, g, k, 'csp')) == (k*g > b)
+        assert (cio(b, g, k, 'pcb_half') < cio(b, g, k, 'csp')) == (k*g > b//2)
+
+
+def test_receptive_field_rules():
+    stage = [(3, 2), (3, 1)]
+    assert receptive_field([(3, 1)]*4) == 9
+    assert receptive_field(stage*2 + [(5, 1)]) - receptive_field(stage*2) == 4*4
+    assert 2*receptive_field(stage*3) <= receptive_field(stage*4) <= 2*receptive_field(stage*3) + 5
+
+
+@pytest.mark.parametrize('make, says', [
+    (lambda: Stage(k=0), 'number of blocks k is 0'), (lambda: Stage(b=0), 'stage width b is 0'), (lambda: Stage('darknet'), "Did you mean 'dark'"),
+    (lambda: Stage('resx', 100), 'multiple of 64'), (lambda: csp_ize(Stage(b=66), 0.25), 'do not split'), (lambda: csp_ize(Stage(), 1), 'nothing goes past'),
+    (lambda: csp_ize(Stage(), 0), 'partial ratio is 0'), (lambda: csp_ize(Stage(), transition='v4'), 'transition'), (lambda: stage_cost(Stage(), 0), 'positive multiple'),
+    (lambda: saving('dark', 0), 'number of blocks'), (lambda: osa_convs(7, 2, 2, 'pcb_half'), 'do not split'), (lambda: osa_convs(8, 2, 2, 'oas'), "Did you mean 'osa'"),
+    (lambda: network_cost([Stage()]*3, 100), 'multiple of the stride 8')])
+def test_bad_input(make, says):
+    with pytest.raises(LayerscaleError, match=says): make()
+
+
+def test_counting_leaves_the_module_alone():
+    import torch
+    m = build_stage(Stage('dark', 16, 1)).train()
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    count_built(m, torch.rand(1, 16, 4, 4))
+    assert m.training and all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
+    assert not any(x._forward_hooks for x in m.modules())
+
+
+def test_plots_say_what_they_show():
+    r = compare('res', 128, 4, machine=MACHINE)
+    assert plot_compare(r).get_xlabel() == 'CSP / plain' and len(plot_compare(r).patches) == 3 and len(plot_compare(compare('res')).patches) == 2
+    assert any('pays from k = 10' in t.get_text() for t in plot_break_even(r).texts)
+    texts = [t.get_text() for t in plot_paths(compare('dark', 128, 4, 0.25)).texts]
+    assert '32 through 4 x dark' in texts and '96 past' in texts
+
+
+def test_predicted_time_grows_with_batch_and_size():
+    s = Stage('dark', 64, 2)
+    assert predict_ms(s, 20, MACHINE, 8) > 2*predict_ms(s, 20, MACHINE) and predict_ms(s, 40, MACHINE) > predict_ms(s, 20, MACHINE)
+    assert stage_cost(s, 20) + Cost(0, 0, 0) == stage_cost(s, '20x20')
+
+
+def test_explorer_moves():
+    e = csp_explorer(machine=MACHINE)
+    for name, value in (('k', 9), ('b', 256), ('ratio', 0.25), ('kind', 'resx')):
+        before = e.picture.value
+        e.controls[name].value = value
+        assert e.picture.value != before and e.picture.value[:4] == b'\x89PNG'
+
+
+def test_page_has_a_picture_for_each_k():
+    page = csp_page('dark', ks=(1, 5, 9), machine=MACHINE)
+    assert page.count('<img') == 3 and page.count('display:block') == 1 and 'max="2"' in page and '<script' not in page

@@ -1,0 +1,120 @@
+"Members of equal price, AP by object size, stages removed after training, test-time augmentation."
+import json
+import math
+
+import numpy as np
+import pytest
+
+from layerscale_nb.core import LayerscaleError
+from layerscale_nb.family import (ABLATED, FAMILY, Member, augment_table, augmented, evaluate, levels_table, load_member, member_net, only_size, open_data, run_family, shrink, stride_scores,
+                                  train_member, without_levels)
+from layerscale_nb.ladder import named, with_head
+from layerscale_nb.yolo import build, cost
+
+
+def test_another_activation_costs_the_same():
+    a, b = (member_net(Member('yolov4-csp', 0.3, 0.2, act=x), 3) for x in ('', 'SiLU'))
+    assert cost(a, 64) == cost(b, 64) and a.act == 'Mish' and b.act == 'SiLU'
+    with pytest.raises(LayerscaleError, match='activation'): member_net(Member('yolov4-csp', act='GELU'), 3)
+
+
+def test_members_cost_about_the_same():
+    macs = [cost(member_net(m, 3), m.size).macs for m in FAMILY + ABLATED]
+    assert max(macs) < 2*min(macs)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('member')
+    m = Member('yolov4-p6', 0.1, 0.07, (64, 192))
+    row = train_member(m, 'roadscenes', folder/'a', epochs=2, n_train=12, n_val=6, device='cpu')
+    return m, folder/'a', row
+
+
+def test_a_finished_run_is_not_trained_again(run):
+    m, folder, row = run
+    assert train_member(m, 'nowhere', folder) == row == json.loads((folder/'row.json').read_text())
+    assert {'command', 'versions', 'device', 'seed', 'date'} <= set(row) and not (folder/'state.pt').exists()
+
+
+def test_the_loaded_member_is_the_trained_one(run):
+    import torch
+    m, folder, row = run
+    names, _, val = open_data('roadscenes', m.size, 1, 6)
+    model, net = load_member(folder/'best.pt', m, len(names))
+    assert cost(net, m.size).params == row['params'] == sum(p.numel() for p in model.parameters())
+    got = evaluate(model, val, len(names))
+    assert got['map50'] == pytest.approx(row['map50'], abs=0.02)
+    from ultralytics import YOLO
+    theirs = YOLO(folder/'best.pt').model.float().eval()
+    x = torch.rand(1, 3, *m.size)
+    with torch.no_grad(): assert torch.allclose(theirs(x)[0], model(x)[0], atol=1e-3)
+
+
+def test_tables_have_a_row_for_each(run):
+    m, folder, _ = run
+    levels = levels_table(folder/'best.pt', m, 'roadscenes', 6)
+    assert [r['removed'] for r in levels] == [0, 1, 2] and levels[0]['params'] > levels[1]['params'] > levels[2]['params']
+    said = stride_scores(folder/'best.pt', m, 'roadscenes', 3)
+    assert [r['stride'] for r in said] == [8, 16, 32, 64] and all(0 <= r['score'] <= 1 for r in said)
+    rows = augment_table(folder/'best.pt', m, 'roadscenes', 6)
+    assert [r['prediction'] for r in rows] == ['plain', 'augmented'] and rows[1]['latency_ms'] > rows[0]['latency_ms']
+
+
+@pytest.mark.parametrize('name', ['yolov4-p7', 'yolov4-p5', 'yolov8n', 'yolov5n', 'd53-fpnspp-leaky'])
+def test_removing_stages_is_exact(name):
+    import torch
+    net = member_net(Member(name, 0.1, 0.06), 2)
+    model, x = build(net).eval(), torch.rand(1, 3, net.stride, 2*net.stride)
+    torch.manual_seed(0)
+    for p in model.parameters(): torch.nn.init.normal_(p, 0, 0.1)
+    heads = len(net.layers[-1].src)
+    with torch.no_grad():
+        whole = model(x)[0]
+        for n in range(heads):
+            part = shrink(model, net, n)(x)[0]
+            assert part.shape[-1] == sum(int(x.shape[2]/s)*int(x.shape[3]/s) for s in net.layers[-1].strides[:heads - n])
+            assert torch.allclose(whole[..., :part.shape[-1]], part, atol=1e-3, rtol=1e-3)
+
+
+def test_removed_rows_are_those_nobody_reads():
+    net = with_head(named('yolov4-p7'))
+    small, kept = without_levels(net, 2)
+    read = {j for l in small.layers for j in l.src}
+    assert set(range(len(small.rows) - 1)) <= read and len(small.rows) == len(kept) < len(net.rows)
+    assert without_levels(net, 0)[0].rows != () and cost(without_levels(net, 0)[0], 256) == cost(net, 256)
+    for n in (-1, 5, 1.5):
+        with pytest.raises(LayerscaleError, match='levels to remove'): without_levels(net, n)
+
+
+def test_only_size():
+    small, large = [0, 0, 8, 8], [50, 50, 100, 100]
+    boxes, cls = np.array([small, large], float), np.array([0, 0])
+    det = np.array([[*small, 0.9, 0], [*large, 0.8, 0], [200, 200, 206, 206, 0.7, 0], [200, 0, 260, 60, 0.6, 0], [*small, 0.5, 1]])
+    d, b, c = only_size(det, boxes, cls, 0, 16)
+    assert b.tolist() == [small] and d[:, 4].tolist() == [0.9, 0.7, 0.5]   # its own, a false small one, one of another class
+    d, b, c = only_size(det, boxes, cls, 32, math.inf)
+    assert b.tolist() == [large] and d[:, 4].tolist() == [0.8, 0.6]
+    d, b, c = only_size(np.zeros((0, 6)), boxes, cls, 0, 16)
+    assert len(d) == 0 and len(b) == 1
+    d, b, c = only_size(det, np.zeros((0, 4)), np.zeros(0), 0, math.inf)
+    assert len(d) == 5 and len(b) == 0
+
+
+def test_augmented_joins_three_predictions():
+    import torch
+    net = member_net(Member('yolov8n', 1, 0.3), 2)
+    model, x = build(net).eval(), torch.rand(1, 3, 128, 192)
+    with torch.no_grad(): one, three = model(x)[0], augmented(model)(x)[0]
+    assert three.shape[:2] == one.shape[:2] and three.shape[2] > one.shape[2]
+
+
+def test_run_family_writes_the_table(tmp_path):
+    import pandas as pd
+    members = (Member('yolov4-tiny', 1, 0.1, (64, 64)), Member('yolov5n', 0.5, 0.3, (64, 64)))
+    from layerscale_nb import family
+    real, family.train_member = family.train_member, lambda m, *a, **k: train_member(m, *a, **k, n_train=8, n_val=4)
+    try: run_family('roadscenes', tmp_path/'t.csv', members, tmp_path/'runs', epochs=1)
+    finally: family.train_member = real
+    got = pd.read_csv(tmp_path/'t.csv')
+    assert got.member.tolist() == ['yolov4-tiny', 'yolov5n'] and got.epochs.tolist() == [1, 1]
