@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['Price', 'pixels', 'price_net', 'price_yolo', 'price_module', 'known_names', 'find', 'ultralytics_file',
-           'from_package', 'from_yaml', 'net_of', 'yolo_of', 'price', 'own_size', 'Rescaled', 'rescale_by_name',
-           'price_json', 'price_text', 'rescaled_json', 'rescaled_text']
+           'from_package', 'from_yaml', 'net_of', 'plain_row', 'yolo_of', 'price', 'own_size', 'Rescaled',
+           'rescale_by_name', 'price_json', 'price_text', 'rescaled_json', 'rescaled_text']
 
-# %% ../nbs/07e_lookup.ipynb #c7da25c8
+# %% ../nbs/07e_lookup.ipynb #bec037a8
 import importlib.util, re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,8 +15,8 @@ from .complexity import count
 from .core import Cost, LayerscaleError, check_keys, check_number, check_size, human, nearest, read_yaml
 from .nets import Net, Stage, Stem, complexity, image_side
 from .scaling import as_rule, factors, growth, realised, scale
-from .yolo import COSTS, YOLOV8, Yolo, layer_costs, quiet_ultralytics, yolov8
-from . import yolo, zoo
+from .yolo import Yolo, layer_costs, quiet_ultralytics
+from . import ladder, yolo, zoo
 
 # %% ../nbs/07e_lookup.ipynb #df876e00
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ def price_net(net: Net, imgsz=None) -> Price:
     c = complexity(net, size)
     return Price(net.name, size, c.total, c.parts)
 
-# %% ../nbs/07e_lookup.ipynb #5474a8ee
+# %% ../nbs/07e_lookup.ipynb #12836057
 def price_yolo(net: Yolo, imgsz=None) -> Price:
     "A YOLO graph, in closed form, by row."
-    h, w = check_size(640 if imgsz is None else imgsz)
+    h, w = check_size(net.imgsz if imgsz is None else imgsz, net.stride)
     costs = layer_costs(net, (h, w))
     return Price(net.name, (h, w), sum(costs), {f'row {i} {l.kind}': c for i, (l, c) in enumerate(zip(net.layers, costs))})
 
@@ -63,12 +63,12 @@ def price_module(module, name='', imgsz=None) -> Price:
     parts = {n: v for n, v in deep.items() if n.count('.') == level and n.startswith(f'{inner}.' if inner else '')}
     return Price(name or type(module).__name__, (h, w), c.total, parts or deep, 'counted', c.uncounted)
 
-# %% ../nbs/07e_lookup.ipynb #d178cce1
+# %% ../nbs/07e_lookup.ipynb #0fb69211
 def known_names() -> list:
     "Every name that `find` knows without a prefix."
-    return [*zoo.zoo(), *zoo.ALIASES, *(f'yolov8{k}' for k in YOLOV8)]
+    return [*zoo.zoo(), *zoo.ALIASES, *ladder.LADDER, *ladder.ABLATION]
 
-# %% ../nbs/07e_lookup.ipynb #76b3ed11
+# %% ../nbs/07e_lookup.ipynb #7d1516e5
 def find(
     name,         # a name, a path to a yaml file, or 'timm:NAME', 'torchvision:NAME'
     letter=None,  # which scale of a YOLO yaml that has several
@@ -77,7 +77,7 @@ def find(
     text = str(name)
     if text.lower().endswith(('.yaml', '.yml')): return from_yaml(text, letter)
     if ':' in text: return from_package(*text.split(':', 1))
-    if text.lower().removeprefix('yolov8') in YOLOV8: return yolov8(text.lower()[-1])
+    if text.lower() in {**ladder.LADDER, **ladder.ABLATION}: return ladder.named(text.lower())
     if found := ultralytics_file(text): return from_yaml(*found)
     try: return zoo.named(text)
     except LayerscaleError: raise LayerscaleError(f"no network '{text}'. {nearest(text, known_names())} Names are those of the papers; a .yaml file, timm:NAME and torchvision:NAME work too.") from None
@@ -125,7 +125,13 @@ def net_of(cfg: dict, where: str) -> Net:
     except TypeError as e: raise LayerscaleError(f'{where}: {str(e).split(") ")[-1]}; a stage needs block, d and w.') from None
     except LayerscaleError as e: raise e if where in str(e) else LayerscaleError(f'{where}: {e}') from None
 
-# %% ../nbs/07e_lookup.ipynb #9c93c0bb
+# %% ../nbs/07e_lookup.ipynb #5122d63d
+def plain_row(frm, n, kind, args) -> bool:
+    "Is this row of a foreign yaml one whose arguments we read exactly as Ultralytics does?"
+    most = dict(Conv=3, C2f=2, C3=2, SPPF=2, Concat=1, Detect=1)
+    return kind == 'nn.Upsample' or (kind in most and len(args) <= most[kind] and (kind != 'Conv' or len(args) == 3))
+
+# %% ../nbs/07e_lookup.ipynb #79606cb8
 def yolo_of(cfg: dict, where: str, letter=None):
     "A `Yolo` (or, with modules unknown here, the module Ultralytics builds) from a model yaml."
     scales = cfg.get('scales') or {None: (cfg.get('depth_multiple', 1.0), cfg.get('width_multiple', 1.0), cfg.get('max_channels', 2**31))}
@@ -139,7 +145,7 @@ def yolo_of(cfg: dict, where: str, letter=None):
     if bad: raise LayerscaleError(f'{where}: row {bad!r:.60} is not [from, repeats, module, args].')
     frozen = lambda v: tuple(map(frozen, v)) if isinstance(v, list) else None if v == 'None' else v
     name = f'{Path(where).stem}{f" ({letter})" if letter and not Path(where).stem.endswith(str(letter)) else ""}'
-    if all(r[2] in COSTS for r in rows): return Yolo(frozen(rows), float(d), float(w), int(cap), int(cfg.get('nc', 80)), name)
+    if all(plain_row(*r) for r in rows) and cfg.get('activation') is None: return Yolo(frozen(rows), float(d), float(w), int(cap), int(cfg.get('nc', 80)), name)
     quiet_ultralytics()
     from ultralytics.nn.tasks import DetectionModel
     try: return DetectionModel({**cfg, 'scales': {letter: scales[letter]}, 'scale': letter} if letter else cfg, verbose=False).eval()
@@ -179,7 +185,7 @@ class Rescaled:
     @property
     def exponents(self): return growth(self.before.total, self.after.total)
 
-# %% ../nbs/07e_lookup.ipynb #1db7dc00
+# %% ../nbs/07e_lookup.ipynb #79155ab1
 def rescale_by_name(
     name,         # as for `find`
     rule,         # as for `scaling.as_rule`
@@ -194,8 +200,8 @@ def rescale_by_name(
         out = scale(net, rule, s)
         return Rescaled(rule.name, float(s), f, {k: realised(out, net)[k] for k in f}, price_net(net), price_net(out), ((net.ds, net.ws), (out.ds, out.ws)))
     if not isinstance(net, Yolo): raise LayerscaleError(f"'{name}' is a module, not a description: it can be counted, but not scaled. Use a name such as EN-B0 or yolov8n.")
-    side = check_number(640 if imgsz is None else imgsz, 'resolution', whole=True)
-    out, new = replace(yolo.rescale(net, f['d'], f['w']), name=f'{net.name} x{s:.3g} {rule.name}'), max(32, round(side*f['r']/32)*32)
+    side = check_number(net.imgsz if imgsz is None else imgsz, 'resolution', whole=True)
+    out, new = replace(yolo.rescale(net, f['d'], f['w']), name=f'{net.name} x{s:.3g} {rule.name}'), max(net.stride, round(side*f['r']/net.stride)*net.stride)
     d, w = yolo.realised(out, net)
     return Rescaled(rule.name, float(s), f, dict(d=d, w=w, r=new/side), price_yolo(net, side), price_yolo(out, new))
 
