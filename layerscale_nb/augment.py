@@ -71,13 +71,13 @@ def make_store(
     if fits_on(device, memory_need(n, frames.images.shape[1:3])): images = images.to(device)
     return Store(images, boxes.to(device), cls.to(device), valid.to(device), device)
 
-# %% ../nbs/08d_augment.ipynb #2567afef
+# %% ../nbs/08d_augment.ipynb #dbd25a62
 @dataclass(frozen=True)
 class Augment:
     "Strength of each augmentation; 0 turns it off."
     flip: float = 0.5    # probability of a mirror image
     zoom: float = 0.3    # sizes are multiplied by exp(uniform(-zoom, zoom))
-    shift: float = 0.1   # shift in shares of the frame's width and height
+    shift: float = 0.2   # shift in shares of the frame's width and height
     hue: float = 0.015   # colour rotation, in turns
     saturation: float = 0.5
     value: float = 0.3   # brightness

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STUDY_HELP', 'Line', 'clock', 'progress_text', 'add_run_options', 'make_parser', 'options_of', 'study_of', 'head',
-           'run_command', 'tell', 'data_command', 'bench_command', 'report_command', 'main']
+           'run_command', 'tell', 'data_command', 'bench_command', 'recipe_command', 'report_command', 'main']
 
 # %% ../nbs/15_cli.ipynb #123cfa31
 import argparse, contextlib, json, math, shutil, sys, time, warnings
@@ -63,7 +63,7 @@ def add_run_options(p, epochs=True):
     p.add_argument('--device', help='auto, cpu, cuda, cuda:1, mps')
     p.add_argument('--n-train', help='use only the first N training images'); p.add_argument('--n-val', help='use only the first N validation images')
 
-# %% ../nbs/15_cli.ipynb #3328993b
+# %% ../nbs/15_cli.ipynb #100f8237
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
     p = argparse.ArgumentParser('layerscale', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -81,9 +81,9 @@ def make_parser() -> argparse.ArgumentParser:
     d = add('data', 'summarise a data set and draw a contact sheet', 'examples:\n  layerscale data\n  layerscale data path/to/kitti --sheet sheet.png\n  layerscale data path/to/data.yaml --notes')
     d.add_argument('source', nargs='?', default='roadscenes'); d.add_argument('--sheet', help='write a picture of labelled images here'); d.add_argument('--notes', action='store_true', help='list every box that was dropped or clipped')
     r = add('report', 'write report.html from finished runs', 'examples:\n  layerscale report runs/width_depth'); r.add_argument('folder', nargs='?', default='runs/width_depth')
-    b = add('bench', 'measure our trainer beside Ultralytics', 'examples:\n  layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256\n  layerscale bench train --json')
-    b.add_argument('what', choices=['train']); b.add_argument('--json', action='store_true', help='print one JSON object'); b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val')
-    b.add_argument('--epochs', default=24, help='ours (default: %(default)s)'); b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)'); b.add_argument('--seed', default=0); b.add_argument('--device', default='auto')
+    b = add('bench', 'measure our trainer beside Ultralytics', 'examples:\n  layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256\n  layerscale bench train --json\n  layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys')
+    b.add_argument('what', choices=['train', 'recipe']); b.add_argument('--json', action='store_true', help='print one JSON object'); b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val')
+    b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 16)'); b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)'); b.add_argument('--seed', default=0); b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='recipe: seeds (default: 0)'); b.add_argument('--out', default='ablation.csv', help='recipe: the table; finished rows in it are not run again (default: %(default)s)'); b.add_argument('--device', default='auto')
     return p
 
 # %% ../nbs/15_cli.ipynb #3e912dc4
@@ -181,20 +181,34 @@ def data_command(a) -> int:
         print(f'contact sheet: {a.sheet}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #e7b5817e
+# %% ../nbs/15_cli.ipynb #96a01dce
 def bench_command(a) -> int:
-    "`bench train`: both trainers on the same frames, as a table or as JSON."
+    "`bench train`: the trainers on the same frames, as a table or as JSON."
     from layerscale_nb.bench import bench_table, bench_train
     from layerscale_nb.core import check_number, check_size
     line = Line(sys.stderr)
     def look(name, p): line.show(f'{name}: ' + (progress_text(p) if hasattr(p, 'epochs') else f'epoch {len(p)}, its own mAP50 {p[-1][1]:.3f} after {clock(p[-1][0])}' if p else 'starting'))
     num = lambda k, **kw: check_number(getattr(a, k), k, **kw)
-    r = bench_train(a.data, a.imgsz and check_size(a.imgsz), a.n_val and num('n_val', whole=True), num('epochs', whole=True), num('minutes'), num('seed', open_low=False, whole=True), a.device, look)
+    frames = dict(data=a.data, imgsz=a.imgsz and check_size(a.imgsz), n_val=a.n_val and num('n_val', whole=True), device=a.device, look=look, epochs=num('epochs', whole=True) if a.epochs else 16 if a.what == 'recipe' else 30)
+    if a.what == 'recipe': return recipe_command(a, frames, line)
+    r = bench_train(minutes=num('minutes'), seed=num('seed', open_low=False, whole=True), **frames)
     line.show('')
     if a.json: print(json.dumps(r)); return 0
     print(bench_table(r).round(3).to_string())
     for v, c in r['to_map50'].items():
-        if c['ratio']: print(f"to mAP50 {v}: {'at least ' if c['at_least'] else ''}{c['ratio']:.1f} times faster")
+        for who, c in (("Ultralytics' defaults", c), ('Ultralytics tuned', r['tuned']['to_map50'][v])):
+            if c['ratio']: print(f"to mAP50 {v}: {'at least ' if c['at_least'] else ''}{c['ratio']:.1f} times faster than {who}")
+    print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}")
+    return 0
+
+# %% ../nbs/15_cli.ipynb #2eb90e2b
+def recipe_command(a, frames: dict, line) -> int:
+    "`bench recipe`: what each piece of the recipe buys; the table is written to `--out` after every run."
+    from layerscale_nb.core import check_number
+    from layerscale_nb.recipe import ablation_table, bench_recipe
+    df = bench_recipe(seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], out=a.out, command='layerscale ' + ' '.join(sys.argv[1:]), **frames)
+    line.show('')
+    print(df.to_json(orient='records') if a.json else ablation_table(df).round(3).to_string())
     return 0
 
 # %% ../nbs/15_cli.ipynb #413f7ddd
@@ -204,7 +218,7 @@ def report_command(a) -> int:
     print(f'report: {write_report(a.folder)}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #551d0d5b
+# %% ../nbs/15_cli.ipynb #b745df2c
 def main(argv=None) -> int:
     "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted."
     argv = sys.argv[1:] if argv is None else argv
@@ -213,4 +227,7 @@ def main(argv=None) -> int:
     commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command)
     try: return commands[a.cmd](a)
     except LayerscaleError as e: print(f'layerscale: {e}', file=sys.stderr); return 2
+    except (MemoryError, RuntimeError) as e:
+        if not isinstance(e, MemoryError) and 'out of memory' not in str(e): raise
+        print('layerscale: out of memory. Use a smaller --imgsz, fewer images, or --device cpu.', file=sys.stderr); return 2
     except KeyboardInterrupt: print('stopped.', file=sys.stderr); return 130
