@@ -8,12 +8,12 @@ __all__ = ['VARIANTS', 'PRESETS', 'RECIPE_KEYS', 'CONFIG_KEYS', 'Variant', 'Stud
            'make_row', 'finished_row', 'train_run', 'exhaust', 'Event', 'check_space', 'check_folder', 'run_study',
            'collect']
 
-# %% ../nbs/10_width_depth.ipynb #f450893c
+# %% ../nbs/10_width_depth.ipynb #704a5ba3
 import json, shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from .ap import scores
-from .augment import check_memory, make_store
+from .augment import Augment, check_memory, make_store
 from .core import LayerscaleError, check_keys, check_number, check_size, fingerprint, provenance, read_yaml, write_atomic
 from .data import load_data
 from .frames import natural_size, to_frames
@@ -47,9 +47,9 @@ class Study:
     n_train: int = None              # use only the first n images; None: all
     n_val: int = None
 
-# %% ../nbs/10_width_depth.ipynb #a17d97db
+# %% ../nbs/10_width_depth.ipynb #b20ba882
 PRESETS = {
-    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26)),
+    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26, augment=Augment(zoom=0.3, shift=0.1, mosaic=0))),  # drawn scenes leave less to learn
     'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(epochs=40, batch=16, lr=2e-3))}
 
 # %% ../nbs/10_width_depth.ipynb #07a406bd

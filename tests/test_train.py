@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from layerscale_nb.augment import Augment, make_batch, make_store
+from layerscale_nb.augment import STILL, Augment, make_batch, make_store
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.data import roadscenes
 from layerscale_nb.ddp import fit_on_ranks
@@ -102,7 +102,7 @@ def test_two_processes_take_the_mean_of_their_gradients(tmp_path):
     "One step of two processes is one step on the mean of the gradients of the two halves."
     data, net = roadscenes(8, 4), Yolo(d=.33, w=.125, nc=5)
     frames = [to_frames(x, (96, 320)) for x in (data.train, data.val)]
-    r = Recipe(epochs=1, batch=8, amp='off', warmup=0., ema=0., augment=Augment(0, 0, 0, 0, 0, 0))
+    r = Recipe(epochs=1, batch=8, amp='off', warmup=0., ema=0., augment=STILL)
     ends = fit_on_ranks(net, *frames, tmp_path, r, world=2)
     assert ends[0] == ends[1] and ends[0]['steps'] == 1
     s, store = start(net, r, 1, 0, CPU), make_store(frames[0], CPU)
