@@ -122,7 +122,7 @@ def reading_grid(
     x, y = (x - tx[:, None])*(m/z)[:, None], (y - ty[:, None])/z[:, None]
     return torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], -1)
 
-# %% ../nbs/08d_augment.ipynb #a09ba4dc
+# %% ../nbs/08d_augment.ipynb #0ebc105b
 def warp_images(
     images,     # (n, 3, h, w) uint8, or float from 0 to 255
     p: dict,    # from `draw`
@@ -131,7 +131,7 @@ def warp_images(
 ):
     "(n, 3, h, w) floats from 0 to 1: the images seen through mirror, zoom, shift and colour."
     import torch, torch.nn.functional as F
-    r, g, b = F.grid_sample(images.float() - grey, reading_grid(p, size or images.shape[2:]), padding_mode='zeros', align_corners=False)[:, :, None].unbind(1)
+    r, g, b = F.grid_sample(images.to(torch.float32, copy=True).sub_(grey), reading_grid(p, size or images.shape[2:]), padding_mode='zeros', align_corners=False)[:, :, None].unbind(1)
     m = p['colour'][..., None, None]/255
     out = torch.addcmul(m.sum(2)*grey, m[:, :, 0], r)
     return out.addcmul_(m[:, :, 1], g).addcmul_(m[:, :, 2], b).clamp_(0, 1)
@@ -154,7 +154,7 @@ def warp_boxes(
     ok = valid & (wide*tall > keep*whole) & (wide*ow > 4) & (tall*oh > 4)  # the frame is 2 wide: 4 is 2 pixels
     return torch.stack([(left + 1)*ow/2, (top + 1)*oh/2, (right + 1)*ow/2, (bottom + 1)*oh/2], -1), ok
 
-# %% ../nbs/08d_augment.ipynb #fa09629b
+# %% ../nbs/08d_augment.ipynb #00396310
 def mosaics(
     store: Store,
     index,      # (b,) image numbers of the first quarters
@@ -163,19 +163,20 @@ def mosaics(
     "(b, 3, 2h, 2w) canvases of four images with their boxes (b, 4k, 4), labels and validity."
     import torch
     dev, (h, w), b = store.device, store.size, len(index)
-    four = torch.cat([index[:, None], torch.randint(len(store), (b, 3), generator=generator)], 1).flatten()
-    canvas = take_images(store, four).view(b, 2, 2, 3, h, w).permute(0, 3, 1, 4, 2, 5).reshape(b, 3, 2*h, 2*w)
-    four = four.to(dev, non_blocking=True)
+    four = torch.cat([index[:, None], torch.randint(len(store), (b, 3), generator=generator)], 1)
+    a, c, d, e = (take_images(store, i) for i in four.unbind(1))
+    canvas, four = torch.cat([torch.cat([a, c], 3), torch.cat([d, e], 3)], 2), four.flatten().to(dev, non_blocking=True)
     quarter = torch.arange(4, device=dev)
     move = torch.stack([quarter % 2*w, quarter//2*h]*2, -1)[:, None]
     return canvas, (store.boxes[four].view(b, 4, -1, 4) + move).view(b, -1, 4), store.cls[four].view(b, -1), store.valid[four].view(b, -1)
 
-# %% ../nbs/08d_augment.ipynb #f079f167
+# %% ../nbs/08d_augment.ipynb #49c45f7c
 def take_images(store: Store, index):
     "uint8 images on the device; from host memory they travel pinned, so that nobody waits."
     at = index.to(store.images.device, non_blocking=True)
-    if store.images.device == store.device or store.device.type != 'cuda': return store.images[at].to(store.device)
-    return store.images[at].pin_memory().to(store.device, non_blocking=True)
+    images = store.images.permute(0, 2, 3, 1).index_select(0, at).permute(0, 3, 1, 2)  # whole images are copied in the order they lie in
+    if images.device == store.device or store.device.type != 'cuda': return images.to(store.device)
+    return images.pin_memory().to(store.device, non_blocking=True)
 
 # %% ../nbs/08d_augment.ipynb #97c1e865
 def window(p: dict) -> dict:

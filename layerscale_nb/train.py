@@ -8,10 +8,11 @@ __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_o
            'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order',
            'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect', 'validate']
 
-# %% ../nbs/09_train.ipynb #4dc819cb
+# %% ../nbs/09_train.ipynb #6f50d49b
 import copy, csv, ctypes, importlib.util, io, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from .ap import scores
 from .augment import Augment, Store, make_batch
@@ -74,7 +75,8 @@ def make_optimizer(model, r: Recipe):
     groups = [dict(params=[p for p in params if p.ndim > 1], weight_decay=r.weight_decay), dict(params=[p for p in params if p.ndim <= 1], weight_decay=0.)]
     return torch.optim.AdamW(groups, lr=r.lr, fused=params[0].device.type in ('cuda', 'cpu'))
 
-# %% ../nbs/09_train.ipynb #a3d19182
+# %% ../nbs/09_train.ipynb #833cc10d
+@lru_cache
 def cpu_has_bf16() -> bool:
     "Does this processor multiply bfloat16 natively (AVX512-BF16 or AMX)?"
     info = Path('/proc/cpuinfo')
