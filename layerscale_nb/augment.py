@@ -72,12 +72,12 @@ def make_store(
     if fits_on(device, memory_need(n, frames.images.shape[1:3])): images = images.to(device)
     return Store(images, boxes.to(device), cls.to(device), valid.to(device), device)
 
-# %% ../nbs/08d_augment.ipynb #dd34a61f
+# %% ../nbs/08d_augment.ipynb #85104c91
 @dataclass(frozen=True)
 class Augment:
     "Strength of each augmentation; 0 turns it off."
     flip: float = 0.5    # probability of a mirror image
-    zoom: float = 0.3    # sizes are multiplied by exp(uniform(-zoom, zoom))
+    zoom: float = 0.5    # sizes are multiplied by exp(uniform(-zoom, zoom))
     shift: float = 0.2   # shift in shares of the frame's width and height
     hue: float = 0.015   # colour rotation, in turns
     saturation: float = 0.5
