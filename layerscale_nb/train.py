@@ -25,7 +25,7 @@ from .yolo import Yolo, build, quiet_ultralytics
 # %% ../nbs/09_train.ipynb #6af13890
 _all_ = ['detect', 'validate']  # also found here
 
-# %% ../nbs/09_train.ipynb #23ad6b7b
+# %% ../nbs/09_train.ipynb #5c0b0173
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a network is trained."
@@ -42,7 +42,7 @@ class Recipe:
     topk: int = 10              # anchors that learn one object
     eval_share: float = 0.1     # validate so rarely that it costs at most this share of an epoch's images
     amp: str = 'auto'           # 'auto': bfloat16 or half precision where it is native, else 'off'
-    compile: bool = False       # torch.compile: a minute or two to start, then faster steps
+    compile: bool = False       # torch.compile: minutes to start; measure whether it pays (on a CPU it did not)
     augment: Augment = Augment()
 
 # %% ../nbs/09_train.ipynb #fe07063b
