@@ -72,7 +72,7 @@ def ablation_table(df):
     t.insert(7, 'change', t.map50 - t.map50[names[0]])
     return t
 
-# %% ../nbs/10c_recipe.ipynb #8551330c
+# %% ../nbs/10c_recipe.ipynb #da1253ff
 def plot_ablation(df, ax=None):
     "Final mAP50 of every run, by piece; the grey band is the range of the full recipe."
     from layerscale_nb.plot import axes
@@ -81,5 +81,5 @@ def plot_ablation(df, ax=None):
     for i, piece in enumerate(t.index):
         ax.plot(df[df.piece == piece].map50, [i]*sum(df.piece == piece), 'o', color='#D55E00' if i == 0 else '#0072B2', alpha=.6)
         ax.plot(t.map50[piece], i, '|', color='black', markersize=14)
-    ax.set(yticks=range(len(t)), yticklabels=t.index, xlabel='mAP50 (COCO) at the same number of images'); ax.invert_yaxis()
+    ax.set(yticks=range(len(t)), yticklabels=t.index, xlim=(df.map50.min() - 0.02, df.map50.max() + 0.02), xlabel='mAP50 (COCO) at the same number of images'); ax.invert_yaxis()
     return ax
