@@ -8,12 +8,12 @@ __all__ = ['VARIANTS', 'PRESETS', 'RECIPE_KEYS', 'CONFIG_KEYS', 'Variant', 'Stud
            'make_row', 'finished_row', 'train_run', 'exhaust', 'Event', 'check_space', 'check_folder', 'run_study',
            'collect']
 
-# %% ../nbs/10_width_depth.ipynb #425aaa88
+# %% ../nbs/10_width_depth.ipynb #704a5ba3
 import json, shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from .ap import scores
-from .augment import make_store
+from .augment import Augment, check_memory, make_store
 from .core import LayerscaleError, check_keys, check_number, check_size, fingerprint, provenance, read_yaml, write_atomic
 from .data import load_data
 from .frames import natural_size, to_frames
@@ -47,9 +47,9 @@ class Study:
     n_train: int = None              # use only the first n images; None: all
     n_val: int = None
 
-# %% ../nbs/10_width_depth.ipynb #a17d97db
+# %% ../nbs/10_width_depth.ipynb #b20ba882
 PRESETS = {
-    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26)),
+    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26, augment=Augment(zoom=0.3, shift=0.1, mosaic=0))),  # drawn scenes leave less to learn
     'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(epochs=40, batch=16, lr=2e-3))}
 
 # %% ../nbs/10_width_depth.ipynb #07a406bd
@@ -100,8 +100,8 @@ def grid(depths, widths) -> tuple:
         return '_'.join(parts) or 'baseline'
     return tuple(Variant(name(d, w), d, w) for d in depths for w in widths)
 
-# %% ../nbs/10_width_depth.ipynb #68716246
-RECIPE_KEYS = ('epochs', 'batch', 'lr', 'weight_decay', 'warmup', 'ema', 'clip', 'prior', 'eval_share', 'amp')
+# %% ../nbs/10_width_depth.ipynb #4440d678
+RECIPE_KEYS = ('epochs', 'batch', 'lr', 'weight_decay', 'warmup', 'final', 'ema', 'clip', 'prior', 'small', 'topk', 'eval_share', 'amp', 'compile')
 CONFIG_KEYS = ('preset', 'variant', 'depth', 'width', 'data', 'imgsz', 'base', 'seeds', 'device', 'n_train', 'n_val', *RECIPE_KEYS)
 
 # %% ../nbs/10_width_depth.ipynb #b12c492c
@@ -139,13 +139,14 @@ class Setting:
     notes: tuple   # what the reader left out
     digest: str    # fingerprint of the images and boxes
 
-# %% ../nbs/10_width_depth.ipynb #893b5158
+# %% ../nbs/10_width_depth.ipynb #796da8a9
 def open_setting(s: Study) -> Setting:
     "Read the data, decode every image once, and put it where training happens."
     s = check_study(s)
     device = pick_device(s.device)
     ds = load_data(s.data).take(s.n_train, s.n_val)
     size, notes = s.imgsz or natural_size(ds), list(ds.notes)
+    check_memory(len(ds.train) + len(ds.val), size)
     train, val = to_frames(ds.train, size, notes), to_frames(ds.val, size, notes)
     for split, f in (('training', train), ('validation', val)):
         if not sum(map(len, f.boxes)): raise LayerscaleError(f'{s.data}: the {len(f)} {split} images hold no labelled box. Use more images or check the labels.')

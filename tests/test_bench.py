@@ -1,8 +1,12 @@
 "The benchmark runs end to end on a few frames: Ultralytics in its child process, scored by our scorer."
+import json
 from dataclasses import replace
 
-from layerscale_nb.bench import bench_ultralytics, compare
+import layerscale_nb.bench as bench
+from layerscale_nb.bench import TUNED, bench_limit, bench_table, bench_ultralytics, compare
+from layerscale_nb.cli import main
 from layerscale_nb.study import open_setting
+from layerscale_nb.yolo import Yolo
 
 
 def test_ultralytics_child(tiny, tmp_path):
@@ -13,3 +17,42 @@ def test_ultralytics_child(tiny, tmp_path):
     assert r['curve'][0][0] < r['curve'][1][0] and len(seen) > 0
     c = compare(dict(curve=[(1., .5)], img_s=100.), r)
     assert c['to_map50']['0.10']['ours_s'] == 1. and c['img_s_ratio'] == 100./r['img_s']
+
+
+def test_tuned_settings_are_ones_ultralytics_takes(tiny, tmp_path):
+    st = open_setting(replace(tiny, n_train=8, n_val=4, device='cpu'))
+    r = bench_ultralytics(st, tmp_path, settings=TUNED | dict(epochs=1, workers=0), level=1., seconds=100, name='tuned')
+    assert r['name'] == 'tuned' and r['epochs'] == 1
+
+
+def test_limit_compares_two_loops(tiny):
+    r = bench_limit(open_setting(tiny), Yolo(d=.33, w=.125, nc=5), turns=4, steps=2)
+    assert r['ratio_q1'] <= r['ratio'] <= r['ratio_q3'] and 0 < r['ratio'] < 1.5 and r['batch'] == 8
+
+
+def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys):
+    ran = []
+    def theirs(st, folder, settings=None, level=.12, seconds=720, seed=0, look=None, name='ultralytics'):
+        ran.append((name, settings, level))
+        return dict(name=name, curve=[(10., .05), (20., .15)], own_map50=.15, img_s=5., train_s=20., epochs=2)
+    monkeypatch.setattr(bench, 'bench_ultralytics', theirs)
+    monkeypatch.setattr(bench, 'yolov8', lambda scale, nc: Yolo(d=.33, w=.125, nc=nc))
+    monkeypatch.setattr(bench, 'open_setting', lambda s, real=bench.open_setting: real(replace(s, n_train=16, n_val=4, imgsz=(96, 320))))
+    assert main(['bench', 'train', '--json', '--epochs', '1', '--device', 'cpu']) == 0
+    r = json.loads(capsys.readouterr().out)
+    assert [x['name'] for x in r['runs']] == ['layerscale', 'tuned', 'ultralytics'] and ran[0][1]['rect'] and ran[0][1]['epochs'] == 1 and ran[1][1] is None
+    assert r['tuned']['to_map50']['0.10']['ultralytics_s'] == 20. and r['limit']['ratio'] > 0 and r['origin']['device']
+    assert list(bench_table(r).index) == ['layerscale', 'tuned', 'ultralytics']
+
+
+def test_bad_budgets_are_sentences(capsys):
+    for argv, text in ((['bench', 'train', '--minutes', '0'], 'minutes is'), (['bench', 'train', '--epochs', '0'], 'epochs is'), (['bench', 'recipe', '--epochs', 'x'], 'epochs is')):
+        assert main(argv) == 2
+        assert text in capsys.readouterr().err
+
+
+def test_out_of_memory_in_a_benchmark_is_a_sentence(monkeypatch, capsys):
+    def full(**kw): raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 GiB')
+    monkeypatch.setattr(bench, 'bench_train', full)
+    assert main(['bench', 'train']) == 2
+    assert 'layerscale: out of memory. Use a smaller --imgsz' in capsys.readouterr().err
