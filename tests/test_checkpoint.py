@@ -29,8 +29,8 @@ def test_predict_agrees_with_our_detections(trained):
     model = YOLO(folder/'best.pt')
     assert model.names == dict(enumerate(st.names))
     image = st.val.images[0].permute(1, 2, 0).numpy()
-    theirs = model.predict(image[..., ::-1].copy(), imgsz=list(st.size), conf=0.05, iou=0.7, verbose=False, device='cpu')[0].boxes.data.numpy()
-    ours = detect(model.model.float().eval(), st.val, [0], conf=0.05)[0]
+    theirs = model.predict(image[..., ::-1].copy(), imgsz=list(st.size), conf=0.001, iou=0.7, verbose=False, device='cpu')[0].boxes.data.numpy()
+    ours = detect(model.model.float().eval(), st.val, [0], conf=0.001)[0]
     assert len(ours) > 0
     top = ours[0]
     near = theirs[np.abs(theirs[:, :4] - top[:4]).max(1).argmin()]
