@@ -122,7 +122,7 @@ def reading_grid(
     x, y = (x - tx[:, None])*(m/z)[:, None], (y - ty[:, None])/z[:, None]
     return torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], -1)
 
-# %% ../nbs/08d_augment.ipynb #0ebc105b
+# %% ../nbs/08d_augment.ipynb #1fea9da6
 def warp_images(
     images,     # (n, 3, h, w) uint8, or float from 0 to 255
     p: dict,    # from `draw`
@@ -131,10 +131,9 @@ def warp_images(
 ):
     "(n, 3, h, w) floats from 0 to 1: the images seen through mirror, zoom, shift and colour."
     import torch, torch.nn.functional as F
-    r, g, b = F.grid_sample(images.to(torch.float32, copy=True).sub_(grey), reading_grid(p, size or images.shape[2:]), padding_mode='zeros', align_corners=False)[:, :, None].unbind(1)
-    m = p['colour'][..., None, None]/255
-    out = torch.addcmul(m.sum(2)*grey, m[:, :, 0], r)
-    return out.addcmul_(m[:, :, 1], g).addcmul_(m[:, :, 2], b).clamp_(0, 1)
+    seen = F.grid_sample(images.to(torch.float32, copy=True).sub_(grey), reading_grid(p, size or images.shape[2:]), padding_mode='zeros', align_corners=False)
+    m = p['colour']/255
+    return torch.baddbmm(m.sum(2, keepdim=True)*grey, m, seen.flatten(2)).view_as(seen).clamp_(0, 1)
 
 # %% ../nbs/08d_augment.ipynb #d9ca57e1
 def warp_boxes(
@@ -154,7 +153,7 @@ def warp_boxes(
     ok = valid & (wide*tall > keep*whole) & (wide*ow > 4) & (tall*oh > 4)  # the frame is 2 wide: 4 is 2 pixels
     return torch.stack([(left + 1)*ow/2, (top + 1)*oh/2, (right + 1)*ow/2, (bottom + 1)*oh/2], -1), ok
 
-# %% ../nbs/08d_augment.ipynb #00396310
+# %% ../nbs/08d_augment.ipynb #d5a3509a
 def mosaics(
     store: Store,
     index,      # (b,) image numbers of the first quarters
@@ -164,8 +163,8 @@ def mosaics(
     import torch
     dev, (h, w), b = store.device, store.size, len(index)
     four = torch.cat([index[:, None], torch.randint(len(store), (b, 3), generator=generator)], 1)
-    a, c, d, e = (take_images(store, i) for i in four.unbind(1))
-    canvas, four = torch.cat([torch.cat([a, c], 3), torch.cat([d, e], 3)], 2), four.flatten().to(dev, non_blocking=True)
+    canvas = take_images(store, four.flatten()).permute(0, 2, 3, 1).view(b, 2, 2, h, w, 3).transpose(2, 3).reshape(b, 2*h, 2*w, 3).permute(0, 3, 1, 2)
+    four = four.flatten().to(dev, non_blocking=True)
     quarter = torch.arange(4, device=dev)
     move = torch.stack([quarter % 2*w, quarter//2*h]*2, -1)[:, None]
     return canvas, (store.boxes[four].view(b, 4, -1, 4) + move).view(b, -1, 4), store.cls[four].view(b, -1), store.valid[four].view(b, -1)

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
            'seeded', 'keep_memory', 'compiled', 'ranks', 'wrapped', 'start', 'train_step', 'clip_gradients',
-           'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order',
-           'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect', 'validate']
+           'averaged_pairs', 'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress',
+           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
+           'validate']
 
 # %% ../nbs/09_train.ipynb #6f50d49b
 import copy, csv, ctypes, importlib.util, io, math, os, shutil, time, warnings
@@ -90,7 +91,7 @@ def precision(device, amp='auto') -> str:
     if device.type == 'cuda': return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
     return 'bf16' if device.type == 'cpu' and cpu_has_bf16() else 'fp32'
 
-# %% ../nbs/09_train.ipynb #0512bf62
+# %% ../nbs/09_train.ipynb #807f5c83
 @dataclass
 class Session:
     "The changing state of one run."
@@ -104,6 +105,7 @@ class Session:
     scaler: object    # loss scale for fp16, else inactive
     steps: int        # steps of the whole run
     forward: object   # what is called: the model, compiled or wrapped for several devices
+    pairs: tuple      # of `averaged_pairs`
     epoch: int = 0    # finished epochs
     step: int = 0     # finished steps
     rows: list = field(default_factory=list)
@@ -148,7 +150,7 @@ def wrapped(model, device, recipe: Recipe):
     if ranks()[1] == 1: return model
     return torch.nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == 'cuda' else None)
 
-# %% ../nbs/09_train.ipynb #1d79fae8
+# %% ../nbs/09_train.ipynb #a743b1b0
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
     "A fresh session: the same seed gives the same initial weights on every device."
     import torch
@@ -160,9 +162,9 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
-    return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe))
+    return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
 
-# %% ../nbs/09_train.ipynb #9cae20a0
+# %% ../nbs/09_train.ipynb #d45a8122
 def train_step(s: Session, batch: dict):
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     import torch
@@ -173,18 +175,18 @@ def train_step(s: Session, batch: dict):
     loss = detection_loss(preds, batch, topk=s.recipe.topk).sum()
     s.scaler.scale(loss).backward()
     s.scaler.unscale_(s.optimizer)
-    clip_gradients(s.model, s.recipe.clip)
+    clip_gradients(s.optimizer, s.recipe.clip)
     s.scaler.step(s.optimizer); s.scaler.update()
     s.optimizer.zero_grad(set_to_none=True)
     s.step += 1
     if s.step % AVERAGE_EVERY == 0 or s.step == s.steps: update_average(s)
     return loss.detach()
 
-# %% ../nbs/09_train.ipynb #2d43ef86
-def clip_gradients(model, most: float):
+# %% ../nbs/09_train.ipynb #a2aa6f21
+def clip_gradients(optimizer, most: float):
     "Scale all gradients so that their common norm is at most `most`."
     import torch
-    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
     if grads[0].device.type == 'cpu' and norm <= most: return
     torch._foreach_mul_(grads, (most/(norm + 1e-6)).clamp(max=1))
@@ -192,17 +194,21 @@ def clip_gradients(model, most: float):
 # %% ../nbs/09_train.ipynb #92571675
 AVERAGE_EVERY = 4  # steps
 
-# %% ../nbs/09_train.ipynb #9958acee
+# %% ../nbs/09_train.ipynb #68862bf7
+def averaged_pairs(average, model) -> tuple:
+    "(averaged numbers, the model's numbers, [(averaged, the model's) whole-number buffers]): found once, since walking through a model takes longer than averaging it."
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values()))
+    floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
+    return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
+
+# %% ../nbs/09_train.ipynb #22b974f3
 def update_average(s: Session):
     "Move the averaged weights towards the model's; whole-number buffers are copied."
     import torch
-    decay = min(s.recipe.ema, (1 + s.step)/(10 + s.step))**AVERAGE_EVERY
-    pairs = list(zip(s.average.state_dict().values(), s.model.state_dict().values()))
-    floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
+    averaged, current, counts = s.pairs
     with torch.no_grad():
-        torch._foreach_lerp_(*map(list, zip(*floats)), 1 - decay)
-        for a, b in pairs:
-            if not a.dtype.is_floating_point: a.copy_(b)
+        torch._foreach_lerp_(averaged, current, 1 - min(s.recipe.ema, (1 + s.step)/(10 + s.step))**AVERAGE_EVERY)
+        for a, b in counts: a.copy_(b)
 
 # %% ../nbs/09_train.ipynb #750d2159
 def plan_of(s: Session) -> str:
