@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TUNED', 'seconds_to', 'bench_ours', 'bare_step', 'bench_limit', 'write_yolo', 'ultralytics_child',
-           'bench_ultralytics', 'compare', 'bench_train', 'bench_table']
+           'bench_ultralytics', 'compare', 'bench_train', 'bench_table', 'final_scores']
 
 # %% ../nbs/10b_bench.ipynb #b865d23d
 import json, statistics, subprocess, sys, tempfile, time
@@ -148,28 +148,43 @@ def compare(ours: dict, theirs: dict, levels=(0.10, 0.20)) -> dict:
         out[f'{v:.2f}'] = dict(ours_s=a, ultralytics_s=b, ratio=ratio, at_least=b is None)
     return dict(to_map50=out, img_s_ratio=ours['img_s']/theirs['img_s'])
 
-# %% ../nbs/10b_bench.ipynb #3854d1e5
+# %% ../nbs/10b_bench.ipynb #620ed7b8
 def bench_train(
-    data='roadscenes', imgsz=None, n_val=None, epochs=30, minutes=12., seed=0, device='auto',
-    look=None,  # called with (name, progress) while it runs
+    data='roadscenes', imgsz=None, n_val=None, epochs=30, minutes=12., seeds=(0,), device='auto',
+    look=None,         # called with (name, progress) while it runs
+    keep=lambda r: r,  # called with the result so far after every run, and returns it: write it to a file, and a stopped benchmark loses one run
 ) -> dict:
-    "Our trainer, its limit, and Ultralytics tuned and with defaults, one after the other on the same frames, with origin."
+    "Our trainer, its limit, and Ultralytics tuned and with defaults, one after the other on the same frames, with origin. Levels compare the first seed."
     epochs, minutes = check_number(epochs, 'epochs', whole=True), check_number(minutes, 'minutes')
     st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=Recipe(epochs=epochs)))
     net, tell = yolov8('n', nc=len(st.names)), lambda name: look and (lambda p: look(name, p))
-    ours, limit = bench_ours(st, net, seed, tell('layerscale')), bench_limit(st, net, seed)
-    theirs = {}
-    for name, kw, level in (('tuned', TUNED | dict(epochs=epochs), 1.), ('ultralytics', None, 0.12)):
-        with tempfile.TemporaryDirectory() as tmp: theirs[name] = bench_ultralytics(st, tmp, kw, level, 60*minutes, seed, tell(name), name)
-    return dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', n_train=len(st.train), n_val=len(st.val), runs=[ours, *theirs.values()],
-                **compare(ours, theirs['ultralytics']), tuned=compare(ours, theirs['tuned']), limit=limit, origin=provenance('', device_name(st.device), seed))
+    r = dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', n_train=len(st.train), n_val=len(st.val), runs=[],
+             origin=provenance('', device_name(st.device), ' '.join(map(str, seeds))))
+    def add(run, seed): r['runs'].append(run | dict(seed=seed)); return keep(r)
+    def theirs(name, settings, level, seed):
+        with tempfile.TemporaryDirectory() as tmp: return bench_ultralytics(st, tmp, settings, level, 60*minutes, seed, tell(name), name)
+    for seed in seeds:
+        add(bench_ours(st, net, seed, tell('layerscale')), seed)
+        if seed == seeds[0]: r['limit'] = bench_limit(st, net, seed)
+        add(theirs('tuned', TUNED | dict(epochs=epochs), 1., seed), seed)
+        if seed == seeds[0]:
+            add(theirs('ultralytics', None, 0.12, seed), seed)
+            ours, tuned, plain = r['runs']
+            r |= dict(**compare(ours, plain), tuned=compare(ours, tuned))
+    return keep(r)
 
-# %% ../nbs/10b_bench.ipynb #641749ce
+# %% ../nbs/10b_bench.ipynb #b9f232da
 def bench_table(result: dict):
-    "The comparison as a small table."
+    "The comparison as a small table, one row for each run."
     import pandas as pd
     rows = []
     for r in result['runs']:
         to = {f'seconds to {v}': seconds_to(r['curve'], float(v)) for v in result['to_map50']}
-        rows.append(dict(trainer=r['name'], epochs=r['epochs'], images_per_s=r['img_s'], **to, best_map50=max(v for _, v in r['curve']), total_s=r['curve'][-1][0]))
+        rows.append(dict(trainer=r['name'], seed=r['seed'], epochs=r['epochs'], images_per_s=r['img_s'], **to, final_map50=r['curve'][-1][1], total_s=r['curve'][-1][0]))
     return pd.DataFrame(rows).set_index('trainer')
+
+# %% ../nbs/10b_bench.ipynb #cac7733e
+def final_scores(result: dict):
+    "Mean, lowest and highest final mAP50 over the seeds, of trainers that ran equally many epochs."
+    t = bench_table(result).drop('ultralytics', errors='ignore')
+    return t.groupby('trainer').final_map50.agg(['count', 'mean', 'min', 'max'])

@@ -8,10 +8,10 @@ __all__ = ['STUDY_HELP', 'COUNT_HELP', 'SCALE_HELP', 'BENCH_HELP', 'Line', 'cloc
            'tell', 'data_command', 'bench_count_command', 'bench_command', 'recipe_command', 'count_command',
            'scale_command', 'report_command', 'main']
 
-# %% ../nbs/15_cli.ipynb #123cfa31
+# %% ../nbs/15_cli.ipynb #859aa43c
 import argparse, contextlib, json, math, shutil, sys, time, warnings
 from pathlib import Path
-from .core import LayerscaleError, human
+from .core import LayerscaleError, human, write_atomic
 
 # %% ../nbs/15_cli.ipynb #9a5e3dfe
 class Line:
@@ -93,23 +93,23 @@ def add_cost_commands(add):
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
     for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/15_cli.ipynb #2f8aa236
+# %% ../nbs/15_cli.ipynb #88901790
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
-  layerscale bench train --json
+  layerscale bench train --seeds 0 1 2 --out bench_train.json --json
   layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
   layerscale bench count                                                                   our counter beside six others'''
 
-# %% ../nbs/15_cli.ipynb #16587997
+# %% ../nbs/15_cli.ipynb #556cf059
 def add_bench_command(add):
     "The parser of `bench`."
     b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, or our counter beside others', BENCH_HELP)
     b.add_argument('what', choices=['train', 'recipe', 'count']); b.add_argument('--json', action='store_true', help='print one JSON object')
     b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
-    b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 16)'); b.add_argument('--seed', default=0)
+    b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 16)')
     b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)')
-    b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='recipe: seeds (default: 0)')
-    b.add_argument('--out', default='ablation.csv', help='recipe: the table; finished rows in it are not run again (default: %(default)s)')
+    b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='seeds; train compares the final mAP50 over all of them (default: 0)')
+    b.add_argument('--out', help='train: write the JSON here after every run; recipe: the table, whose finished rows are not run again (default: ablation.csv)')
 
 # %% ../nbs/15_cli.ipynb #62ae7860
 def make_parser() -> argparse.ArgumentParser:
@@ -239,18 +239,21 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #d1b50715
+# %% ../nbs/15_cli.ipynb #f75aa3d5
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
-    from layerscale_nb.bench import bench_table, bench_train
+    from layerscale_nb.bench import bench_table, bench_train, final_scores
     from layerscale_nb.core import check_number, check_size
     line = Line(sys.stderr)
     def look(name, p): line.show(f'{name}: ' + (progress_text(p) if hasattr(p, 'epochs') else f'epoch {len(p)}, its own mAP50 {p[-1][1]:.3f} after {clock(p[-1][0])}' if p else 'starting'))
     num = lambda k, **kw: check_number(getattr(a, k), k, **kw)
-    frames = dict(data=a.data, imgsz=a.imgsz and check_size(a.imgsz), n_val=a.n_val and num('n_val', whole=True), device=a.device, look=look, epochs=num('epochs', whole=True) if a.epochs else 16 if a.what == 'recipe' else 30)
+    frames = dict(data=a.data, imgsz=a.imgsz and check_size(a.imgsz), n_val=a.n_val and num('n_val', whole=True), device=a.device, look=look, seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], epochs=num('epochs', whole=True) if a.epochs else 16 if a.what == 'recipe' else 30)
     if a.what == 'recipe': return recipe_command(a, frames, line)
-    r = bench_train(minutes=num('minutes'), seed=num('seed', open_low=False, whole=True), **frames)
+    def keep(r):
+        if a.out: write_atomic(a.out, json.dumps(r, indent=1) + '\n')
+        return r
+    r = bench_train(minutes=num('minutes'), seeds=frames.pop('seeds'), keep=keep, **frames)
     line.show('')
     if a.json: print(json.dumps(r)); return 0
     print(bench_table(r).round(3).to_string())
@@ -258,14 +261,14 @@ def bench_command(a) -> int:
         for who, c in (("Ultralytics' defaults", c), ('Ultralytics tuned', r['tuned']['to_map50'][v])):
             if c['ratio']: print(f"to mAP50 {v}: {'at least ' if c['at_least'] else ''}{c['ratio']:.1f} times faster than {who}")
     print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}")
+    if len(a.seeds) > 1: print(f'final mAP50 over {len(a.seeds)} seeds:\n{final_scores(r).round(3).to_string()}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #2eb90e2b
+# %% ../nbs/15_cli.ipynb #57751559
 def recipe_command(a, frames: dict, line) -> int:
     "`bench recipe`: what each piece of the recipe buys; the table is written to `--out` after every run."
-    from layerscale_nb.core import check_number
     from layerscale_nb.recipe import ablation_table, bench_recipe
-    df = bench_recipe(seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], out=a.out, command='layerscale ' + ' '.join(sys.argv[1:]), **frames)
+    df = bench_recipe(out=a.out or 'ablation.csv', command='layerscale ' + ' '.join(sys.argv[1:]), **frames)
     line.show('')
     print(df.to_json(orient='records') if a.json else ablation_table(df).round(3).to_string())
     return 0

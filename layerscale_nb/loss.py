@@ -111,7 +111,7 @@ def distance_loss(
     near = logp.gather(-1, low[..., None])[..., 0]*(1 - right) + logp.gather(-1, low[..., None] + 1)[..., 0]*right
     return -near.mean(-1)
 
-# %% ../nbs/08e_loss.ipynb #ad169082
+# %% ../nbs/08e_loss.ipynb #a79385da
 def detection_loss(
     preds: dict,      # `boxes` (b, 64, n), `scores` (b, classes, n) and `feats`, the output maps, of an Ultralytics model
     truth: dict,      # see `assign`; boxes in pixels of the network's input
@@ -125,7 +125,7 @@ def detection_loss(
     listed = raw.device.type == 'cpu' if listed is None else listed
     centres, stride = anchors(tuple(tuple(f.shape[2:]) for f in preds['feats']), strides, raw.device)
     with torch.no_grad():
-        which, fit = assign(logits.sigmoid(), decode(raw, centres, stride), centres, strides[1], truth, topk, listed)
+        which, fit = assign(logits.sigmoid(), decode(raw, centres, stride), centres, strides[:2][-1], truth, topk, listed)
         target = torch.zeros_like(logits).scatter_(1, truth['labels'].gather(1, which)[:, None], fit[:, None])
         total = fit.sum().clamp(min=1)
         (b, n), k = fit.shape, truth['boxes'].shape[1]

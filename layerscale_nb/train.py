@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
-           'seeded', 'keep_memory', 'compiled', 'ranks', 'wrapped', 'start', 'train_step', 'clip_gradients',
-           'averaged_pairs', 'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress',
+           'seeded', 'keep_memory', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step',
+           'clip_gradients', 'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress',
            'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
            'validate']
 
@@ -91,7 +91,7 @@ def precision(device, amp='auto') -> str:
     if device.type == 'cuda': return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
     return 'bf16' if device.type == 'cpu' and cpu_has_bf16() else 'fp32'
 
-# %% ../nbs/09_train.ipynb #807f5c83
+# %% ../nbs/09_train.ipynb #3bedda2e
 @dataclass
 class Session:
     "The changing state of one run."
@@ -106,6 +106,7 @@ class Session:
     steps: int        # steps of the whole run
     forward: object   # what is called: the model, compiled or wrapped for several devices
     pairs: tuple      # of `averaged_pairs`
+    strides: tuple    # pixels per cell of each output map
     epoch: int = 0    # finished epochs
     step: int = 0     # finished steps
     rows: list = field(default_factory=list)
@@ -150,7 +151,14 @@ def wrapped(model, device, recipe: Recipe):
     if ranks()[1] == 1: return model
     return torch.nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == 'cuda' else None)
 
-# %% ../nbs/09_train.ipynb #a743b1b0
+# %% ../nbs/09_train.ipynb #68862bf7
+def averaged_pairs(average, model) -> tuple:
+    "(averaged numbers, the model's numbers, [(averaged, the model's) whole-number buffers]): found once, since walking through a model takes longer than averaging it."
+    pairs = list(zip(average.state_dict().values(), model.state_dict().values()))
+    floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
+    return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
+
+# %% ../nbs/09_train.ipynb #dd7d0233
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
     "A fresh session: the same seed gives the same initial weights on every device."
     import torch
@@ -162,9 +170,9 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
-    return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
+    return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model), tuple(map(int, model.stride)))
 
-# %% ../nbs/09_train.ipynb #d45a8122
+# %% ../nbs/09_train.ipynb #9743d1db
 def train_step(s: Session, batch: dict):
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     import torch
@@ -172,7 +180,7 @@ def train_step(s: Session, batch: dict):
     mode = precision(s.device, s.recipe.amp)
     with torch.autocast(s.device.type, torch.float16 if mode == 'fp16' else torch.bfloat16, enabled=mode != 'fp32'):
         preds = s.forward(batch['img'])
-    loss = detection_loss(preds, batch, topk=s.recipe.topk).sum()
+    loss = detection_loss(preds, batch, s.strides, topk=s.recipe.topk).sum()
     s.scaler.scale(loss).backward()
     s.scaler.unscale_(s.optimizer)
     clip_gradients(s.optimizer, s.recipe.clip)
@@ -193,13 +201,6 @@ def clip_gradients(optimizer, most: float):
 
 # %% ../nbs/09_train.ipynb #92571675
 AVERAGE_EVERY = 4  # steps
-
-# %% ../nbs/09_train.ipynb #68862bf7
-def averaged_pairs(average, model) -> tuple:
-    "(averaged numbers, the model's numbers, [(averaged, the model's) whole-number buffers]): found once, since walking through a model takes longer than averaging it."
-    pairs = list(zip(average.state_dict().values(), model.state_dict().values()))
-    floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
-    return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
 # %% ../nbs/09_train.ipynb #22b974f3
 def update_average(s: Session):

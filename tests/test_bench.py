@@ -3,7 +3,7 @@ import json
 from dataclasses import replace
 
 import layerscale_nb.bench as bench
-from layerscale_nb.bench import TUNED, bench_limit, bench_table, bench_ultralytics, compare
+from layerscale_nb.bench import TUNED, bench_limit, bench_table, bench_ultralytics, compare, final_scores
 from layerscale_nb.cli import main
 from layerscale_nb.study import open_setting
 from layerscale_nb.yolo import Yolo
@@ -30,7 +30,7 @@ def test_limit_compares_two_loops(tiny):
     assert r['ratio_q1'] <= r['ratio'] <= r['ratio_q3'] and 0 < r['ratio'] < 1.5 and r['batch'] == 8
 
 
-def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys):
+def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys, tmp_path):
     ran = []
     def theirs(st, folder, settings=None, level=.12, seconds=720, seed=0, look=None, name='ultralytics'):
         ran.append((name, settings, level))
@@ -38,11 +38,24 @@ def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys):
     monkeypatch.setattr(bench, 'bench_ultralytics', theirs)
     monkeypatch.setattr(bench, 'yolov8', lambda scale, nc: Yolo(d=.33, w=.125, nc=nc))
     monkeypatch.setattr(bench, 'open_setting', lambda s, real=bench.open_setting: real(replace(s, n_train=16, n_val=4, imgsz=(96, 320))))
-    assert main(['bench', 'train', '--json', '--epochs', '1', '--device', 'cpu']) == 0
+    out = tmp_path/'b.json'
+    assert main(['bench', 'train', '--json', '--epochs', '1', '--device', 'cpu', '--seeds', '0', '1', '--out', str(out)]) == 0
     r = json.loads(capsys.readouterr().out)
-    assert [x['name'] for x in r['runs']] == ['layerscale', 'tuned', 'ultralytics'] and ran[0][1]['rect'] and ran[0][1]['epochs'] == 1 and ran[1][1] is None
+    assert r == json.loads(out.read_text()) and r['origin']['seed'] == '0 1'
+    assert [(x['name'], x['seed']) for x in r['runs']] == [('layerscale', 0), ('tuned', 0), ('ultralytics', 0), ('layerscale', 1), ('tuned', 1)] and ran[0][1]['rect'] and ran[0][1]['epochs'] == 1 and ran[1][1] is None
     assert r['tuned']['to_map50']['0.10']['ultralytics_s'] == 20. and r['limit']['ratio'] > 0 and r['origin']['device']
-    assert list(bench_table(r).index) == ['layerscale', 'tuned', 'ultralytics']
+    assert list(bench_table(r).index) == ['layerscale', 'tuned', 'ultralytics', 'layerscale', 'tuned']
+    f = final_scores(r)
+    assert list(f.index) == ['layerscale', 'tuned'] and f['mean']['tuned'] == .15 and (f['count'] == 2).all()
+
+
+def test_a_stopped_benchmark_keeps_its_finished_runs(tiny, monkeypatch, tmp_path):
+    def stop(*a, **k): raise KeyboardInterrupt
+    monkeypatch.setattr(bench, 'bench_ultralytics', stop)
+    monkeypatch.setattr(bench, 'yolov8', lambda scale, nc: Yolo(d=.33, w=.125, nc=nc))
+    monkeypatch.setattr(bench, 'open_setting', lambda s, real=bench.open_setting: real(replace(s, n_train=16, n_val=4, imgsz=(96, 320))))
+    assert main(['bench', 'train', '--epochs', '1', '--device', 'cpu', '--out', str(tmp_path/'b.json')]) == 130
+    assert [x['name'] for x in json.loads((tmp_path/'b.json').read_text())['runs']] == ['layerscale']
 
 
 def test_bad_budgets_are_sentences(capsys):

@@ -103,7 +103,7 @@ def test_receptive_field_rules():
 @pytest.mark.parametrize('make, says', [
     (lambda: Stage(k=0), 'number of blocks k is 0'), (lambda: Stage(b=0), 'stage width b is 0'), (lambda: Stage('darknet'), "Did you mean 'dark'"),
     (lambda: Stage('resx', 100), 'multiple of 64'), (lambda: csp_ize(Stage(b=66), 0.25), 'do not split'), (lambda: csp_ize(Stage(), 1), 'nothing goes past'),
-    (lambda: csp_ize(Stage(), 0), 'partial ratio is 0'), (lambda: csp_ize(Stage(), transition='v4'), 'transition'), (lambda: stage_cost(Stage(), 0), 'positive multiple'),
+    (lambda: csp_ize(Stage(), 0), 'partial ratio is 0'), (lambda: csp_ize(Stage(), transition='v4'), 'transition'), (lambda: stage_cost(Stage(), 0), 'positive number'),
     (lambda: saving('dark', 0), 'number of blocks'), (lambda: osa_convs(7, 2, 2, 'pcb_half'), 'do not split'), (lambda: osa_convs(8, 2, 2, 'oas'), "Did you mean 'osa'"),
     (lambda: network_cost([Stage()]*3, 100), 'multiple of the stride 8')])
 def test_bad_input(make, says):
