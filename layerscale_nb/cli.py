@@ -8,7 +8,7 @@ __all__ = ['STUDY_HELP', 'COUNT_HELP', 'SCALE_HELP', 'BENCH_HELP', 'Line', 'cloc
            'tell', 'data_command', 'bench_count_command', 'bench_command', 'recipe_command', 'count_command',
            'scale_command', 'report_command', 'main']
 
-# %% ../nbs/15_cli.ipynb #859aa43c
+# %% ../nbs/15_cli.ipynb #e9d7a6d1
 import argparse, contextlib, json, math, shutil, sys, time, warnings
 from pathlib import Path
 from .core import LayerscaleError, human, write_atomic
@@ -93,20 +93,21 @@ def add_cost_commands(add):
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
     for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/15_cli.ipynb #88901790
+# %% ../nbs/15_cli.ipynb #04c43545
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
   layerscale bench train --seeds 0 1 2 --out bench_train.json --json
   layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
   layerscale bench count                                                                   our counter beside six others'''
 
-# %% ../nbs/15_cli.ipynb #556cf059
+# %% ../nbs/15_cli.ipynb #2b43119d
 def add_bench_command(add):
     "The parser of `bench`."
     b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, or our counter beside others', BENCH_HELP)
     b.add_argument('what', choices=['train', 'recipe', 'count']); b.add_argument('--json', action='store_true', help='print one JSON object')
     b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
     b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 16)')
+    b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'], help='train: which of layerscale tuned ultralytics (default: all)')
     b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)')
     b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='seeds; train compares the final mAP50 over all of them (default: 0)')
     b.add_argument('--out', help='train: write the JSON here after every run; recipe: the table, whose finished rows are not run again (default: ablation.csv)')
@@ -239,7 +240,7 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #f75aa3d5
+# %% ../nbs/15_cli.ipynb #ebac7880
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
@@ -252,19 +253,18 @@ def bench_command(a) -> int:
     if a.what == 'recipe': return recipe_command(a, frames, line)
     def keep(r):
         if a.out: write_atomic(a.out, json.dumps(r, indent=1) + '\n')
-        return r
-    r = bench_train(minutes=num('minutes'), seeds=frames.pop('seeds'), keep=keep, **frames)
+    r = bench_train(minutes=num('minutes'), trainers=a.trainers, keep=keep, **frames)
     line.show('')
     if a.json: print(json.dumps(r)); return 0
     print(bench_table(r).round(3).to_string())
-    for v, c in r['to_map50'].items():
-        for who, c in (("Ultralytics' defaults", c), ('Ultralytics tuned', r['tuned']['to_map50'][v])):
-            if c['ratio']: print(f"to mAP50 {v}: {'at least ' if c['at_least'] else ''}{c['ratio']:.1f} times faster than {who}")
+    for who, c in r['ratios'].items():
+        for v, x in c['to_map50'].items():
+            if x['ratio']: print(f"to mAP50 {v}: {'at least ' if x['at_least'] else ''}{x['ratio']:.1f} times faster than {dict(tuned='Ultralytics tuned').get(who, 'Ultralytics with its defaults')}")
     print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}")
     if len(a.seeds) > 1: print(f'final mAP50 over {len(a.seeds)} seeds:\n{final_scores(r).round(3).to_string()}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #57751559
+# %% ../nbs/15_cli.ipynb #8d103266
 def recipe_command(a, frames: dict, line) -> int:
     "`bench recipe`: what each piece of the recipe buys; the table is written to `--out` after every run."
     from layerscale_nb.recipe import ablation_table, bench_recipe

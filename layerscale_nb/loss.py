@@ -111,7 +111,7 @@ def distance_loss(
     near = logp.gather(-1, low[..., None])[..., 0]*(1 - right) + logp.gather(-1, low[..., None] + 1)[..., 0]*right
     return -near.mean(-1)
 
-# %% ../nbs/08e_loss.ipynb #a79385da
+# %% ../nbs/08e_loss.ipynb #200483d2
 def detection_loss(
     preds: dict,      # `boxes` (b, 64, n), `scores` (b, classes, n) and `feats`, the output maps, of an Ultralytics model
     truth: dict,      # see `assign`; boxes in pixels of the network's input

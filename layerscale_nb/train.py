@@ -91,7 +91,7 @@ def precision(device, amp='auto') -> str:
     if device.type == 'cuda': return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
     return 'bf16' if device.type == 'cpu' and cpu_has_bf16() else 'fp32'
 
-# %% ../nbs/09_train.ipynb #3bedda2e
+# %% ../nbs/09_train.ipynb #8fb1d029
 @dataclass
 class Session:
     "The changing state of one run."
@@ -158,7 +158,7 @@ def averaged_pairs(average, model) -> tuple:
     floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
     return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
-# %% ../nbs/09_train.ipynb #dd7d0233
+# %% ../nbs/09_train.ipynb #aa4f7a1f
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
     "A fresh session: the same seed gives the same initial weights on every device."
     import torch
@@ -172,7 +172,7 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
     return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model), tuple(map(int, model.stride)))
 
-# %% ../nbs/09_train.ipynb #9743d1db
+# %% ../nbs/09_train.ipynb #25c424e0
 def train_step(s: Session, batch: dict):
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     import torch

@@ -16,7 +16,7 @@ def test_ultralytics_child(tiny, tmp_path):
     assert r['epochs'] == len(r['curve']) == 2 and 0 <= r['curve'][-1][1] <= 1 and r['img_s'] > 0
     assert r['curve'][0][0] < r['curve'][1][0] and len(seen) > 0
     c = compare(dict(curve=[(1., .5)], img_s=100.), r)
-    assert c['to_map50']['0.10']['ours_s'] == 1. and c['img_s_ratio'] == 100./r['img_s']
+    assert c['to_map50']['0.10']['ours_s'] == 1. and c['img_s'] == 100./r['img_s']
 
 
 def test_tuned_settings_are_ones_ultralytics_takes(tiny, tmp_path):
@@ -43,7 +43,7 @@ def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys, tmp_pat
     r = json.loads(capsys.readouterr().out)
     assert r == json.loads(out.read_text()) and r['origin']['seed'] == '0 1'
     assert [(x['name'], x['seed']) for x in r['runs']] == [('layerscale', 0), ('tuned', 0), ('ultralytics', 0), ('layerscale', 1), ('tuned', 1)] and ran[0][1]['rect'] and ran[0][1]['epochs'] == 1 and ran[1][1] is None
-    assert r['tuned']['to_map50']['0.10']['ultralytics_s'] == 20. and r['limit']['ratio'] > 0 and r['origin']['device']
+    assert r['ratios']['tuned']['to_map50']['0.10']['ultralytics_s'] == 20. and r['limit']['ratio'] > 0 and r['origin']['device']
     assert list(bench_table(r).index) == ['layerscale', 'tuned', 'ultralytics', 'layerscale', 'tuned']
     f = final_scores(r)
     assert list(f.index) == ['layerscale', 'tuned'] and f['mean']['tuned'] == .15 and (f['count'] == 2).all()
