@@ -29,14 +29,14 @@ class Cost:
         cells = ' | '.join(human(v) for v in (self.macs, self.params, self.acts))
         return f'| macs | params | acts |\n|---|---|---|\n| {cells} |'
 
-# %% ../nbs/00_core.ipynb #2848f06b
+# %% ../nbs/00_core.ipynb #0af9f5a1
 def human(
     n,         # any number; None becomes an en dash
     unit='',   # written after the SI letter
 ) -> str:
     "A number with three significant digits and an SI letter: `8.74 G`."
     if n is None or n != n: return '–'
-    for size, letter in ((1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
+    for size, letter in ((1e18, 'E'), (1e15, 'P'), (1e12, 'T'), (1e9, 'G'), (1e6, 'M'), (1e3, 'k')):
         if abs(n) >= size*0.9995: return f'{n/size:.3g} {letter}{unit}'
     return f'{n:.3g} {unit}'.rstrip()
 
