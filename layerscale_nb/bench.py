@@ -4,21 +4,22 @@
 
 # %% auto #0
 __all__ = ['TUNED', 'LEVELS', 'TRAINERS', 'seconds_to', 'bench_ours', 'bare_step', 'bench_limit', 'write_yolo',
-           'ultralytics_child', 'bench_ultralytics', 'compare', 'run_trainer', 'bench_train', 'bench_table',
-           'final_scores']
+           'ultralytics_child', 'bench_ultralytics', 'compare', 'bench_network', 'run_trainer', 'bench_train',
+           'bench_table', 'final_scores']
 
-# %% ../nbs/10b_bench.ipynb #b865d23d
-import json, statistics, subprocess, sys, tempfile, time
+# %% ../nbs/10b_bench.ipynb #65088730
+import json, re, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from .ap import scores
 from .augment import make_batch
 from .core import LayerscaleError, check_number, provenance, write_atomic
+from .lookup import find
 from .runtime import device_name
 from .study import Setting, Study, open_setting
 from .train import Recipe, epoch_order, fit, precision, start, train_step, validate
-from .yolo import Yolo, build, quiet_ultralytics, yolov8
+from .yolo import Yolo, build, quiet_ultralytics, to_dict, yolov8
 
 # %% ../nbs/10b_bench.ipynb #b47a4cfe
 def seconds_to(
@@ -93,7 +94,7 @@ def write_yolo(st: Setting, folder) -> Path:
             (folder/'labels'/split/f'{i:06d}.txt').write_text('\n'.join(f'{k} ' + ' '.join(f'{v:.6f}' for v in r) for k, r in zip(c, rows)))
     return write_atomic(folder/'data.yaml', yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
 
-# %% ../nbs/10b_bench.ipynb #a78246ca
+# %% ../nbs/10b_bench.ipynb #267c6a71
 def ultralytics_child(job: dict):
     "Runs in the child process: train with Ultralytics, note the time after each epoch and keep its averaged weights."
     import torch
@@ -105,25 +106,26 @@ def ultralytics_child(job: dict):
         torch.save({k: v.half() if v.is_floating_point() else v for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
         (out/'curve.json').write_text(json.dumps(curve))
         if curve[-1][0] > job['seconds'] or curve[-1][1] >= job['level']: trainer.stop = True
-    model = YOLO('yolov8n.yaml', verbose=False)
+    model = YOLO(job['net'], verbose=False)
     model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))  # reading the data is timed for neither
     model.add_callback('on_train_epoch_end', lambda t: clock.update(trained=True))
     model.add_callback('on_fit_epoch_end', after_epoch)
     model.train(data=job['data'], imgsz=job['imgsz'], device=job['device'], project=str(out), name='u', exist_ok=True, seed=job['seed'], **job['settings'])
 
-# %% ../nbs/10b_bench.ipynb #6c5a8f63
+# %% ../nbs/10b_bench.ipynb #e715182b
 def bench_ultralytics(
-    st: Setting, folder,
+    st: Setting, net: Yolo, folder,
     settings=None,        # keyword arguments for Ultralytics' `train`; none: its defaults
     level=0.12,           # stop when its own mAP50 says this much
     seconds=720,          # or after this time
     seed=0, look=None, name='ultralytics',
 ) -> dict:
-    "Train yolov8n with Ultralytics in a child process and score its weights after each epoch with our scorer."
+    "Train the network with Ultralytics in a child process and score its weights after each epoch with our scorer."
     import os, torch
     quiet_ultralytics()
     out = Path(folder)/name; out.mkdir(parents=True, exist_ok=True)
-    job = dict(data=str(write_yolo(st, Path(folder)/'data')), out=str(out), imgsz=max(st.size), device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed)
+    graph = write_atomic(out/'net.yaml', json.dumps(to_dict(net)))  # json is yaml
+    job = dict(data=str(write_yolo(st, Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size), device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed)
     env = os.environ | dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1', JOB=json.dumps(job))
     code = 'import json, os; from layerscale_nb.bench import ultralytics_child as f; f(json.loads(os.environ["JOB"]))'
     with open(out/'log.txt', 'w') as log: child = subprocess.Popen([sys.executable, '-c', code], env=env, stdout=log, stderr=log)
@@ -134,7 +136,7 @@ def bench_ultralytics(
     finally:
         if child.poll() is None: child.terminate(); child.wait(20)
     if not (out/'curve.json').exists(): raise LayerscaleError(f'Ultralytics did not finish an epoch; its log is {out}/log.txt.')
-    curve, model = json.loads((out/'curve.json').read_text()), build(replace(yolov8('n'), nc=len(st.names))).to(st.device)
+    curve, model = json.loads((out/'curve.json').read_text()), build(net).to(st.device)
     def ours(k): model.load_state_dict(torch.load(out/f'epoch{k:03d}.pt', weights_only=True)); return scores(validate(model.float().eval(), st.val, len(st.names)))['map50']
     scored = [(s, ours(k)) for k, (s, _) in enumerate(curve, 1)]
     return dict(name=name, curve=scored, own_map50=curve[-1][1], img_s=len(st.train)*len(curve)/curve[-1][0], train_s=curve[-1][0], epochs=len(curve))
@@ -155,29 +157,45 @@ def compare(ours: dict, theirs: dict, levels=LEVELS) -> dict:
 # %% ../nbs/10b_bench.ipynb #3001cc96
 TRAINERS = ('layerscale', 'tuned', 'ultralytics')  # ours; Ultralytics with `TUNED`; Ultralytics with its defaults
 
-# %% ../nbs/10b_bench.ipynb #d2847560
-def run_trainer(name: str, st: Setting, seed: int, minutes=12., look=None) -> dict:
+# %% ../nbs/10b_bench.ipynb #a82d2317
+def bench_network(
+    name: str,  # as `find` knows it, or depth/width of YOLOv8's rows: '1.0/1.0'
+    nc: int,    # object classes
+) -> Yolo:
+    "The network both trainers train; raises `LayerscaleError` for one that Ultralytics has no loss for."
+    pair = re.fullmatch(r'(\d*\.?\d+)/(\d*\.?\d+)', str(name))
+    net = yolov8((float(pair[1]), float(pair[2]), 1024)) if pair else find(name)
+    if not isinstance(net, Yolo) or net.rows[-1][2] != 'Detect': raise LayerscaleError(f"'{name}' is no network that both trainers can train: it needs the head of YOLOv8. Try yolov8s, or depth/width such as 1.0/1.0.")
+    return replace(net, nc=nc)
+
+# %% ../nbs/10b_bench.ipynb #6b90ddaf
+def run_trainer(name: str, st: Setting, net: Yolo, seed: int, minutes=12., look=None) -> dict:
     "One of `TRAINERS` on these frames, with this seed."
     if name not in TRAINERS: raise LayerscaleError(f"'{name}' is no trainer of this benchmark. Known: {', '.join(TRAINERS)}.")
-    if name == 'layerscale': return bench_ours(st, yolov8('n', nc=len(st.names)), seed, look)
-    settings, level = (TUNED | dict(epochs=st.study.recipe.epochs), 1.) if name == 'tuned' else (None, 0.12)
-    with tempfile.TemporaryDirectory() as tmp: return bench_ultralytics(st, tmp, settings, level, 60*minutes, seed, look, name)
+    if name == 'layerscale': return bench_ours(st, net, seed, look)
+    r = st.study.recipe
+    settings, level = (TUNED | dict(epochs=r.epochs, batch=r.batch, nbs=r.batch), 1.) if name == 'tuned' else (None, 0.12)
+    with tempfile.TemporaryDirectory() as tmp: return bench_ultralytics(st, net, tmp, settings, level, 60*minutes, seed, look, name)
 
-# %% ../nbs/10b_bench.ipynb #08d881b6
+# %% ../nbs/10b_bench.ipynb #3fdb7f0d
 def bench_train(
-    data='roadscenes', imgsz=None, n_val=None, epochs=30, minutes=12., seeds=(0,), trainers=TRAINERS, device='auto',
+    data='roadscenes', imgsz=None, n_val=None,
+    net='yolov8n', batch=8,     # see `bench_network`; images of a step
+    epochs=30, minutes=12.,     # of our trainer; Ultralytics' limit
+    seeds=(0,), trainers=TRAINERS, device='auto',
     look=None,         # called with (name, progress) while it runs
     keep=lambda r: r,  # called with the result so far after every run: write it to a file, and a stopped benchmark loses one run
 ) -> dict:
     "The trainers one after the other on the same frames, and our limit, with origin. Levels compare runs of the first seed."
-    epochs, minutes = check_number(epochs, 'epochs', whole=True), check_number(minutes, 'minutes')
-    st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=Recipe(epochs=epochs)))
-    r = dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', n_train=len(st.train), n_val=len(st.val), runs=[],
-             limit=bench_limit(st, yolov8('n', nc=len(st.names)), seeds[0]), origin=provenance('', device_name(st.device), ' '.join(map(str, seeds))))
+    minutes, recipe = check_number(minutes, 'minutes'), Recipe(epochs=check_number(epochs, 'epochs', whole=True), batch=check_number(batch, 'batch', whole=True))
+    st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=recipe))
+    graph = bench_network(net, len(st.names))
+    r = dict(data=Path(str(data)).name, net=str(net), batch=recipe.batch, imgsz=f'{st.size[1]}x{st.size[0]}', n_train=len(st.train), n_val=len(st.val), runs=[],
+             limit=bench_limit(st, graph, seeds[0]), origin=provenance('', device_name(st.device), ' '.join(map(str, seeds))))
     for seed in seeds:
         for name in trainers:
             if name == 'ultralytics' and seed != seeds[0]: continue
-            r['runs'].append(run_trainer(name, st, seed, minutes, look and (lambda p: look(name, p))) | dict(seed=seed))
+            r['runs'].append(run_trainer(name, st, graph, seed, minutes, look and (lambda p: look(name, p))) | dict(seed=seed))
             first = {x['name']: x for x in r['runs'] if x['seed'] == seeds[0]}
             r['ratios'] = {k: compare(first['layerscale'], first[k]) for k in TRAINERS[1:] if k in first and 'layerscale' in first}
             keep(r)

@@ -93,19 +93,21 @@ def add_cost_commands(add):
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
     for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/15_cli.ipynb #04c43545
+# %% ../nbs/15_cli.ipynb #91f27853
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
-  layerscale bench train --seeds 0 1 2 --out bench_train.json --json
+  layerscale bench train --seeds 0 1 2 --trainers layerscale tuned --out seeds.json
+  layerscale bench train --data path/to/kitti --imgsz 640x192 --net 1.0/1.0 --batch 64 --device cuda
   layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
   layerscale bench count                                                                   our counter beside six others'''
 
-# %% ../nbs/15_cli.ipynb #2b43119d
+# %% ../nbs/15_cli.ipynb #ed9183e1
 def add_bench_command(add):
     "The parser of `bench`."
     b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, or our counter beside others', BENCH_HELP)
     b.add_argument('what', choices=['train', 'recipe', 'count']); b.add_argument('--json', action='store_true', help='print one JSON object')
     b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
+    b.add_argument('--net', default='yolov8n', help="train: a YOLO name with the head of YOLOv8, or depth/width such as 1.0/1.0 (default: %(default)s)"); b.add_argument('--batch', default=8, help='train: images of a step (default: %(default)s)')
     b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 16)')
     b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'], help='train: which of layerscale tuned ultralytics (default: all)')
     b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)')
@@ -240,7 +242,7 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #ebac7880
+# %% ../nbs/15_cli.ipynb #4ec132c2
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
@@ -253,7 +255,7 @@ def bench_command(a) -> int:
     if a.what == 'recipe': return recipe_command(a, frames, line)
     def keep(r):
         if a.out: write_atomic(a.out, json.dumps(r, indent=1) + '\n')
-    r = bench_train(minutes=num('minutes'), trainers=a.trainers, keep=keep, **frames)
+    r = bench_train(net=a.net, batch=num('batch', whole=True), minutes=num('minutes'), trainers=a.trainers, keep=keep, **frames)
     line.show('')
     if a.json: print(json.dumps(r)); return 0
     print(bench_table(r).round(3).to_string())

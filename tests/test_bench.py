@@ -12,7 +12,7 @@ from layerscale_nb.yolo import Yolo
 def test_ultralytics_child(tiny, tmp_path):
     st = open_setting(replace(tiny, n_train=8, n_val=4, device='cpu'))
     seen = []
-    r = bench_ultralytics(st, tmp_path, settings=dict(epochs=2, workers=0, plots=False), seconds=100, look=seen.append)
+    r = bench_ultralytics(st, Yolo(d=.33, w=.125, nc=len(st.names)), tmp_path, settings=dict(epochs=2, workers=0, plots=False), seconds=100, look=seen.append)
     assert r['epochs'] == len(r['curve']) == 2 and 0 <= r['curve'][-1][1] <= 1 and r['img_s'] > 0
     assert r['curve'][0][0] < r['curve'][1][0] and len(seen) > 0
     c = compare(dict(curve=[(1., .5)], img_s=100.), r)
@@ -21,7 +21,7 @@ def test_ultralytics_child(tiny, tmp_path):
 
 def test_tuned_settings_are_ones_ultralytics_takes(tiny, tmp_path):
     st = open_setting(replace(tiny, n_train=8, n_val=4, device='cpu'))
-    r = bench_ultralytics(st, tmp_path, settings=TUNED | dict(epochs=1, workers=0), level=1., seconds=100, name='tuned')
+    r = bench_ultralytics(st, Yolo(d=.33, w=.125, nc=len(st.names)), tmp_path, settings=TUNED | dict(epochs=1, workers=0), level=1., seconds=100, name='tuned')
     assert r['name'] == 'tuned' and r['epochs'] == 1
 
 
@@ -32,17 +32,16 @@ def test_limit_compares_two_loops(tiny):
 
 def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys, tmp_path):
     ran = []
-    def theirs(st, folder, settings=None, level=.12, seconds=720, seed=0, look=None, name='ultralytics'):
+    def theirs(st, net, folder, settings=None, level=.12, seconds=720, seed=0, look=None, name='ultralytics'):
         ran.append((name, settings, level))
         return dict(name=name, curve=[(10., .05), (20., .15)], own_map50=.15, img_s=5., train_s=20., epochs=2)
     monkeypatch.setattr(bench, 'bench_ultralytics', theirs)
-    monkeypatch.setattr(bench, 'yolov8', lambda scale, nc: Yolo(d=.33, w=.125, nc=nc))
     monkeypatch.setattr(bench, 'open_setting', lambda s, real=bench.open_setting: real(replace(s, n_train=16, n_val=4, imgsz=(96, 320))))
     out = tmp_path/'b.json'
-    assert main(['bench', 'train', '--json', '--epochs', '1', '--device', 'cpu', '--seeds', '0', '1', '--out', str(out)]) == 0
+    assert main(['bench', 'train', '--json', '--epochs', '1', '--device', 'cpu', '--net', '.33/.125', '--batch', '4', '--seeds', '0', '1', '--out', str(out)]) == 0
     r = json.loads(capsys.readouterr().out)
     assert r == json.loads(out.read_text()) and r['origin']['seed'] == '0 1'
-    assert [(x['name'], x['seed']) for x in r['runs']] == [('layerscale', 0), ('tuned', 0), ('ultralytics', 0), ('layerscale', 1), ('tuned', 1)] and ran[0][1]['rect'] and ran[0][1]['epochs'] == 1 and ran[1][1] is None
+    assert [(x['name'], x['seed']) for x in r['runs']] == [('layerscale', 0), ('tuned', 0), ('ultralytics', 0), ('layerscale', 1), ('tuned', 1)] and ran[0][1]['rect'] and ran[0][1]['epochs'] == 1 and ran[0][1]['batch'] == r['batch'] == 4 and ran[1][1] is None
     assert r['ratios']['tuned']['to_map50']['0.10']['ultralytics_s'] == 20. and r['limit']['ratio'] > 0 and r['origin']['device']
     assert list(bench_table(r).index) == ['layerscale', 'tuned', 'ultralytics', 'layerscale', 'tuned']
     f = final_scores(r)
@@ -52,14 +51,13 @@ def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys, tmp_pat
 def test_a_stopped_benchmark_keeps_its_finished_runs(tiny, monkeypatch, tmp_path):
     def stop(*a, **k): raise KeyboardInterrupt
     monkeypatch.setattr(bench, 'bench_ultralytics', stop)
-    monkeypatch.setattr(bench, 'yolov8', lambda scale, nc: Yolo(d=.33, w=.125, nc=nc))
     monkeypatch.setattr(bench, 'open_setting', lambda s, real=bench.open_setting: real(replace(s, n_train=16, n_val=4, imgsz=(96, 320))))
-    assert main(['bench', 'train', '--epochs', '1', '--device', 'cpu', '--out', str(tmp_path/'b.json')]) == 130
+    assert main(['bench', 'train', '--epochs', '1', '--device', 'cpu', '--net', '.33/.125', '--batch', '4', '--out', str(tmp_path/'b.json')]) == 130
     assert [x['name'] for x in json.loads((tmp_path/'b.json').read_text())['runs']] == ['layerscale']
 
 
 def test_bad_budgets_are_sentences(capsys):
-    for argv, text in ((['bench', 'train', '--minutes', '0'], 'minutes is'), (['bench', 'train', '--epochs', '0'], 'epochs is'), (['bench', 'recipe', '--epochs', 'x'], 'epochs is')):
+    for argv, text in ((['bench', 'train', '--minutes', '0'], 'minutes is'), (['bench', 'train', '--epochs', '0'], 'epochs is'), (['bench', 'train', '--net', 'EN-B0'], 'both trainers'), (['bench', 'recipe', '--epochs', 'x'], 'epochs is')):
         assert main(argv) == 2
         assert text in capsys.readouterr().err
 
