@@ -30,7 +30,7 @@ study: install
 	@$(BIN)/layerscale study $(ARGS)
 
 test: install
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lab: install
 	@$(BIN)/jupyter lab nbs

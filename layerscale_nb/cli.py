@@ -101,14 +101,14 @@ BENCH_HELP = '''examples:
   layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
   layerscale bench count                                                                   our counter beside six others'''
 
-# %% ../nbs/15_cli.ipynb #ed9183e1
+# %% ../nbs/15_cli.ipynb #edffc565
 def add_bench_command(add):
     "The parser of `bench`."
     b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, or our counter beside others', BENCH_HELP)
     b.add_argument('what', choices=['train', 'recipe', 'count']); b.add_argument('--json', action='store_true', help='print one JSON object')
     b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
     b.add_argument('--net', default='yolov8n', help="train: a YOLO name with the head of YOLOv8, or depth/width such as 1.0/1.0 (default: %(default)s)"); b.add_argument('--batch', default=8, help='train: images of a step (default: %(default)s)')
-    b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 16)')
+    b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 10)')
     b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'], help='train: which of layerscale tuned ultralytics (default: all)')
     b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)')
     b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='seeds; train compares the final mAP50 over all of them (default: 0)')
@@ -242,7 +242,7 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #4ec132c2
+# %% ../nbs/15_cli.ipynb #ed89d8d2
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
@@ -251,7 +251,7 @@ def bench_command(a) -> int:
     line = Line(sys.stderr)
     def look(name, p): line.show(f'{name}: ' + (progress_text(p) if hasattr(p, 'epochs') else f'epoch {len(p)}, its own mAP50 {p[-1][1]:.3f} after {clock(p[-1][0])}' if p else 'starting'))
     num = lambda k, **kw: check_number(getattr(a, k), k, **kw)
-    frames = dict(data=a.data, imgsz=a.imgsz and check_size(a.imgsz), n_val=a.n_val and num('n_val', whole=True), device=a.device, look=look, seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], epochs=num('epochs', whole=True) if a.epochs else 16 if a.what == 'recipe' else 30)
+    frames = dict(data=a.data, imgsz=a.imgsz and check_size(a.imgsz), n_val=a.n_val and num('n_val', whole=True), device=a.device, look=look, seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], epochs=num('epochs', whole=True) if a.epochs else 10 if a.what == 'recipe' else 30)
     if a.what == 'recipe': return recipe_command(a, frames, line)
     def keep(r):
         if a.out: write_atomic(a.out, json.dumps(r, indent=1) + '\n')

@@ -38,9 +38,9 @@ def ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
     return dict(piece=piece, images=curve[-1][1], images_to_10=to(1, .1), images_to_20=to(1, .2), s_to_10=to(0, .1), s_to_20=to(0, .2),
                 map50=last['map50'], map50_95=last['map50_95'], s=spent, img_s=curve[-1][1]/spent, threads=torch.get_num_threads())
 
-# %% ../nbs/10h_recipe.ipynb #d15d4c9f
+# %% ../nbs/10h_recipe.ipynb #ca732b73
 def bench_recipe(
-    data='roadscenes', imgsz=None, n_val=None, epochs=16, seeds=(0,), device='auto',
+    data='roadscenes', imgsz=None, n_val=None, epochs=10, seeds=(0,), device='auto',
     out='ablation.csv', pieces=tuple(PIECES),
     look=None,  # called with (name, progress) while it runs
     command='', **study,  # further fields of the `Study`
