@@ -9,19 +9,19 @@ __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_o
            'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
            'validate']
 
-# %% ../nbs/09_train.ipynb #6f50d49b
+# %% ../nbs/09_train.ipynb #37f9e262
 import copy, csv, ctypes, importlib.util, io, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from .anchor_loss import build_detector, net_loss
 from .ap import scores
 from .augment import Augment, Store, make_batch
 from .core import LayerscaleError, check_number, fingerprint, write_atomic
 from .detection import detect, validate
-from .loss import detection_loss
 from .runtime import pick_device
-from .yolo import Yolo, build, quiet_ultralytics
+from .yolo import Yolo, quiet_ultralytics
 
 # %% ../nbs/09_train.ipynb #6af13890
 _all_ = ['detect', 'validate']  # also found here
@@ -150,21 +150,21 @@ def wrapped(model, device, recipe: Recipe):
     if ranks()[1] == 1: return model
     return torch.nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == 'cuda' else None)
 
-# %% ../nbs/09_train.ipynb #a743b1b0
+# %% ../nbs/09_train.ipynb #13c9b710
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
-    "A fresh session: the same seed gives the same initial weights on every device."
+    "A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a network whose head has no loss."
     import torch
     device, recipe = device or pick_device(), check_recipe(recipe)
     if device.type == 'cpu': keep_memory()
-    with seeded(seed): model = build(net)
-    if recipe.prior:
+    with seeded(seed): model = build_detector(net)
+    if recipe.prior and net.layers[-1].kind == 'Detect':
         for branch in model.model[-1].cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/recipe.prior - 1))
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
     return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
 
-# %% ../nbs/09_train.ipynb #d45a8122
+# %% ../nbs/09_train.ipynb #10313243
 def train_step(s: Session, batch: dict):
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     import torch
@@ -172,7 +172,7 @@ def train_step(s: Session, batch: dict):
     mode = precision(s.device, s.recipe.amp)
     with torch.autocast(s.device.type, torch.float16 if mode == 'fp16' else torch.bfloat16, enabled=mode != 'fp32'):
         preds = s.forward(batch['img'])
-    loss = detection_loss(preds, batch, topk=s.recipe.topk).sum()
+    loss = net_loss(s.net, preds, batch, s.recipe.topk).sum()
     s.scaler.scale(loss).backward()
     s.scaler.unscale_(s.optimizer)
     clip_gradients(s.optimizer, s.recipe.clip)
