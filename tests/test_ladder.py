@@ -239,3 +239,19 @@ def test_realised_of_a_thinner_body(name):
     d, w = realised(rescale(net, 0.5, 0.5), net)
     assert d == 1.0 if name == 'yolov4-tiny' else 0.4 < d <= 1.0
     assert 0.49 < w < 0.52
+
+
+def test_ablation_configs_are_the_table(repo):
+    "Eight files, each a network of Table 8; the figures in their comments are the printed ones, and the count agrees."
+    import re
+    from layerscale_nb.study import load_configs
+    paths = sorted((repo/'configs'/'ablation').glob('*.yaml'))
+    s = load_configs(paths)
+    assert {v.net for v in s.variants} == set(ABLATION) and [v.net for v in s.variants] == [v.name for v in s.variants] == [p.stem for p in paths]
+    for p in paths:
+        params, bflops = map(int, re.search(r'80 classes: (\d+) M parameters, (\d+) BFLOPs', p.read_text()).groups())
+        fact = 'T8 ' + {'d53-fpn': 'D53-FPNSPP', 'd53-pan': 'D53-PANSPP', 'cd53s-c': 'CD53s-CFPNSPP' if 'cfpn' in p.stem else 'CD53s-CPANSPP'}[p.stem[:7]]
+        f = next(f for f in reference(repo, 'scaled_yolov4.json')['facts'] if f['id'] == fact)
+        c = cost(named(p.stem), 608)
+        assert (params, bflops) == (f['published']['params_M'], f['published']['flops_B']) and round(c.params/1e6) == params
+        assert round(f['reproduced'].get('bflops_darknet', c.flops/1e9)) == bflops and c.flops/1e9 == pytest.approx(f['reproduced']['bflops_conv'], rel=1e-12)
