@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from layerscale_nb.complexity import count
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.csp import count_built
 from layerscale_nb.ladder import ABLATION, LADDER, ablation, named, row, scale_to_latency, v4_csp, v4_large, v5, with_head
 from layerscale_nb.yolo import ACTIVATIONS, Yolo, build, check_memory, cost, identity, layer_costs, memory_bytes, quiet_ultralytics, rescale, to_dict
 
@@ -67,18 +67,16 @@ def test_yolov8_table(repo, scale):
 
 @pytest.mark.parametrize('seed', range(14))
 def test_random_scales_to_the_integer(seed):
-    import torch
     r = random.Random(seed)
     name = (BODIES + tuple(ABLATION))[seed % (len(BODIES) + len(ABLATION))]
     net = rescale(named(name, r.choice([1, 3, 20])), r.uniform(0.1, 0.5), r.uniform(0.05, 0.2))
     if seed % 2: net = with_head(net)
     h, w = net.stride*r.randint(1, 2), net.stride*r.randint(1, 3)
-    assert count_built(build(net), torch.zeros(1, 3, h, w)) == cost(net, (h, w))
+    assert count(build(net), (1, 3, h, w)).total == cost(net, (h, w))
 
 
 def test_full_size_module_to_the_integer():
-    import torch
-    assert count_built(build(named('yolov4-tiny')), torch.zeros(1, 3, 64, 64)) == cost(named('yolov4-tiny'), 64)
+    assert count(build(named('yolov4-tiny')), (1, 3, 64, 64)).total == cost(named('yolov4-tiny'), 64)
 
 
 @pytest.mark.parametrize('name', list(LADDER))
