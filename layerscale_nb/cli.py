@@ -114,7 +114,7 @@ def add_bench_command(add):
     b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='seeds; train compares the final mAP50 over all of them (default: 0)')
     b.add_argument('--out', help='train: write the JSON here after every run; recipe: the table, whose finished rows are not run again (default: ablation.csv)')
 
-# %% ../nbs/15_cli.ipynb #62ae7860
+# %% ../nbs/15_cli.ipynb #68d5a64e
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
     p = argparse.ArgumentParser('layerscale', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -127,8 +127,8 @@ def make_parser() -> argparse.ArgumentParser:
     s.add_argument('--variants', nargs='+', metavar='NAME', help='only these of baseline width_050 width_033 depth_050 depth_033')
     s.add_argument('--depths', nargs='+', metavar='D', help='depth multipliers of a grid'); s.add_argument('--widths', nargs='+', metavar='W', help='width multipliers of a grid')
     s.add_argument('--out', default='runs/width_depth', help='folder of the study (default: %(default)s)'); s.add_argument('--plan', action='store_true', help='show the variants and stop')
-    t = add('train', 'train one variant from a config file', 'examples:\n  layerscale train configs/depth_033.yaml\n  layerscale train configs/baseline.yaml --epochs 5 --out runs/try')
-    t.add_argument('config', help='a YAML file, see configs/'); add_run_options(t); t.add_argument('--out', default='runs/train', help='folder (default: %(default)s)')
+    t = add('train', 'train the variant of a config file, or of several files', 'examples:\n  layerscale train configs/depth_033.yaml\n  layerscale train configs/baseline.yaml --epochs 5 --out runs/try\n  layerscale train configs/ablation/*.yaml --out runs/ablation')
+    t.add_argument('config', nargs='+', help='YAML files, see configs/'); add_run_options(t); t.add_argument('--out', default='runs/train', help='folder (default: %(default)s)')
     d = add('data', 'summarise a data set and draw a contact sheet', 'examples:\n  layerscale data\n  layerscale data path/to/kitti --sheet sheet.png\n  layerscale data path/to/data.yaml --notes')
     d.add_argument('source', nargs='?', default='roadscenes'); d.add_argument('--sheet', help='write a picture of labelled images here'); d.add_argument('--notes', action='store_true', help='list every box that was dropped or clipped')
     r = add('report', 'write report.html from finished runs', 'examples:\n  layerscale report runs/width_depth'); r.add_argument('folder', nargs='?', default='runs/width_depth')
@@ -144,13 +144,13 @@ def options_of(a) -> dict:
                 seeds=a.seeds and [check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds],
                 **{k: whole(k) for k in ('epochs', 'batch', 'n_train', 'n_val')})
 
-# %% ../nbs/15_cli.ipynb #045ca8f5
+# %% ../nbs/15_cli.ipynb #ece54cb2
 def study_of(a):
     "The `Study` a command line describes."
     from dataclasses import replace
     from layerscale_nb.core import check_number, nearest
-    from layerscale_nb.study import PRESETS, grid, load_config, with_options
-    if a.cmd == 'train': return with_options(load_config(a.config), **options_of(a))
+    from layerscale_nb.study import PRESETS, grid, load_configs, with_options
+    if a.cmd == 'train': return with_options(load_configs(a.config), **options_of(a))
     if a.preset not in PRESETS: raise LayerscaleError(f"no preset '{a.preset}'. {nearest(a.preset, PRESETS)}")
     s = PRESETS[a.preset]
     if a.depths or a.widths:

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['INNER', 'GROUPS', 'TRANSITIONS', 'ConvSpec', 'Stage', 'check_stage', 'block_convs', 'per_block', 'around',
-           'transition_convs', 'stage_convs', 'csp_ize', 'stage_cost', 'conv_layer', 'build_stage', 'count_built',
-           'saving', 'break_even', 'network_cost', 'Machine', 'measure_machine', 'predict_ms', 'compare', 'plot_paths',
-           'plot_compare', 'plot_break_even', 'draw', 'png', 'csp_page', 'csp_explorer']
+           'transition_convs', 'stage_convs', 'csp_ize', 'stage_cost', 'conv_layer', 'build_stage', 'saving',
+           'break_even', 'network_cost', 'Machine', 'measure_machine', 'predict_ms', 'compare', 'measure_ms',
+           'plot_paths', 'plot_compare', 'plot_break_even', 'draw', 'png', 'csp_page', 'csp_explorer']
 
 # %% ../nbs/06_csp.ipynb #1d49564d
 import math
@@ -149,24 +149,6 @@ def build_stage(s: Stage):
             return way('join', torch.cat([way('leave', y), past], 1))
     return Module()
 
-# %% ../nbs/06_csp.ipynb #64f20e5f
-def count_built(
-    module,  # a torch module
-    x,       # its input
-) -> Cost:
-    "Cost of a built module by torch's counter, its parameters, and hooks on its convolutions and linear layers."
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-    acts, was_training = [], module.training
-    layers = [m for m in module.modules() if isinstance(m, (torch.nn.Conv2d, torch.nn.Linear))]
-    hooks = [m.register_forward_hook(lambda m, i, o: acts.append(o[0].numel())) for m in layers]
-    try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(): module.eval()(x)
-    finally:
-        module.train(was_training)
-        for h in hooks: h.remove()
-    return Cost(counter.get_total_flops()//2, sum(p.numel() for p in module.parameters()), sum(acts))
-
 # %% ../nbs/06_csp.ipynb #8c47dcbf
 def saving(
     kind,                # 'res', 'resx' or 'dark'
@@ -233,17 +215,30 @@ def predict_ms(
     traffic = sum(c.cin + 5*c.cout for c in layers)*n/machine.values_s
     return 1e3*(arithmetic + traffic + 3*len(layers)*machine.call_s)
 
-# %% ../nbs/06_csp.ipynb #7ec78153
+# %% ../nbs/06_csp.ipynb #d516f827
 def compare(
     kind='dark', b=128, k=4,  # block type, channels, blocks
     ratio=0.5, transition='yolov4',
-    size=20, machine=None,    # map side; `Machine`, or None for no time
+    size=20, machine=None,    # map side; `Machine` whose prediction is shown, or None
+    times=None,               # further times: name -> function of (Stage, size) that returns milliseconds
 ) -> dict:
-    "Plain and CSP form of a stage: both descriptions, their costs, predicted times and the break-even number of blocks."
+    "Plain and CSP form of a stage: both descriptions, their costs, their times by name and the break-even number of blocks."
     plain = Stage(kind, b, k)
     pair = dict(plain=plain, csp=csp_ize(plain, ratio, transition))
-    ms = {n: predict_ms(s, size, machine) if machine else math.nan for n, s in pair.items()}
+    ways = ({'predicted': lambda s, size: predict_ms(s, size, machine)} if machine else {}) | (times or {})
+    ms = {name: {n: f(s, size) for n, s in pair.items()} for name, f in ways.items()}
     return dict(stages=pair, costs={n: stage_cost(s, size) for n, s in pair.items()}, ms=ms, break_even=break_even(kind, ratio, transition))
+
+# %% ../nbs/06_csp.ipynb #5c507a0d
+def measure_ms(
+    s: Stage, size=20,  # of the map
+    device='cpu', batch=1,
+) -> float:
+    "Median measured milliseconds of the built stage."
+    import torch
+    d, (h, w) = torch.device(device), check_size(size, stride=1)
+    module, x = build_stage(s).to(d).eval(), torch.rand(batch, s.b, h, w, device=d)
+    with torch.inference_mode(): return time_call(lambda: module(x), d, budget_s=0.2).ms
 
 # %% ../nbs/06_csp.ipynb #82184df9
 def plot_paths(result: dict, ax=None):
@@ -260,13 +255,13 @@ def plot_paths(result: dict, ax=None):
     ax.text(0, 0.5, f'{s.b}', ha='right', va='center'); ax.text(9, 0.5, f'{s.b}', ha='left', va='center')
     return ax
 
-# %% ../nbs/06_csp.ipynb #87c0f295
+# %% ../nbs/06_csp.ipynb #33623602
 def plot_compare(result: dict, ax=None):
-    "Bars of the CSP form's macs, acts and predicted time as shares of the plain stage's; returns the axes."
+    "Bars of the CSP form's macs, acts and times as shares of the plain stage's; returns the axes."
     ax = axes(ax, figsize=(4.2, 2.2))
-    p, c, ms = result['costs']['plain'], result['costs']['csp'], result['ms']
+    p, c = result['costs']['plain'], result['costs']['csp']
     bars = {f'macs\n{human(p.macs)} → {human(c.macs)}': c.macs/p.macs, f'acts\n{human(p.acts)} → {human(c.acts)}': c.acts/p.acts}
-    if ms['plain'] == ms['plain']: bars[f'predicted ms\n{ms["plain"]:.2f} → {ms["csp"]:.2f}'] = ms['csp']/ms['plain']
+    for name, ms in result['ms'].items(): bars[f'{name} ms\n{ms["plain"]:.2f} → {ms["csp"]:.2f}'] = ms['csp']/ms['plain']
     ax.barh(list(bars), list(bars.values()), color=['#D55E00' if v > 1 else '#009E73' for v in bars.values()], height=0.6)
     ax.axvline(1, color='black', linewidth=1); ax.invert_yaxis(); ax.tick_params(axis='y', length=0)
     ax.set(xlabel='CSP / plain', xlim=(0, max(1.25, 1.1*max(bars.values()))))
@@ -295,40 +290,46 @@ def draw(result: dict):
     plot_paths(result, left), plot_compare(result, middle), plot_break_even(result, right)
     return fig
 
-# %% ../nbs/06_csp.ipynb #ffcdccab
+# %% ../nbs/06_csp.ipynb #be3d7cb5
 def png(result: dict, dpi=90) -> bytes:
-    "The figure of `draw` as a png file."
+    "The figure of `draw` as a png file of 32 colours: about a third of the bytes."
     import io
-    buffer = io.BytesIO()
+    from PIL import Image
+    buffer, small = io.BytesIO(), io.BytesIO()
     draw(result).savefig(buffer, format='png', dpi=dpi)
-    return buffer.getvalue()
+    Image.open(buffer).convert('RGB').quantize(32).save(small, 'png', optimize=True)
+    return small.getvalue()
 
-# %% ../nbs/06_csp.ipynb #33f0c099
+# %% ../nbs/06_csp.ipynb #d717ce18
 def csp_page(
-    kind='res', b=128, ratio=0.5,
+    kinds=tuple(INNER), b=128, ratio=0.5,
     ks=(1, 2, 3, 4, 6, 8, 10, 12, 16), machine=None,  # blocks shown
 ) -> str:
-    "HTML with a slider over ready-made pictures, one for each number of blocks: it moves without a kernel."
+    "HTML with a menu of block types and a slider of blocks over ready-made pictures, one for each pair: it moves without a kernel."
     import base64
-    frames = [base64.b64encode(png(compare(kind, b, k, ratio, machine=machine), 72)).decode() for k in ks]
-    images = ''.join(f'<img style="display:{"none" if i else "block"}" src="data:image/png;base64,{f}" alt="k = {k}">' for i, (k, f) in enumerate(zip(ks, frames)))
-    move = "this.parentNode.querySelectorAll('img').forEach((m, i) => m.style.display = i == this.value ? 'block' : 'none')"
-    return f'<div>blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{images}</div>'
+    pairs = [(kind, k) for kind in kinds for k in ks]
+    frames = [base64.b64encode(png(compare(kind, b, k, ratio, machine=machine), 72)).decode() for kind, k in pairs]
+    images = ''.join(f'<img style="display:{"none" if i else "block"}" src="data:image/png;base64,{f}" alt="{kind}, k = {k}">' for i, ((kind, k), f) in enumerate(zip(pairs, frames)))
+    move = f"let p = this.parentNode, at = {len(ks)}*p.querySelector('select').selectedIndex + +p.querySelector('input').value; p.querySelectorAll('img').forEach((m, i) => m.style.display = i == at ? 'block' : 'none')"
+    menu = ''.join(f'<option>{kind}</option>' for kind in kinds)
+    return f'<div>block <select onchange="{move}">{menu}</select> blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{images}</div>'
 
-# %% ../nbs/06_csp.ipynb #f34eba4d
+# %% ../nbs/06_csp.ipynb #ea5ea488
 def csp_explorer(
     kind='dark', b=128, k=4, ratio=0.5,
     machine=None,  # rates; default: measured once, now
+    times=None,    # see `compare`: shown after every move, so keep them quick
 ):
-    "Controls for block type, width, blocks and partial ratio above a picture of both forms (an ipywidgets VBox)."
+    "Controls for block type, width, blocks and partial ratio, and a button to measure, above a picture of both forms (an ipywidgets VBox)."
     import ipywidgets as w
     machine = machine or measure_machine()
     make = dict(kind=w.Dropdown(options=list(INNER), value=kind, description='block'), b=w.SelectionSlider(options=[64, 128, 256, 512], value=b, description='width b'),
                 k=w.IntSlider(k, 1, 16, description='blocks k'), ratio=w.SelectionSlider(options=[0.25, 0.5, 0.75], value=ratio, description='ratio'))
-    picture = w.Image(format='png')
-    def show(_=None): picture.value = png(compare(**{n: c.value for n, c in make.items()}, machine=machine))
+    picture, button = w.Image(format='png'), w.Button(description='measure both')
+    def show(_=None, **more): picture.value = png(compare(**{n: c.value for n, c in make.items()}, machine=machine, times=(times or {}) | more))
     for c in make.values(): c.observe(show, 'value')
+    button.on_click(lambda _: show(measured=measure_ms))
     show()
-    box = w.VBox([w.HBox(list(make.values())[:2]), w.HBox(list(make.values())[2:]), picture])
-    box.controls, box.picture = make, picture
+    box = w.VBox([w.HBox(list(make.values())[:2]), w.HBox([*list(make.values())[2:], button]), picture])
+    box.controls, box.picture, box.button = make, picture, button
     return box

@@ -212,10 +212,10 @@ def named(
     if name not in known: raise LayerscaleError(f"no network '{name}'. {nearest(name, known)}")
     return known[name](nc=nc)
 
-# %% ../nbs/07d_ladder.ipynb #c6bf7848
+# %% ../nbs/07d_ladder.ipynb #37e5bead
 def with_head(
     net: Yolo,
-    head='v8',  # 'v8' (trains here), or 'anchor'
+    head='v8',  # 'v8' or 'anchor'
     na=3,       # anchors per place, for 'anchor'
 ) -> Yolo:
     "The same body with another head on the same maps; raises `LayerscaleError` for a head that is not known."

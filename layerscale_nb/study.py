@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['VARIANTS', 'PRESETS', 'RECIPE_KEYS', 'CONFIG_KEYS', 'Variant', 'Study', 'check_study', 'base_network', 'networks',
-           'plan', 'grid', 'with_options', 'load_config', 'Setting', 'open_setting', 'run_config', 'timings', 'quality',
-           'make_row', 'finished_row', 'train_run', 'exhaust', 'Event', 'check_space', 'check_folder', 'run_study',
-           'collect']
+           'plan', 'grid', 'with_options', 'load_config', 'load_configs', 'Setting', 'open_setting', 'run_config',
+           'timings', 'quality', 'make_row', 'finished_row', 'train_run', 'exhaust', 'Event', 'check_space',
+           'check_folder', 'run_study', 'collect']
 
-# %% ../nbs/10_width_depth.ipynb #704a5ba3
+# %% ../nbs/10_width_depth.ipynb #d54e9c73
 import json, shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,17 +17,19 @@ from .augment import Augment, check_memory, make_store
 from .core import LayerscaleError, check_keys, check_number, check_size, fingerprint, provenance, read_yaml, write_atomic
 from .data import load_data
 from .frames import natural_size, to_frames
+from .ladder import named, with_head
 from .runtime import device_name, pick_device, time_module
 from .train import Progress, Recipe, check_recipe, fit, precision, save_checkpoint
 from .yolo import Yolo, cost, identity, realised, rescale
 
-# %% ../nbs/10_width_depth.ipynb #497b6089
+# %% ../nbs/10_width_depth.ipynb #d25ecd14
 @dataclass(frozen=True)
 class Variant:
     "A network of the study, as multipliers on the base."
     name: str
     d: float = 1.0  # depth multiplier
     w: float = 1.0  # width multiplier
+    net: str = ''   # another body, by its name in `ladder.named`; '' is the study's base
 
 # %% ../nbs/10_width_depth.ipynb #dbf2b7ee
 VARIANTS = (Variant('baseline'), Variant('width_050', w=0.5), Variant('width_033', w=0.33),
@@ -52,10 +54,10 @@ PRESETS = {
     'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26, augment=Augment(zoom=0.3, shift=0.1, mosaic=0))),  # drawn scenes leave less to learn
     'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(epochs=40, batch=16, lr=2e-3))}
 
-# %% ../nbs/10_width_depth.ipynb #07a406bd
+# %% ../nbs/10_width_depth.ipynb #d58ced4b
 def check_study(s: Study) -> Study:
     "The study, if it can be run; raises `LayerscaleError` for the first thing that is wrong."
-    variants = tuple(Variant(str(v.name), check_number(v.d, f"depth of variant '{v.name}'"), check_number(v.w, f"width of variant '{v.name}'")) for v in s.variants)
+    variants = tuple(Variant(str(v.name), check_number(v.d, f"depth of variant '{v.name}'"), check_number(v.w, f"width of variant '{v.name}'"), v.net and named(str(v.net)).name) for v in s.variants)
     if not s.variants or not s.seeds: raise LayerscaleError('a study needs at least one variant and one seed.')
     names = [str(v.name) for v in s.variants]
     for n in names:
@@ -65,30 +67,34 @@ def check_study(s: Study) -> Study:
     some = {k: n if (n := getattr(s, k)) is None else check_number(n, k, whole=True) for k in ('n_train', 'n_val')}
     return replace(s, variants=variants, seeds=seeds, recipe=check_recipe(s.recipe), imgsz=s.imgsz and check_size(s.imgsz), **some)
 
-# %% ../nbs/10_width_depth.ipynb #d5fa9e3d
-def base_network(s: Study, nc: int) -> Yolo:
-    "The network all multipliers refer to."
+# %% ../nbs/10_width_depth.ipynb #ba179f6a
+def base_network(
+    s: Study, nc: int,
+    v: Variant = None,  # whose base; None: the study's
+) -> Yolo:
+    "The network that the multipliers refer to: YOLOv8 at the study's base, or the variant's own body with the YOLOv8 head."
+    if v is not None and v.net: return with_head(named(v.net, nc))
     d, w, cap = s.base
     return Yolo(d=float(d), w=float(w), max_channels=int(cap), nc=nc)
 
-# %% ../nbs/10_width_depth.ipynb #6434a66b
+# %% ../nbs/10_width_depth.ipynb #b8727a75
 def networks(s: Study, nc: int) -> dict:
     "Variant name -> network; raises `LayerscaleError` if two variants realise the same one."
-    base, nets, seen = base_network(s, nc), {}, {}
+    nets, seen = {}, {}
     for v in s.variants:
-        net = replace(rescale(base, v.d, v.w), name=v.name)
+        net = replace(rescale(base_network(s, nc, v), v.d, v.w), name=v.name)
         twin = seen.setdefault(identity(net), v.name)
         if twin != v.name: raise LayerscaleError(f"variants '{twin}' and '{v.name}' realise the same network on base {s.base} after rounding. Drop one, or choose multipliers further apart.")
         nets[v.name] = net
     return nets
 
-# %% ../nbs/10_width_depth.ipynb #926782b6
+# %% ../nbs/10_width_depth.ipynb #8d5711dc
 def plan(s: Study, nc: int, size: tuple):
     "A table of the variants: requested and realised depth and width, and their cost at the real image size."
     import pandas as pd
-    base, rows = base_network(s, nc), []
+    rows = []
     for v, net in zip(s.variants, networks(s, nc).values()):
-        (rd, rw), c = realised(net, base), cost(net, size)
+        (rd, rw), c = realised(net, base_network(s, nc, v)), cost(net, size)
         rows.append(dict(variant=v.name, depth=v.d, realised_depth=rd, width=v.w, realised_width=rw, params=c.params, macs=c.macs, acts=c.acts))
     return pd.DataFrame(rows).set_index('variant')
 
@@ -100,9 +106,9 @@ def grid(depths, widths) -> tuple:
         return '_'.join(parts) or 'baseline'
     return tuple(Variant(name(d, w), d, w) for d in depths for w in widths)
 
-# %% ../nbs/10_width_depth.ipynb #4440d678
+# %% ../nbs/10_width_depth.ipynb #5b239015
 RECIPE_KEYS = ('epochs', 'batch', 'lr', 'weight_decay', 'warmup', 'final', 'ema', 'clip', 'prior', 'small', 'topk', 'eval_share', 'amp', 'compile')
-CONFIG_KEYS = ('preset', 'variant', 'depth', 'width', 'data', 'imgsz', 'base', 'seeds', 'device', 'n_train', 'n_val', *RECIPE_KEYS)
+CONFIG_KEYS = ('preset', 'variant', 'net', 'depth', 'width', 'data', 'imgsz', 'base', 'seeds', 'device', 'n_train', 'n_val', *RECIPE_KEYS)
 
 # %% ../nbs/10_width_depth.ipynb #b12c492c
 def with_options(s: Study, **options) -> Study:
@@ -115,16 +121,26 @@ def with_options(s: Study, **options) -> Study:
     recipe = replace(s.recipe, **{k: given.pop(k) for k in RECIPE_KEYS if k in given})
     return check_study(replace(s, recipe=recipe, **given))
 
-# %% ../nbs/10_width_depth.ipynb #0267f8c4
+# %% ../nbs/10_width_depth.ipynb #779beb0f
 def load_config(path) -> Study:
     "A `Study` of one variant from a YAML file; raises `LayerscaleError` for unknown keys and bad values."
     cfg = dict(check_keys(read_yaml(path), CONFIG_KEYS, str(path)))
     preset = cfg.pop('preset', 'quick')
     if preset not in PRESETS: raise LayerscaleError(f"{path}: no preset '{preset}'. Known: {', '.join(PRESETS)}.")
     d, w = cfg.pop('depth', 1.0), cfg.pop('width', 1.0)
-    variant = Variant(cfg.pop('variant', grid([d], [w])[0].name if all(isinstance(x, (int, float)) for x in (d, w)) else Path(path).stem), d, w)
+    variant = Variant(cfg.pop('variant', grid([d], [w])[0].name if all(isinstance(x, (int, float)) for x in (d, w)) else Path(path).stem), d, w, cfg.pop('net', ''))
     try: return with_options(replace(PRESETS[preset], variants=(variant,), seeds=(0,)), **cfg)
     except LayerscaleError as e: raise LayerscaleError(f'{path}: {e}') from None
+
+# %% ../nbs/10_width_depth.ipynb #2cc29e26
+def load_configs(
+    paths: list,  # YAML files
+) -> Study:
+    "A `Study` of the variants of several config files; raises `LayerscaleError` if they differ in more than the variant."
+    studies = [load_config(p) for p in paths]
+    for p, s in zip(paths, studies):
+        if replace(s, variants=()) != replace(studies[0], variants=()): raise LayerscaleError(f'{p} has other settings than {paths[0]}; files of one study may differ in variant, net, depth and width only.')
+    return check_study(replace(studies[0], variants=tuple(v for s in studies for v in s.variants)))
 
 # %% ../nbs/10_width_depth.ipynb #90e5a5b8
 @dataclass(frozen=True, eq=False)
@@ -154,11 +170,11 @@ def open_setting(s: Study) -> Setting:
                               boxes=[float(sum(b.sum() for b in f.boxes)) for f in (train, val)]))
     return Setting(s, ds.names, size, make_store(train, device), make_store(val, device), device, tuple(notes), digest)
 
-# %% ../nbs/10_width_depth.ipynb #27eeb524
+# %% ../nbs/10_width_depth.ipynb #41a3ae61
 def run_config(st: Setting, variant: Variant, seed: int) -> dict:
     "Everything that decides the result of one run; its fingerprint is the row's config hash."
     s = st.study
-    return dict(variant=asdict(variant), seed=seed, base=list(s.base), data=str(s.data), digest=st.digest, imgsz=list(st.size),
+    return dict(variant={k: v for k, v in asdict(variant).items() if v != ''}, seed=seed, base=list(s.base), data=str(s.data), digest=st.digest, imgsz=list(st.size),
                 recipe=asdict(s.recipe), precision=precision(st.device, s.recipe.amp))
 
 # %% ../nbs/10_width_depth.ipynb #3821afad
@@ -177,10 +193,10 @@ def quality(matches, names) -> dict:
     flat = {k: q[k] for k in ('map50', 'map50_95', 'precision', 'recall')}
     return flat | {f'ap50_{n}': v for n, v in zip(names, q['ap50'])} | {f'ap_{n}': v for n, v in zip(names, q['ap'])}
 
-# %% ../nbs/10_width_depth.ipynb #4fcb309b
+# %% ../nbs/10_width_depth.ipynb #9d8d6272
 def make_row(st: Setting, variant, seed, net, session, model_file, command) -> dict:
     "The finished row of one run."
-    (rd, rw), c, prov = realised(net, base_network(st.study, len(st.names))), cost(net, st.size), provenance(command, device_name(st.device), seed)
+    (rd, rw), c, prov = realised(net, base_network(st.study, len(st.names), variant)), cost(net, st.size), provenance(command, device_name(st.device), seed)
     row = dict(variant=variant.name, seed=seed, status='done', depth=variant.d, width=variant.w, realised_depth=rd, realised_width=rw,
                base='/'.join(f'{x:g}' for x in st.study.base), data=Path(str(st.study.data)).name, n_train=len(st.train), n_val=len(st.val),
                imgsz=f'{st.size[1]}x{st.size[0]}', params=c.params, macs=c.macs, acts=c.acts, gflops=c.flops/1e9, model_mb=model_file.stat().st_size/1e6)

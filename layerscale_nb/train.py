@@ -9,19 +9,19 @@ __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_o
            'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
            'validate']
 
-# %% ../nbs/09_train.ipynb #6f50d49b
+# %% ../nbs/09_train.ipynb #37f9e262
 import copy, csv, ctypes, importlib.util, io, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from .anchor_loss import build_detector, net_loss
 from .ap import scores
 from .augment import Augment, Store, make_batch
 from .core import LayerscaleError, check_number, fingerprint, write_atomic
 from .detection import detect, validate
-from .loss import detection_loss
 from .runtime import pick_device
-from .yolo import Yolo, build, quiet_ultralytics
+from .yolo import Yolo, quiet_ultralytics
 
 # %% ../nbs/09_train.ipynb #6af13890
 _all_ = ['detect', 'validate']  # also found here
@@ -91,7 +91,7 @@ def precision(device, amp='auto') -> str:
     if device.type == 'cuda': return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
     return 'bf16' if device.type == 'cpu' and cpu_has_bf16() else 'fp32'
 
-# %% ../nbs/09_train.ipynb #8fb1d029
+# %% ../nbs/09_train.ipynb #807f5c83
 @dataclass
 class Session:
     "The changing state of one run."
@@ -106,7 +106,6 @@ class Session:
     steps: int        # steps of the whole run
     forward: object   # what is called: the model, compiled or wrapped for several devices
     pairs: tuple      # of `averaged_pairs`
-    strides: tuple    # pixels per cell of each output map
     epoch: int = 0    # finished epochs
     step: int = 0     # finished steps
     rows: list = field(default_factory=list)
@@ -158,21 +157,21 @@ def averaged_pairs(average, model) -> tuple:
     floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
     return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
-# %% ../nbs/09_train.ipynb #aa4f7a1f
+# %% ../nbs/09_train.ipynb #13c9b710
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
-    "A fresh session: the same seed gives the same initial weights on every device."
+    "A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a network whose head has no loss."
     import torch
     device, recipe = device or pick_device(), check_recipe(recipe)
     if device.type == 'cpu': keep_memory()
-    with seeded(seed): model = build(net)
-    if recipe.prior:
+    with seeded(seed): model = build_detector(net)
+    if recipe.prior and net.layers[-1].kind == 'Detect':
         for branch in model.model[-1].cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/recipe.prior - 1))
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
-    return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model), tuple(map(int, model.stride)))
+    return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
 
-# %% ../nbs/09_train.ipynb #25c424e0
+# %% ../nbs/09_train.ipynb #10313243
 def train_step(s: Session, batch: dict):
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     import torch
@@ -180,7 +179,7 @@ def train_step(s: Session, batch: dict):
     mode = precision(s.device, s.recipe.amp)
     with torch.autocast(s.device.type, torch.float16 if mode == 'fp16' else torch.bfloat16, enabled=mode != 'fp32'):
         preds = s.forward(batch['img'])
-    loss = detection_loss(preds, batch, s.strides, topk=s.recipe.topk).sum()
+    loss = net_loss(s.net, preds, batch, s.recipe.topk).sum()
     s.scaler.scale(loss).backward()
     s.scaler.unscale_(s.optimizer)
     clip_gradients(s.optimizer, s.recipe.clip)

@@ -1,6 +1,7 @@
 "The command from outside: help with examples, one sentence for bad input, no traceback."
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -117,3 +118,18 @@ def test_bad_names_and_rules(words, sentence, capsys):
     assert main(words) == 2
     err = capsys.readouterr().err
     assert sentence in err and err.startswith('layerscale: ') and err.count('\n') == 1
+
+
+def test_train_several_configs(repo, tmp_path, capsys):
+    "The ablation in one command: every file is a run; files of different settings are refused."
+    files = [str(p) for p in sorted((repo/'configs'/'ablation').glob('*fpn*leaky.yaml'))]
+    small = ['--epochs', '1', '--n-train', '8', '--n-val', '4', '--imgsz', '64x64', '--device', 'cpu', '--out', str(tmp_path/'o')]
+    assert len(files) == 2 and main(['train', *files, *small]) == 0
+    said = capsys.readouterr().out
+    assert all(f'[{i}/2] {Path(f).stem}' in said for i, f in enumerate(files, 1)) and len((tmp_path/'o'/'results.csv').read_text().splitlines()) == 3
+    (tmp_path/'other.yaml').write_text('net: yolov5n\nepochs: 3\n')
+    assert main(['train', files[0], str(tmp_path/'other.yaml')]) == 2
+    assert 'has other settings than' in capsys.readouterr().err
+    (tmp_path/'wrong.yaml').write_text('net: yolov5q\n')
+    assert main(['train', str(tmp_path/'wrong.yaml')]) == 2
+    assert "no network 'yolov5q'" in capsys.readouterr().err

@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import pytest
 
+from layerscale_nb.complexity import count
 from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.csp import (INNER, Machine, Stage, around, break_even, build_stage, compare, count_built, csp_explorer, csp_ize, csp_page, network_cost, per_block,
+from layerscale_nb.csp import (INNER, Machine, Stage, around, break_even, build_stage, compare, csp_explorer, csp_ize, csp_page, measure_ms, network_cost, per_block,
                                plot_break_even, plot_compare, plot_paths, predict_ms, saving, stage_convs, stage_cost)
 from layerscale_nb.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
 
@@ -28,7 +29,7 @@ def test_random_stages_to_the_integer(seed):
     if r.random() < 0.75: s = csp_ize(s, r.choice([0.25, 0.5, 0.75]), r.choice(['paper', 'yolov4']))
     h, w = r.randint(1, 9), r.randint(1, 9)
     module, x = build_stage(s), torch.rand(1, s.b, h, w)
-    assert count_built(module, x) == stage_cost(s, (h, w))
+    assert count(module, x).total == stage_cost(s, (h, w))
     assert module(x.repeat(2, 1, 1, 1)).shape == (2, s.b, h, w)
 
 
@@ -81,7 +82,7 @@ def test_cspdarknet_stage(repo):
 def test_osa_blocks_to_the_integer(form):
     import torch
     for b, g, k in ((32, 16, 1), (64, 16, 4), (48, 8, 6)):
-        assert count_built(build_osa(b, g, k, form), torch.rand(1, b, 4, 3)) == sum(c.cost(12) for c in osa_convs(b, g, k, form))
+        assert count(build_osa(b, g, k, form), (1, b, 4, 3)).total == sum(c.cost(12) for c in osa_convs(b, g, k, form))
 
 
 def test_tables_3_and_5(repo):
@@ -103,20 +104,11 @@ def test_receptive_field_rules():
 @pytest.mark.parametrize('make, says', [
     (lambda: Stage(k=0), 'number of blocks k is 0'), (lambda: Stage(b=0), 'stage width b is 0'), (lambda: Stage('darknet'), "Did you mean 'dark'"),
     (lambda: Stage('resx', 100), 'multiple of 64'), (lambda: csp_ize(Stage(b=66), 0.25), 'do not split'), (lambda: csp_ize(Stage(), 1), 'nothing goes past'),
-    (lambda: csp_ize(Stage(), 0), 'partial ratio is 0'), (lambda: csp_ize(Stage(), transition='v4'), 'transition'), (lambda: stage_cost(Stage(), 0), 'positive number'),
+    (lambda: csp_ize(Stage(), 0), 'partial ratio is 0'), (lambda: csp_ize(Stage(), transition='v4'), 'transition'), (lambda: stage_cost(Stage(), 0), 'positive number of pixels'),
     (lambda: saving('dark', 0), 'number of blocks'), (lambda: osa_convs(7, 2, 2, 'pcb_half'), 'do not split'), (lambda: osa_convs(8, 2, 2, 'oas'), "Did you mean 'osa'"),
     (lambda: network_cost([Stage()]*3, 100), 'multiple of the stride 8')])
 def test_bad_input(make, says):
     with pytest.raises(LayerscaleError, match=says): make()
-
-
-def test_counting_leaves_the_module_alone():
-    import torch
-    m = build_stage(Stage('dark', 16, 1)).train()
-    before = {k: v.clone() for k, v in m.state_dict().items()}
-    count_built(m, torch.rand(1, 16, 4, 4))
-    assert m.training and all(torch.equal(v, before[k]) for k, v in m.state_dict().items())
-    assert not any(x._forward_hooks for x in m.modules())
 
 
 def test_plots_say_what_they_show():
@@ -142,5 +134,31 @@ def test_explorer_moves():
 
 
 def test_page_has_a_picture_for_each_k():
-    page = csp_page('dark', ks=(1, 5, 9), machine=MACHINE)
+    page = csp_page(('dark',), ks=(1, 5, 9), machine=MACHINE)
     assert page.count('<img') == 3 and page.count('display:block') == 1 and 'max="2"' in page and '<script' not in page
+
+
+def test_the_page_has_a_picture_for_every_pair():
+    page = csp_page(('res', 'dark'), ks=(1, 5, 9), machine=MACHINE)
+    names = [f'{kind}, k = {k}' for kind in ('res', 'dark') for k in (1, 5, 9)]
+    assert [i.split('"')[0] for i in page.split('alt="')[1:]] == names and page.count('display:block') == 1
+    assert 'let p = this.parentNode, at = 3*' in page and page.count('<option>') == 2
+
+
+def test_further_times_stand_beside_the_prediction():
+    r = compare('dark', 64, 2, machine=MACHINE, times=dict(measured=measure_ms, fixed=lambda s, size: float(s.k)))
+    assert list(r['ms']) == ['predicted', 'measured', 'fixed'] and r['ms']['fixed'] == dict(plain=2., csp=2.)
+    assert all(v > 0 for v in r['ms']['measured'].values()) and len(plot_compare(r).patches) == 5
+    e = csp_explorer(machine=MACHINE)
+    before = e.picture.value
+    e.button.click()
+    assert e.picture.value != before
+
+
+def test_torchs_own_counter_agrees():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+    for kind in INNER:
+        s = csp_ize(Stage(kind, 128, 2), 0.25, 'yolov4')
+        with FlopCounterMode(display=False) as counter, torch.no_grad(): build_stage(s).eval()(torch.rand(1, 128, 6, 5))
+        assert counter.get_total_flops() == 2*stage_cost(s, (6, 5)).macs

@@ -118,3 +118,21 @@ def test_run_family_writes_the_table(tmp_path):
     finally: family.train_member = real
     got = pd.read_csv(tmp_path/'t.csv')
     assert got.member.tolist() == ['yolov4-tiny', 'yolov5n'] and got.epochs.tolist() == [1, 1]
+
+
+def test_a_member_with_its_own_head(tmp_path):
+    "Trains with anchors of its data, reloads with them, loses its coarse maps exactly."
+    import torch
+    m = Member('yolov5n', 1, 0.4, (64, 192), head='anchor')
+    row = train_member(m, 'roadscenes', tmp_path, epochs=1, n_train=16, n_val=4, device='cpu')
+    assert row['member'] == 'yolov5n-anchor'
+    names, train, val = open_data('roadscenes', m.size, 16, 4)
+    model, net = load_member(tmp_path/'best.pt', m, len(names))
+    corners = train.boxes[train.valid]
+    assert net == member_net(m, len(names), corners[:, 2:] - corners[:, :2]) and cost(net, m.size).params == row['params']
+    x = torch.rand(1, 3, 64, 192)
+    with torch.no_grad():
+        whole, part = model(x)[0], shrink(model, net, 1)(x)[0]
+    assert part.shape[-1] == 3*(8*24 + 4*12) and torch.allclose(whole[..., :part.shape[-1]], part, atol=1e-4)
+    with pytest.raises(LayerscaleError, match='of its own head only'): augmented(model)
+    assert [r['stride'] for r in stride_scores(tmp_path/'best.pt', m, 'roadscenes', 3)] == [8, 16, 32]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from layerscale_nb.complexity import count
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.csp import count_built
 from layerscale_nb.ladder import ABLATION, LADDER, ablation, named, row, scale_to_latency, v4_csp, v4_large, v5, with_head
 from layerscale_nb.yolo import ACTIVATIONS, Yolo, build, check_memory, cost, identity, layer_costs, memory_bytes, quiet_ultralytics, rescale, to_dict
 
@@ -67,18 +67,16 @@ def test_yolov8_table(repo, scale):
 
 @pytest.mark.parametrize('seed', range(14))
 def test_random_scales_to_the_integer(seed):
-    import torch
     r = random.Random(seed)
     name = (BODIES + tuple(ABLATION))[seed % (len(BODIES) + len(ABLATION))]
     net = rescale(named(name, r.choice([1, 3, 20])), r.uniform(0.1, 0.5), r.uniform(0.05, 0.2))
     if seed % 2: net = with_head(net)
     h, w = net.stride*r.randint(1, 2), net.stride*r.randint(1, 3)
-    assert count_built(build(net), torch.zeros(1, 3, h, w)) == cost(net, (h, w))
+    assert count(build(net), (1, 3, h, w)).total == cost(net, (h, w))
 
 
 def test_full_size_module_to_the_integer():
-    import torch
-    assert count_built(build(named('yolov4-tiny')), torch.zeros(1, 3, 64, 64)) == cost(named('yolov4-tiny'), 64)
+    assert count(build(named('yolov4-tiny')), (1, 3, 64, 64)).total == cost(named('yolov4-tiny'), 64)
 
 
 @pytest.mark.parametrize('name', list(LADDER))
@@ -239,3 +237,19 @@ def test_realised_of_a_thinner_body(name):
     d, w = realised(rescale(net, 0.5, 0.5), net)
     assert d == 1.0 if name == 'yolov4-tiny' else 0.4 < d <= 1.0
     assert 0.49 < w < 0.52
+
+
+def test_ablation_configs_are_the_table(repo):
+    "Eight files, each a network of Table 8; the figures in their comments are the printed ones, and the count agrees."
+    import re
+    from layerscale_nb.study import load_configs
+    paths = sorted((repo/'configs'/'ablation').glob('*.yaml'))
+    s = load_configs(paths)
+    assert {v.net for v in s.variants} == set(ABLATION) and [v.net for v in s.variants] == [v.name for v in s.variants] == [p.stem for p in paths]
+    for p in paths:
+        params, bflops = map(int, re.search(r'80 classes: (\d+) M parameters, (\d+) BFLOPs', p.read_text()).groups())
+        fact = 'T8 ' + {'d53-fpn': 'D53-FPNSPP', 'd53-pan': 'D53-PANSPP', 'cd53s-c': 'CD53s-CFPNSPP' if 'cfpn' in p.stem else 'CD53s-CPANSPP'}[p.stem[:7]]
+        f = next(f for f in reference(repo, 'scaled_yolov4.json')['facts'] if f['id'] == fact)
+        c = cost(named(p.stem), 608)
+        assert (params, bflops) == (f['published']['params_M'], f['published']['flops_B']) and round(c.params/1e6) == params
+        assert round(f['reproduced'].get('bflops_darknet', c.flops/1e9)) == bflops and c.flops/1e9 == pytest.approx(f['reproduced']['bflops_conv'], rel=1e-12)
