@@ -8,10 +8,11 @@ __all__ = ['STUDY_HELP', 'COUNT_HELP', 'SCALE_HELP', 'BENCH_HELP', 'Line', 'cloc
            'tell', 'data_command', 'bench_count_command', 'bench_command', 'recipe_command', 'count_command',
            'scale_command', 'report_command', 'main']
 
-# %% ../nbs/15_cli.ipynb #123cfa31
+# %% ../nbs/15_cli.ipynb #419555b0
 import argparse, contextlib, json, math, shutil, sys, time, warnings
 from pathlib import Path
 from .core import LayerscaleError, human
+from .timing import add_time_commands, bench_time_command, profile_command, time_command
 
 # %% ../nbs/15_cli.ipynb #9a5e3dfe
 class Line:
@@ -93,25 +94,27 @@ def add_cost_commands(add):
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
     for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/15_cli.ipynb #2f8aa236
+# %% ../nbs/15_cli.ipynb #fb74fc61
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
   layerscale bench train --json
   layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
-  layerscale bench count                                                                   our counter beside six others'''
+  layerscale bench count                                                                   our counter beside six others
+  layerscale bench acts --out acts.csv               time against macs, params and acts (run again to continue)
+  layerscale bench predictor --out predictor.csv     predicted against measured time'''
 
-# %% ../nbs/15_cli.ipynb #16587997
+# %% ../nbs/15_cli.ipynb #ee28ce7d
 def add_bench_command(add):
     "The parser of `bench`."
-    b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, or our counter beside others', BENCH_HELP)
-    b.add_argument('what', choices=['train', 'recipe', 'count']); b.add_argument('--json', action='store_true', help='print one JSON object')
+    b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, our counter beside others, or time against cost', BENCH_HELP)
+    b.add_argument('what', choices=['train', 'recipe', 'count', 'acts', 'predictor']); b.add_argument('--json', action='store_true', help='print one JSON object')
     b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
     b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 16)'); b.add_argument('--seed', default=0)
-    b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)')
+    b.add_argument('--minutes', default=12, help='give Ultralytics at most this long; acts, predictor: start no row after this long (default: %(default)s)')
     b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='recipe: seeds (default: 0)')
-    b.add_argument('--out', default='ablation.csv', help='recipe: the table; finished rows in it are not run again (default: %(default)s)')
+    b.add_argument('--out', help='recipe, acts, predictor: the table; finished rows in it are not run again (default: ablation.csv, actbound.csv, predictor.csv)')
 
-# %% ../nbs/15_cli.ipynb #62ae7860
+# %% ../nbs/15_cli.ipynb #df7d8ba7
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
     p = argparse.ArgumentParser('layerscale', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -129,7 +132,7 @@ def make_parser() -> argparse.ArgumentParser:
     d = add('data', 'summarise a data set and draw a contact sheet', 'examples:\n  layerscale data\n  layerscale data path/to/kitti --sheet sheet.png\n  layerscale data path/to/data.yaml --notes')
     d.add_argument('source', nargs='?', default='roadscenes'); d.add_argument('--sheet', help='write a picture of labelled images here'); d.add_argument('--notes', action='store_true', help='list every box that was dropped or clipped')
     r = add('report', 'write report.html from finished runs', 'examples:\n  layerscale report runs/width_depth'); r.add_argument('folder', nargs='?', default='runs/width_depth')
-    add_cost_commands(add); add_bench_command(add)
+    add_cost_commands(add); add_time_commands(add); add_bench_command(add)
     return p
 
 # %% ../nbs/15_cli.ipynb #3e912dc4
@@ -239,10 +242,11 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #d1b50715
+# %% ../nbs/15_cli.ipynb #d67fd415
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
+    if a.what in ('acts', 'predictor'): return bench_time_command(a)
     from layerscale_nb.bench import bench_table, bench_train
     from layerscale_nb.core import check_number, check_size
     line = Line(sys.stderr)
@@ -260,12 +264,12 @@ def bench_command(a) -> int:
     print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}")
     return 0
 
-# %% ../nbs/15_cli.ipynb #2eb90e2b
+# %% ../nbs/15_cli.ipynb #e2981ace
 def recipe_command(a, frames: dict, line) -> int:
     "`bench recipe`: what each piece of the recipe buys; the table is written to `--out` after every run."
     from layerscale_nb.core import check_number
     from layerscale_nb.recipe import ablation_table, bench_recipe
-    df = bench_recipe(seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], out=a.out, command='layerscale ' + ' '.join(sys.argv[1:]), **frames)
+    df = bench_recipe(seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], out=a.out or 'ablation.csv', command='layerscale ' + ' '.join(sys.argv[1:]), **frames)
     line.show('')
     print(df.to_json(orient='records') if a.json else ablation_table(df).round(3).to_string())
     return 0
@@ -294,13 +298,13 @@ def report_command(a) -> int:
     print(f'report: {write_report(a.folder)}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #0ac0c30c
+# %% ../nbs/15_cli.ipynb #dd3031c9
 def main(argv=None) -> int:
     "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted."
     argv = sys.argv[1:] if argv is None else argv
     parser = make_parser(); a = parser.parse_args(argv)
     if not a.cmd: parser.print_help(); return 0
-    commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command)
+    commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command, time=time_command, profile=profile_command)
     try: return commands[a.cmd](a)
     except LayerscaleError as e: print(f'layerscale: {e}', file=sys.stderr); return 2
     except (MemoryError, RuntimeError) as e:
