@@ -8,7 +8,7 @@ __all__ = ['BASES', 'FIGURE_RULES', 'RULE_COLOURS', 'BOUND_COLOURS', 'PROFILE_CO
            'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'measured_points', 'svg_chart',
            'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page']
 
-# %% ../nbs/05c_actbound.ipynb #469d04ae
+# %% ../nbs/05c_actbound.ipynb #73907b19
 import csv, io, math, time
 from html import escape
 from pathlib import Path
@@ -24,7 +24,7 @@ from .runtime import device_name, keep_memory, pick_device, time_module, timing_
 from .scaling import alpha_rule, scale
 from .zoo import named
 
-# %% ../nbs/05c_actbound.ipynb #7b48c484
+# %% ../nbs/05c_actbound.ipynb #5e7f3f7b
 class Job(NamedTuple):
     "One timing of the experiment."
     base: str            # a name from the zoo
@@ -37,11 +37,11 @@ class Job(NamedTuple):
     @property
     def net(self) -> Net: return scale(named(self.base), self.rule, self.s) if self.rule else named(self.base)
 
-# %% ../nbs/05c_actbound.ipynb #6cbdac37
+# %% ../nbs/05c_actbound.ipynb #875c993e
 BASES = ('EN-B0', 'RegNetY-500MF', 'RegNetZ-500MF')  # Figure 2; RegNetY-500MF by a stand-in
 FIGURE_RULES = ('w', 'dWr', 'dwr', 'dw')             # Figure 2
 
-# %% ../nbs/05c_actbound.ipynb #2fe4d90d
+# %% ../nbs/05c_actbound.ipynb #2533fe5f
 def jobs_of(
     bases=BASES, rules=FIGURE_RULES,
     factors=(2, 4, 8, 16),   # s
@@ -52,7 +52,7 @@ def jobs_of(
     main = [j for base in bases for b in batches for j in grid(base, b)]
     return main + grid(bases[0], batches[0], 'bf16') + grid(bases[0], batches[0], 'fp32', False)
 
-# %% ../nbs/05c_actbound.ipynb #bc07d4fe
+# %% ../nbs/05c_actbound.ipynb #fad2a78b
 def read_rows(path) -> list:
     "The rows of a csv file, numbers as numbers; an empty list if there is no file."
     def value(v):
@@ -61,14 +61,14 @@ def read_rows(path) -> list:
     if not Path(path).exists(): return []
     with open(path, newline='') as f: return [{k: value(v) for k, v in r.items()} for r in csv.DictReader(f)]
 
-# %% ../nbs/05c_actbound.ipynb #b61d9218
+# %% ../nbs/05c_actbound.ipynb #1a983050
 def write_rows(rows: list, path):
     "Replace a csv file by these rows, all with the same columns."
     text = io.StringIO()
     w = csv.DictWriter(text, rows[0], lineterminator='\n'); w.writeheader(); w.writerows(rows)
     return write_atomic(path, text.getvalue())
 
-# %% ../nbs/05c_actbound.ipynb #d33f8717
+# %% ../nbs/05c_actbound.ipynb #2b512ec8
 def measure_job(j: Job, device, command='', **kw) -> dict:
     "One complete row: what was timed, its costs, its time, its provenance."
     net = j.net
@@ -76,7 +76,7 @@ def measure_job(j: Job, device, command='', **kw) -> dict:
     c = complexity(net).total
     return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t, **provenance(command, device_name(device)))
 
-# %% ../nbs/05c_actbound.ipynb #1f081735
+# %% ../nbs/05c_actbound.ipynb #55161f7d
 def bench_acts(
     out,             # csv file; rows that are there are not measured again
     jobs=None,       # default: `jobs_of` for the device
@@ -98,7 +98,7 @@ def bench_acts(
         if look: look(rows[-1], n + 1, len(jobs))
     return rows
 
-# %% ../nbs/05c_actbound.ipynb #c64f48f4
+# %% ../nbs/05c_actbound.ipynb #71a2306e
 def bench_predictor(
     out, profile=None,  # csv file; a `Profile`, default: measured now and stored beside `out`
     names=VALIDATION, batches=(8, 1), device='auto', minutes=math.inf, look=None, command='', **kw,
@@ -116,7 +116,7 @@ def bench_predictor(
         if look: look(rows[-1], n, len(names)*len(batches))
     return rows
 
-# %% ../nbs/05c_actbound.ipynb #3fca1072
+# %% ../nbs/05c_actbound.ipynb #a854e390
 def correlations(rows, keys=('macs', 'params', 'acts')):
     "Pearson r of time with each cost, linear and on logarithms, for each base and across all; one table per setting of batch, dtype and memory order."
     import pandas as pd
@@ -130,14 +130,14 @@ def correlations(rows, keys=('macs', 'params', 'acts')):
                             **{k: pearson(p[k], p.ms) for k in keys}, **{f'log {k}': pearson(p[k], p.ms, True) for k in keys}))
     return pd.DataFrame(out)
 
-# %% ../nbs/05c_actbound.ipynb #7de9768f
+# %% ../nbs/05c_actbound.ipynb #38528e37
 def pearson(x, y, logs=False) -> float:
     "Pearson's correlation coefficient, of the logarithms if asked; nan if one of them does not vary."
     import numpy as np
     x, y = (np.log(np.asarray(v, float)) if logs else np.asarray(v, float) for v in (x, y))
     return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else math.nan
 
-# %% ../nbs/05c_actbound.ipynb #9c77697f
+# %% ../nbs/05c_actbound.ipynb #234b8c62
 def plot_figure2(rows, base='EN-B0', batch=8, dtype='fp32', channels_last=True):
     "Time against macs, params and acts for one base, one colour per rule; returns the figure."
     import pandas as pd
@@ -155,10 +155,10 @@ def plot_figure2(rows, base='EN-B0', batch=8, dtype='fp32', channels_last=True):
     fig.suptitle(f'{base}, batch {batch}, {dtype}', fontsize=11)
     return fig
 
-# %% ../nbs/05c_actbound.ipynb #11fa72c0
+# %% ../nbs/05c_actbound.ipynb #25daa75f
 RULE_COLOURS = {'w': '#D55E00', 'dWr': '#009E73', 'dwr': '#000000', 'dw': '#0072B2'}
 
-# %% ../nbs/05c_actbound.ipynb #0d7388b6
+# %% ../nbs/05c_actbound.ipynb #f105a753
 def rule_ratios(rows, batch=8, dtype='fp32', channels_last=True):
     "Time per macs of each rule over that of width scaling at the same s, as a table of base and s against rule."
     import pandas as pd
@@ -167,7 +167,7 @@ def rule_ratios(rows, batch=8, dtype='fp32', channels_last=True):
     t = d.pivot_table(index=['base', 's'], columns='rule', values='pace')
     return t.div(t['w'], axis=0)[[r for r in FIGURE_RULES if r in t]]
 
-# %% ../nbs/05c_actbound.ipynb #e3257a2d
+# %% ../nbs/05c_actbound.ipynb #d0e01f60
 def duel(
     a: Net, b: Net,
     batch=8, device='auto', rounds=3,
@@ -184,7 +184,7 @@ def duel(
     return dict(names=[n.name for n in nets], costs=[complexity(n).total for n in nets], ms=ms, faster=nets[ms[1] < ms[0]].name, times=max(ms)/min(ms),
                 predicted_ms=[predict_ms(n, profile, batch) if profile else None for n in nets], batch=batch, device=device_name(device))
 
-# %% ../nbs/05c_actbound.ipynb #88a91908
+# %% ../nbs/05c_actbound.ipynb #b51b91cf
 def duel_text(r: dict, guess='') -> str:
     "The result of `duel` in a table and a sentence."
     lines = [f'{"":<24}{"macs":>9}{"acts":>9}{"ms":>9}{"predicted":>11}']
@@ -192,17 +192,17 @@ def duel_text(r: dict, guess='') -> str:
     hit = '' if not guess else ' You guessed right.' if guess == r['faster'] else f' You guessed {guess}.'
     return '\n'.join(lines + [f"{r['faster']} is {r['times']:.2f} times faster at batch {r['batch']}.{hit}"])
 
-# %% ../nbs/05c_actbound.ipynb #6b29632c
+# %% ../nbs/05c_actbound.ipynb #467fea61
 BOUND_COLOURS = {'arithmetic': '#0072B2', 'memory': '#E69F00'}
 PROFILE_COLOURS = ('#333333', '#CC79A7', '#009E73', '#D55E00')  # of the curves
 
-# %% ../nbs/05c_actbound.ipynb #b961e9d7
+# %% ../nbs/05c_actbound.ipynb #9eb4409c
 def time_curve(net: Net, alpha, profile: Profile, batch=8, factors=(1, 2, 4, 8, 16)) -> list:
     "[(macs, predicted ms of an image)] of a network scaled by `alpha`."
     scaled = [scale(net, alpha_rule(alpha), s) for s in factors]
     return [(complexity(n).macs, predict_ms(n, profile, batch)/batch) for n in scaled]
 
-# %% ../nbs/05c_actbound.ipynb #d3f356c5
+# %% ../nbs/05c_actbound.ipynb #19731710
 def time_by_part(net: Net, profile: Profile, batch=8) -> dict:
     "part -> (ms waiting for arithmetic, ms waiting for memory, kind that takes most) of one pass."
     parts = {}
@@ -211,12 +211,12 @@ def time_by_part(net: Net, profile: Profile, batch=8) -> dict:
         p[0][l.memory_bound] += l.ms; p[1][l.kind] = p[1].get(l.kind, 0) + l.ms
     return {k: (*v, max(kinds, key=kinds.get)) for k, (v, kinds) in parts.items()}
 
-# %% ../nbs/05c_actbound.ipynb #c038eef2
+# %% ../nbs/05c_actbound.ipynb #a851e542
 def measured_points(rows, base: str, batch: int) -> list:
     "[(macs, ms of an image, rule)] of the rows for this base and batch in fp32, channels-last."
     return [(r['macs'], r['ms']/r['batch'], r['rule'] or 'base') for r in rows or () if r['base'] == base and r['batch'] == batch and r['dtype'] == 'fp32' and r['channels_last']]
 
-# %% ../nbs/05c_actbound.ipynb #2a5f6acb
+# %% ../nbs/05c_actbound.ipynb #0aa1d73f
 def svg_chart(curves: list, points: list, ring: tuple, width=400, height=250) -> str:
     "SVG of curves [(label, colour, xy)], measured points and a ring, on log axes: ms of an image against macs."
     every = [p for _, _, c in curves for p in c] + [p[:2] for p in points] + [ring]
@@ -231,7 +231,7 @@ def svg_chart(curves: list, points: list, ring: tuple, width=400, height=250) ->
     out.append('<circle cx="%.1f" cy="%.1f" r="6.5" fill="none" stroke="#d00" stroke-width="2"/>' % at(ring))
     return f'<svg width="{width}" height="{height}" style="font:11px sans-serif" role="img" aria-label="time against macs">{"".join(out)}<text x="{width/2:.0f}" y="{height - 4}" text-anchor="middle">macs (G)</text><text x="10" y="8" dominant-baseline="middle">ms per image</text></svg>'
 
-# %% ../nbs/05c_actbound.ipynb #d89d2229
+# %% ../nbs/05c_actbound.ipynb #03099929
 def share_bars(parts: dict, width=230) -> str:
     "HTML bars of `time_by_part`: blue waits for arithmetic, orange for memory."
     most = max(a + m for a, m, _ in parts.values())
@@ -240,7 +240,7 @@ def share_bars(parts: dict, width=230) -> str:
     key = ' '.join(f'<span style="color:{c}">■</span> waits for {k}' for k, c in BOUND_COLOURS.items())
     return f'<div style="font-size:12px">{key} (ms of a batch; kind that takes most)<table style="border-collapse:collapse;font-size:12px">{rows}</table></div>'
 
-# %% ../nbs/05c_actbound.ipynb #56c774a6
+# %% ../nbs/05c_actbound.ipynb #30ce2d7a
 def runtime_panel(
     base: Net, alpha, s, batch,
     profiles: list,  # of `Profile`; the first one gives the bars
@@ -260,7 +260,7 @@ def runtime_panel(
     left = svg_chart(curves, dots, (c.macs, ms[0]/batch)) + f'<div style="font-size:12px">measured: {seen}</div>'
     return f'<div style="font-size:13px;line-height:1.5">{head}<div style="display:flex;gap:18px;align-items:flex-start;flex-wrap:wrap"><div>{left}</div>{share_bars(parts)}</div></div>'
 
-# %% ../nbs/05c_actbound.ipynb #4d3412a2
+# %% ../nbs/05c_actbound.ipynb #b7436b08
 def runtime_explorer(
     profiles: list,  # of `Profile`; the first one gives the bars
     rows=None,       # of `bench_acts`: measured points
@@ -287,7 +287,7 @@ def runtime_explorer(
     new_steps(wish=s)
     return W.VBox([W.HBox([nets, alphas]), W.HBox([factor, batches]), out])
 
-# %% ../nbs/05c_actbound.ipynb #c189479c
+# %% ../nbs/05c_actbound.ipynb #f138df34
 def runtime_page(profiles: list, rows=None, net='EN-B0', alpha=0.8, batch=8, factors=(1, 2, 4, 8, 16)) -> str:
     "HTML with a slider over ready-made panels, one for each s."
     return flip_book({f'{s:g}': runtime_panel(named(net), alpha, s, batch, profiles, rows) for s in factors}, name='s')

@@ -7,7 +7,7 @@ __all__ = ['LADDER', 'CONVS', 'GROUPS', 'COPIES', 'VALIDATION', 'conv_specimens'
            'token_run', 'specimen', 'measure_calls', 'spread', 'positive_fit', 'fit_kind', 'modelled', 'held_out',
            'fit_rates', 'calibrate', 'validate', 'line_errors', 'compare_predictors', 'plot_predicted']
 
-# %% ../nbs/05b_calibrate.ipynb #d2fb8c10
+# %% ../nbs/05b_calibrate.ipynb #ff182aa6
 import itertools, math, statistics, time
 from .core import LayerscaleError, provenance
 from .modules import build
@@ -17,12 +17,12 @@ from .roofline import TERMS, Call, Profile, conv_call, features, predict_ms
 from .runtime import device_name, half, keep_memory, pick_device, time_call, timing_row
 from .zoo import named
 
-# %% ../nbs/05b_calibrate.ipynb #3fd768bf
+# %% ../nbs/05b_calibrate.ipynb #8fd61ffb
 LADDER = ((112, 16), (112, 28), (56, 24), (56, 96), (28, 48), (28, 176), (14, 104), (14, 336), (7, 208), (7, 640))  # (side, width)
 CONVS = {'1x1': [(1, 1, 1), (1, 4, 1), (4, 1, 1)], '1x1 /2': [(1, 2, 2)], 'spatial': [(1, 1, 1), (1, 1, 2)]}  # (in, out) in widths, stride
 GROUPS = {'groups of 4': (4,), 'groups of 8': (8,), 'groups': (16, 24, 40, 64, 112)}                          # channels of a group
 
-# %% ../nbs/05b_calibrate.ipynb #f597d89e
+# %% ../nbs/05b_calibrate.ipynb #dd0949ec
 def conv_specimens() -> dict:
     "kind -> [(op, side of the output map)]: the convolutions to measure."
     out, nth = {}, itertools.count()
@@ -38,7 +38,7 @@ def conv_specimens() -> dict:
     out['patches'] = [(Op('conv', 3, w, p, p), 224//p) for w in (192, 384, 768) for p in (14, 16, 32)]
     return out
 
-# %% ../nbs/05b_calibrate.ipynb #5a6786d4
+# %% ../nbs/05b_calibrate.ipynb #025a147d
 def other_specimens() -> dict:
     "kind -> [(channels, pixels)]: the maps for passes that are no convolution; for linear layers (in, out, pixels)."
     maps = [(w*m, side*side) for side, w in LADDER for m in (1, 4)]
@@ -48,10 +48,10 @@ def other_specimens() -> dict:
     out['linear'] = [(a, b, 1) for a in (320, 1280, 2048) for b in (100, 1000)] + [(w, w*m, t) for w, t in tokens for m in (1, 3, 4)] + [(4*w, w, t) for w, t in tokens]
     return out | dict(layernorm=tokens + maps[:6], attention=tokens)
 
-# %% ../nbs/05b_calibrate.ipynb #c5c98d24
+# %% ../nbs/05b_calibrate.ipynb #ff926c62
 COPIES = 4  # of a layer's weights: one for the warm-up, one for each repetition
 
-# %% ../nbs/05b_calibrate.ipynb #2cc05f24
+# %% ../nbs/05b_calibrate.ipynb #9ac93cb3
 def conv_run(op: Op, side: int, batch: int, device, dtype, channels_last=True) -> tuple:
     "(call, function that runs it) of a convolution on random images."
     import torch
@@ -62,7 +62,7 @@ def conv_run(op: Op, side: int, batch: int, device, dtype, channels_last=True) -
     weights = itertools.cycle([make(op.cout, op.cin//op.groups, op.k, op.k) for _ in range(COPIES)])
     return conv_call(op, side*side), lambda: torch.conv2d(x, next(weights), None, op.stride, pad, 1, op.groups)
 
-# %% ../nbs/05b_calibrate.ipynb #5b70f209
+# %% ../nbs/05b_calibrate.ipynb #b61047f9
 def map_run(kind: str, c: int, px: int, batch: int, device, dtype, channels_last=True) -> tuple:
     "(call, function that runs it) of a pass over a map of `c` channels and `px` pixels."
     import torch
@@ -77,7 +77,7 @@ def map_run(kind: str, c: int, px: int, batch: int, device, dtype, channels_last
     moved, new = dict(add=(3, 1), gate=(2, 1), norm=(2, 1), gelu=(2, 1), pool=(5, 1)).get(kind, (1, 0))
     return Call(kind, 0, 0, moved*v, new*v), run[kind]
 
-# %% ../nbs/05b_calibrate.ipynb #34e45650
+# %% ../nbs/05b_calibrate.ipynb #1f82e55a
 def token_run(kind: str, size: tuple, batch: int, device, dtype) -> tuple:
     "(call, function that runs it) of a linear layer, a squeeze, a layer norm or attention."
     import torch
@@ -99,14 +99,14 @@ def token_run(kind: str, size: tuple, batch: int, device, dtype) -> tuple:
         return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, px, c)
     return Call(kind, 2*px*px*c, 0, 5*c*px, c*px), attend
 
-# %% ../nbs/05b_calibrate.ipynb #f08e60a8
+# %% ../nbs/05b_calibrate.ipynb #3f6e0784
 def specimen(kind: str, size: tuple, batch: int, device, dtype, channels_last=True) -> tuple:
     "(call, function that runs it) of one of the specimens."
     a = (batch, device, dtype)
     if isinstance(size[0], Op): return conv_run(*size, *a, channels_last)
     return token_run(kind, size, *a) if kind in ('linear', 'squeeze', 'layernorm', 'attention') else map_run(kind, *size, *a, channels_last)
 
-# %% ../nbs/05b_calibrate.ipynb #4083972d
+# %% ../nbs/05b_calibrate.ipynb #75e7fd61
 def measure_calls(
     device, dtype='fp32', channels_last=True,
     batches=None,    # default: (8, 1) on a CPU, (64, 8) on a GPU
@@ -128,13 +128,13 @@ def measure_calls(
             with torch.inference_mode(): sweep.add_(1); out.append((c, b, time_call(f, device, repeats=COPIES - 1, warmup=1).ms))
     return out
 
-# %% ../nbs/05b_calibrate.ipynb #f96e8a05
+# %% ../nbs/05b_calibrate.ipynb #b98cffc1
 def spread(items) -> list:
     "The items reordered so that every prefix covers the whole list."
     n = len(items)
     return [items[i] for i in sorted(range(n), key=lambda i: (i*0.6180339887) % 1)]
 
-# %% ../nbs/05b_calibrate.ipynb #7aa1d52d
+# %% ../nbs/05b_calibrate.ipynb #38e9364b
 def positive_fit(X, y):
     "Coefficients >= 0 that minimise the relative squared error of `X @ b` against `y`."
     import numpy as np
@@ -149,7 +149,7 @@ def positive_fit(X, y):
             if e < best*0.999: best, out = e, np.zeros(A.shape[1]); out[list(cols)] = b
     return out
 
-# %% ../nbs/05b_calibrate.ipynb #2adc585e
+# %% ../nbs/05b_calibrate.ipynb #ebd0424d
 def fit_kind(X, y, form='sum', pages=None):
     "Rates of one kind: `X` rows of `features`, `y` milliseconds, `pages` the known price of fresh pages; 'max' by turns of fitting and sorting layers into the two bounds."
     import numpy as np
@@ -164,14 +164,14 @@ def fit_kind(X, y, form='sum', pages=None):
     if pages is not None: b[4] = pages
     return b
 
-# %% ../nbs/05b_calibrate.ipynb #efc4b21e
+# %% ../nbs/05b_calibrate.ipynb #cec9db29
 def modelled(X, b, form='sum'):
     "Milliseconds from features and rates."
     import numpy as np
     a, t = X[:, 0]*b[0], X[:, 1:5] @ b[1:5]
     return (np.maximum(a, t) if form == 'max' else a + t) + X[:, 5]*b[5]
 
-# %% ../nbs/05b_calibrate.ipynb #af5565a1
+# %% ../nbs/05b_calibrate.ipynb #7335dc2c
 def held_out(X, y, form='sum', pages=None, folds=4):
     "Relative errors of each layer, predicted from rates fitted without it."
     import numpy as np
@@ -179,7 +179,7 @@ def held_out(X, y, form='sum', pages=None, folds=4):
     for k in range(folds): e[fold == k] = modelled(X[fold == k], fit_kind(X[fold != k], y[fold != k], form, pages), form)/y[fold == k] - 1
     return e
 
-# %% ../nbs/05b_calibrate.ipynb #24f1b964
+# %% ../nbs/05b_calibrate.ipynb #0eae6c22
 def fit_rates(
     measured: list,                    # of `measure_calls`
     size=4,                            # bytes of a number
@@ -198,7 +198,7 @@ def fit_rates(
     rates = {k: dict(zip(TERMS, (float(f'{v:.4g}') for v in fit_kind(*table(k, cache), form, pages)))) for k in kinds}
     return cache, form, rates, {f: float(np.median(e)) for f, e in errors.items()}
 
-# %% ../nbs/05b_calibrate.ipynb #6052cd6d
+# %% ../nbs/05b_calibrate.ipynb #d9fd31ca
 def calibrate(
     device='auto',       # as for `pick_device`
     dtype='fp32',        # fp32, bf16 or fp16
@@ -218,7 +218,7 @@ def calibrate(
     return Profile(name, device_name(device), torch.get_num_threads(), dtype, channels_last, cache, form, rates, round(errors[form], 4), len(measured),
                    round(time.perf_counter() - start, 1), provenance(command, device_name(device)))
 
-# %% ../nbs/05b_calibrate.ipynb #bf2f341f
+# %% ../nbs/05b_calibrate.ipynb #01654122
 def validate(
     profile: Profile,
     names,           # networks of the zoo
@@ -237,11 +237,11 @@ def validate(
                          ms=t['ms'], ms_q1=t['ms_q1'], ms_q3=t['ms_q3'], predicted_ms=predict_ms(net, profile, t['batch'])))
     return rows
 
-# %% ../nbs/05b_calibrate.ipynb #f36247f8
+# %% ../nbs/05b_calibrate.ipynb #64453444
 VALIDATION = ('EN-B0', 'EN-B1', 'EN-B2', 'RegNetX-200MF', 'RegNetX-400MF', 'RegNetX-800MF', 'RegNetX-1.6GF', 'RegNetX-3.2GF', 'RegNetY-200MF', 'RegNetY-400MF', 'RegNetY-800MF', 'RegNetY-1.6GF',
               'RegNetY-4GF', 'RegNetZ-500MF', 'ResNet-18', 'ResNet-34', 'ResNet-50', 'ResNeXt-50', 'ViT-Ti/16', 'ViT-S/16', 'ViT-S/32')  # none is used by `calibrate`
 
-# %% ../nbs/05b_calibrate.ipynb #c514de33
+# %% ../nbs/05b_calibrate.ipynb #b30ca25f
 def line_errors(x, y):
     "Relative errors of a line `a*x + b` (a, b >= 0), fitted for each point to all others."
     import numpy as np
@@ -252,7 +252,7 @@ def line_errors(x, y):
         out[i] = X[i] @ positive_fit(X[rest], y[rest])/y[i] - 1
     return out
 
-# %% ../nbs/05b_calibrate.ipynb #8bdcf454
+# %% ../nbs/05b_calibrate.ipynb #0588b571
 def compare_predictors(rows):
     "Median and largest error (%) of the model and of a line through acts, macs and params, as a table; `rows` of `validate`."
     import numpy as np, pandas as pd
@@ -262,7 +262,7 @@ def compare_predictors(rows):
     table = {k: dict(median=100*np.median(np.abs(e)), largest=100*np.max(np.abs(e)), r=float(np.corrcoef(np.log(df.ms), np.log(df.ms*(1 + np.asarray(e))))[0, 1])) for k, e in errors.items()}
     return pd.DataFrame(table).T
 
-# %% ../nbs/05b_calibrate.ipynb #04c6dcbd
+# %% ../nbs/05b_calibrate.ipynb #a2fd5ccc
 def plot_predicted(rows, ax=None):
     "Predicted against measured milliseconds, names at the worst four; the band is 15%. Returns the axes."
     import numpy as np, pandas as pd

@@ -8,7 +8,7 @@ __all__ = ['STUDY_HELP', 'COUNT_HELP', 'SCALE_HELP', 'BENCH_HELP', 'Line', 'cloc
            'tell', 'data_command', 'bench_count_command', 'bench_command', 'recipe_command', 'count_command',
            'scale_command', 'report_command', 'main']
 
-# %% ../nbs/15_cli.ipynb #a805572f
+# %% ../nbs/15_cli.ipynb #97b696e8
 import argparse, contextlib, json, math, shutil, sys, time, warnings
 from pathlib import Path
 from .core import LayerscaleError, human
@@ -94,7 +94,7 @@ def add_cost_commands(add):
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
     for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/15_cli.ipynb #845beb0e
+# %% ../nbs/15_cli.ipynb #dfaf5f9a
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
   layerscale bench train --json
@@ -103,7 +103,7 @@ BENCH_HELP = '''examples:
   layerscale bench acts --out acts.csv               time against macs, params and acts (run again to continue)
   layerscale bench predictor --out predictor.csv     predicted against measured time'''
 
-# %% ../nbs/15_cli.ipynb #1f6c1308
+# %% ../nbs/15_cli.ipynb #fc40dfb1
 def add_bench_command(add):
     "The parser of `bench`."
     b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, our counter beside others, or time against cost', BENCH_HELP)
@@ -114,7 +114,7 @@ def add_bench_command(add):
     b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='recipe: seeds (default: 0)')
     b.add_argument('--out', help='recipe, acts, predictor: the table; finished rows in it are not run again (default: ablation.csv, actbound.csv, predictor.csv)')
 
-# %% ../nbs/15_cli.ipynb #f9c82660
+# %% ../nbs/15_cli.ipynb #eae0590a
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
     p = argparse.ArgumentParser('layerscale', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -242,7 +242,7 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #5a7dd1dc
+# %% ../nbs/15_cli.ipynb #83e45b64
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
@@ -264,7 +264,7 @@ def bench_command(a) -> int:
     print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}")
     return 0
 
-# %% ../nbs/15_cli.ipynb #0f1901fb
+# %% ../nbs/15_cli.ipynb #bcc7b0ca
 def recipe_command(a, frames: dict, line) -> int:
     "`bench recipe`: what each piece of the recipe buys; the table is written to `--out` after every run."
     from layerscale_nb.core import check_number
@@ -298,7 +298,7 @@ def report_command(a) -> int:
     print(f'report: {write_report(a.folder)}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #7e0bbbd8
+# %% ../nbs/15_cli.ipynb #321d5a97
 def main(argv=None) -> int:
     "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted."
     argv = sys.argv[1:] if argv is None else argv

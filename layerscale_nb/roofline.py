@@ -6,7 +6,7 @@
 __all__ = ['TERMS', 'PAGE_MB', 'Call', 'conv_kind', 'conv_call', 'calls_of', 'calls', 'features', 'Profile', 'save_profile',
            'load_profile', 'call_ms', 'LayerTime', 'layer_times', 'predict_ms']
 
-# %% ../nbs/05a_roofline.ipynb #d2372c7b
+# %% ../nbs/05a_roofline.ipynb #ee686697
 import json, math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from .core import LayerscaleError, check_number, write_atomic
 from .nets import Net, Op, layers
 
-# %% ../nbs/05a_roofline.ipynb #e13fb0b2
+# %% ../nbs/05a_roofline.ipynb #6fa3b8f6
 class Call(NamedTuple):
     "One call of the framework, for one image; numbers are counted, not bytes."
     kind: str       # which rates apply
@@ -25,7 +25,7 @@ class Call(NamedTuple):
     n: int = 1      # times in the network
     part: str = ''  # 'stem', 'stage 1', ..., 'head'
 
-# %% ../nbs/05a_roofline.ipynb #301733ba
+# %% ../nbs/05a_roofline.ipynb #b83a3812
 def conv_kind(op: Op, pixels: int) -> str:
     "Name of the rates of a convolution or linear layer with this many output pixels."
     gw, stride = op.cin//op.groups, ' /2' if op.stride > 1 else ''
@@ -34,7 +34,7 @@ def conv_kind(op: Op, pixels: int) -> str:
     if op.groups == 1: return ('linear' if pixels == 1 else '1x1' + stride) if op.k == 1 else 'spatial'
     return (('depthwise' if gw == 1 else 'groups of 4' if gw <= 4 else 'groups of 8' if gw <= 8 else 'groups') + stride)
 
-# %% ../nbs/05a_roofline.ipynb #2afc123b
+# %% ../nbs/05a_roofline.ipynb #93ae346d
 def conv_call(
     op: Op, pixels: int,  # the layer; pixels of its output map
     kind='',              # default: `conv_kind`
@@ -45,7 +45,7 @@ def conv_call(
     weights = gw*op.cout*op.k**2
     return Call(kind or conv_kind(op, pixels), weights*pixels*padded/gw, weights, (op.cin*op.stride**2 + op.cout)*pixels, op.cout*pixels)
 
-# %% ../nbs/05a_roofline.ipynb #74c16110
+# %% ../nbs/05a_roofline.ipynb #a89015a6
 def calls_of(l, act: str, tokens=False) -> list:
     "The calls of one layer record: the layer itself, its batch norm, its non-linearity."
     op, px = l.op, l.h*l.w
@@ -59,7 +59,7 @@ def calls_of(l, act: str, tokens=False) -> list:
     if op.act and op.kind in ('conv', 'add'): out.append(Call(act, 0, 0, v*(2 if act == 'gelu' else 1), v if act == 'gelu' else 0))
     return [k._replace(n=l.n, part=l.part) for k in out]
 
-# %% ../nbs/05a_roofline.ipynb #71a1f333
+# %% ../nbs/05a_roofline.ipynb #3cf6b765
 def calls(
     net: Net,
     res=None,  # side in pixels, or (h, w); default `net.r`
@@ -72,11 +72,11 @@ def calls(
         out += calls_of(l, net.act, tokens); last = l
     return out
 
-# %% ../nbs/05a_roofline.ipynb #2b2efe14
+# %% ../nbs/05a_roofline.ipynb #28168270
 TERMS = ('gmac', 'weights_mb', 'near_mb', 'far_mb', 'page_mb', 'call')  # what each rate, in milliseconds, is paid for
 PAGE_MB = 33.554432                                                     # results larger than this get fresh pages from Linux
 
-# %% ../nbs/05a_roofline.ipynb #0c627ee9
+# %% ../nbs/05a_roofline.ipynb #c29f5a6d
 def features(
     c: Call, batch: int,
     cache_mb: float,  # maps up to this size stay near
@@ -87,7 +87,7 @@ def features(
     moved, out = c.moved*batch*mb, c.out*batch*mb
     return c.macs*batch/1e9, c.weights*mb, moved, max(0, moved + c.weights*mb - cache_mb), out*(out > PAGE_MB), 1.0
 
-# %% ../nbs/05a_roofline.ipynb #54e47272
+# %% ../nbs/05a_roofline.ipynb #1064cb56
 @dataclass(frozen=True)
 class Profile:
     "Rates of one device, for one number format and memory order."
@@ -109,14 +109,14 @@ class Profile:
             bad = [t for t in TERMS if not isinstance(r.get(t), (int, float)) or not 0 <= r[t] < math.inf] if isinstance(r, dict) else TERMS
             if bad: raise LayerscaleError(f"profile {self.name}: the rate '{bad[0]}' of '{kind}' is not a number >= 0. Measure it again: layerscale profile.")
 
-# %% ../nbs/05a_roofline.ipynb #115297f0
+# %% ../nbs/05a_roofline.ipynb #a143eede
 def save_profile(p: Profile, path) -> Path:
     "Write the profile as json; raises `LayerscaleError` if the disk refuses."
     rates = ',\n  '.join(f'{json.dumps(k)}: {json.dumps(v)}' for k, v in p.rates.items())  # one line for each kind
     rest = json.dumps({k: v for k, v in asdict(p).items() if k != 'rates'}, indent=1)[:-2]
     return write_atomic(path, f'{rest},\n "rates": {{\n  {rates}\n }}\n}}\n')
 
-# %% ../nbs/05a_roofline.ipynb #d067c9b7
+# %% ../nbs/05a_roofline.ipynb #9c045b60
 def load_profile(path) -> Profile:
     "Read a profile; raises `LayerscaleError` if the file is missing or is none."
     try: cfg = json.loads(Path(path).read_text())
@@ -127,7 +127,7 @@ def load_profile(path) -> Profile:
     if missing or not isinstance(cfg['rates'], dict): raise LayerscaleError(f"{path}: not a profile ({'rates is no table' if not missing else f'{missing[0]} is missing'}). Make it again with: layerscale profile --out {path}")
     return Profile(**{k: v for k, v in cfg.items() if k in Profile.__dataclass_fields__})
 
-# %% ../nbs/05a_roofline.ipynb #99caa16c
+# %% ../nbs/05a_roofline.ipynb #915adc75
 def call_ms(
     c: Call, profile: Profile,
     batch=1,
@@ -138,7 +138,7 @@ def call_ms(
     gmac, *mb, call = (x*r[t] for x, t in zip(features(c, batch, profile.cache_mb, 4 if profile.dtype == 'fp32' else 2), TERMS))
     return gmac, sum(mb), call
 
-# %% ../nbs/05a_roofline.ipynb #3d4aa7b3
+# %% ../nbs/05a_roofline.ipynb #dbf876f5
 class LayerTime(NamedTuple):
     "Predicted time of a call, all its repetitions together."
     part: str
@@ -147,7 +147,7 @@ class LayerTime(NamedTuple):
     ms: float
     memory_bound: bool  # does it wait longer for memory than for arithmetic?
 
-# %% ../nbs/05a_roofline.ipynb #f97ef62c
+# %% ../nbs/05a_roofline.ipynb #fc06fbce
 def layer_times(
     net: Net, profile: Profile,
     batch=1,
@@ -160,7 +160,7 @@ def layer_times(
         out.append(LayerTime(c.part, c.kind, c.n, c.n*((max(a, t) if profile.form == 'max' else a + t) + o), t > a))
     return out
 
-# %% ../nbs/05a_roofline.ipynb #f04a9e98
+# %% ../nbs/05a_roofline.ipynb #a42f90af
 def predict_ms(
     net: Net, profile: Profile,
     batch=1,

@@ -6,7 +6,7 @@
 __all__ = ['DTYPES', 'pick_device', 'device_name', 'Timing', 'clock', 'time_call', 'keep_memory', 'half', 'one_pass',
            'DoesNotFit', 'time_module', 'out_of_memory', 'memory_fence', 'largest_batch', 'timing_row']
 
-# %% ../nbs/05_runtime.ipynb #47471ba2
+# %% ../nbs/05_runtime.ipynb #c394b31e
 import ctypes, math, statistics, time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +75,7 @@ def time_call(
     q1, q2, q3 = statistics.quantiles(ms, n=4) if len(ms) > 1 else ms*3
     return Timing(q2, q1, q3, len(ms), torch.cuda.max_memory_allocated(device)/1e6 if gpu else math.nan)
 
-# %% ../nbs/05_runtime.ipynb #6cf1d8d3
+# %% ../nbs/05_runtime.ipynb #9f58fbce
 def keep_memory() -> bool:
     "Tell glibc to keep freed memory for this process; False where there is no glibc."
     try: libc = ctypes.CDLL('libc.so.6')

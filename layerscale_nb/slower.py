@@ -5,25 +5,25 @@
 # %% auto #0
 __all__ = ['darknet53', 'csp_darknet53', 'build_backbone', 'time_in_turns', 'stage_calls', 'split_ms']
 
-# %% ../nbs/06b_slower.ipynb #ccc436d0
+# %% ../nbs/06b_slower.ipynb #377072f1
 import statistics
-from .core import Cost, check_size
-from .csp import ConvSpec, Stage, block_convs, build_stage, csp_ize, network_cost, transition_convs
+from .core import check_size
+from .csp import Stage, block_convs, build_stage, csp_ize, transition_convs
 from .nets import Op
 from .roofline import Call, Profile, call_ms, conv_call
 from .runtime import pick_device, time_module
 
-# %% ../nbs/06b_slower.ipynb #06a27d6d
+# %% ../nbs/06b_slower.ipynb #1b92d546
 def darknet53() -> list:
     "The stages of Darknet53 (Redmon and Farhadi 2018): residual blocks of a 1x1 and a 3x3 convolution."
     return [Stage('dark', b, k) for b, k in zip((64, 128, 256, 512, 1024), (1, 2, 8, 8, 4))]
 
-# %% ../nbs/06b_slower.ipynb #7a5e1f35
+# %% ../nbs/06b_slower.ipynb #045f8bb7
 def csp_darknet53() -> list:
     "Its CSP form: half of the channels go past the blocks of each stage (Wang et al. 2021)."
     return [csp_ize(s, 0.5, 'yolov4') for s in darknet53()]
 
-# %% ../nbs/06b_slower.ipynb #e77afb7a
+# %% ../nbs/06b_slower.ipynb #0dfa8327
 def build_backbone(stages: list, stem=32, classes=1000):
     "The torch module of `network_cost`: stem, a stride-2 convolution before each stage, mean over the map, linear layer."
     from torch import nn
@@ -32,7 +32,7 @@ def build_backbone(stages: list, stem=32, classes=1000):
     body = [m for a, s in zip(ws, stages) for m in (down(a, s.b, 2), build_stage(s))]
     return nn.Sequential(down(3, stem, 1), *body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(ws[-1], classes))
 
-# %% ../nbs/06b_slower.ipynb #e7d618be
+# %% ../nbs/06b_slower.ipynb #8c46f704
 def time_in_turns(
     modules: dict,   # name -> torch module
     size=128, batch=1, device='auto', rounds=3,
@@ -43,7 +43,7 @@ def time_in_turns(
         for n, m in modules.items(): times[n].append(time_module(m.to(device), hw, device, batch, repeats=1, warmup=1).ms)
     return {n: statistics.median(t) for n, t in times.items()}
 
-# %% ../nbs/06b_slower.ipynb #bc4b4049
+# %% ../nbs/06b_slower.ipynb #50b72847
 def stage_calls(s: Stage, h: int, w: int) -> list:
     "The calls of a stage on a map of `h` by `w`, for one image."
     px = h*w
@@ -52,7 +52,7 @@ def stage_calls(s: Stage, h: int, w: int) -> list:
     join = [Call('add', 0, 0, 2*(s.outer + s.past)*px, (s.outer + s.past)*px)] if s.transition else []
     return block*s.k + [k for c in transition_convs(s).values() for k in conv(c)] + join
 
-# %% ../nbs/06b_slower.ipynb #82dcd400
+# %% ../nbs/06b_slower.ipynb #3b7ad8c7
 def split_ms(stages: list, profile: Profile, size=128, batch=1) -> dict:
     "Predicted milliseconds of a backbone's stages: arithmetic, memory, calls."
     h, w = check_size(size)

@@ -6,7 +6,7 @@
 __all__ = ['PROFILE_FILE', 'TIME_HELP', 'PROFILE_HELP', 'batches_of', 'to_time', 'fitting_profile', 'time_network', 'time_text',
            'add_time_commands', 'time_command', 'profile_command', 'bench_time_command']
 
-# %% ../nbs/14b_timing.ipynb #be9094c4
+# %% ../nbs/14b_timing.ipynb #7ef8eea5
 import json, sys
 from pathlib import Path
 from .core import LayerscaleError, check_number, provenance
@@ -15,13 +15,13 @@ from .roofline import load_profile, predict_ms, save_profile
 from .runtime import device_name, half, keep_memory, pick_device, timing_row
 from .yolo import Yolo
 
-# %% ../nbs/14b_timing.ipynb #8b5343cc
+# %% ../nbs/14b_timing.ipynb #752b7122
 def batches_of(text) -> list:
     "Whole numbers from '1,8,64'; raises `LayerscaleError` for anything else."
     out = [check_number(v.strip() or None, f"batch '{v.strip()}' of --batch {text}", whole=True) for v in str(text).split(',')]
     return list(dict.fromkeys(out))
 
-# %% ../nbs/14b_timing.ipynb #a2f03e79
+# %% ../nbs/14b_timing.ipynb #efc69087
 def to_time(
     name,        # as for `lookup.find`
     imgsz=None,  # pixels, or 'WIDTHxHEIGHT'; default: the network's own
@@ -35,10 +35,10 @@ def to_time(
     if isinstance(net, Yolo): return None, yolo.build(net).eval(), check_size(net.imgsz if imgsz is None else imgsz, net.stride)
     return None, net.eval(), pixels(imgsz, own_size(net))
 
-# %% ../nbs/14b_timing.ipynb #5ae9b074
+# %% ../nbs/14b_timing.ipynb #74e58b9e
 PROFILE_FILE = 'layerscale-profile.json'  # in the current folder
 
-# %% ../nbs/14b_timing.ipynb #eaf844cb
+# %% ../nbs/14b_timing.ipynb #6fc387a7
 def fitting_profile(
     path,           # a profile; None: `PROFILE_FILE` if it is there
     device, dtype,  # torch.device, and fp32, bf16 or fp16
@@ -51,7 +51,7 @@ def fitting_profile(
     other = next((k for k, v in here.items() if getattr(p, k) != v), None)
     return (None, f'the profile is for {other} {getattr(p, other)}, this is {here[other]}') if other else (p, '')
 
-# %% ../nbs/14b_timing.ipynb #eee78e78
+# %% ../nbs/14b_timing.ipynb #3a5cc884
 def time_network(
     name,             # as for `lookup.find`
     batches=(1, 8),
@@ -74,7 +74,7 @@ def time_network(
     if p and mode != 'inference': why = 'only inference is predicted'
     return dict(name=rows[0]['name'], size=f'{size[1]}x{size[0]}', mode=mode, dtype=dtype, profile=p.name if p else None, no_prediction=why, rows=rows, origin=provenance(device=device_name(device)))
 
-# %% ../nbs/14b_timing.ipynb #d6fb8b2d
+# %% ../nbs/14b_timing.ipynb #81e13c6d
 def time_text(r: dict) -> str:
     "The result of `time_network` as a table."
     n = lambda v, d=2: '–' if v is None else f'{v:,.{d}f}'
@@ -86,20 +86,20 @@ def time_text(r: dict) -> str:
         if x['note']: lines.append(f"       {x['note']}")
     return '\n'.join(lines + [f"no prediction: {r['no_prediction']}"]*bool(r['no_prediction']))
 
-# %% ../nbs/14b_timing.ipynb #0e7074a3
+# %% ../nbs/14b_timing.ipynb #88af3cd8
 TIME_HELP = '''examples:
   layerscale time EN-B0 --batch 1,8,64
   layerscale time yolov8n --imgsz 640 --device cuda --dtype fp16
   layerscale time timm:convnext_tiny --mode train --json
 ms is the median over repeats; predicted ms needs a profile of this machine: layerscale profile'''
 
-# %% ../nbs/14b_timing.ipynb #2376837e
+# %% ../nbs/14b_timing.ipynb #212d3c01
 PROFILE_HELP = '''examples:
   layerscale profile                                 under 20 seconds; writes layerscale-profile.json here
   layerscale profile --device cuda --dtype fp16 --out gpu.json
 afterwards: layerscale time EN-B0 --batch 8 --profile gpu.json'''
 
-# %% ../nbs/14b_timing.ipynb #612f46cd
+# %% ../nbs/14b_timing.ipynb #6cb94ccf
 def add_time_commands(add):
     "The parsers of `time` and `profile`; `add(name, help, text)` makes one."
     t = add('time', 'measure the time of a network on this machine, beside the predicted one', TIME_HELP)
@@ -112,7 +112,7 @@ def add_time_commands(add):
         q.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: %(default)s)'); q.add_argument('--dtype', default='fp32', help='fp32, bf16 or fp16 (default: %(default)s)')
         q.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/14b_timing.ipynb #34619932
+# %% ../nbs/14b_timing.ipynb #2fb79be8
 def time_command(a) -> int:
     "`time`: a table, or one JSON object."
     r = time_network(a.name, batches_of(a.batch), a.imgsz, a.device, a.dtype, a.mode, a.profile, repeats=check_number(a.repeats, 'repeats', whole=True))
@@ -120,7 +120,7 @@ def time_command(a) -> int:
     print(json.dumps(r | dict(rows=[{k: plain(v) for k, v in x.items()} for x in r['rows']])) if a.json else time_text(r))
     return 0
 
-# %% ../nbs/14b_timing.ipynb #78f23444
+# %% ../nbs/14b_timing.ipynb #4c8791a1
 def profile_command(a) -> int:
     "`profile`: measure, write the file, and say what was found."
     from dataclasses import asdict
@@ -133,7 +133,7 @@ def profile_command(a) -> int:
     print(json.dumps(asdict(p)) if a.json else f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, {p.threads} thread{"s"*(p.threads > 1)}; median error on layers left out {100*p.error:.0f}%')
     return 0
 
-# %% ../nbs/14b_timing.ipynb #0796acf9
+# %% ../nbs/14b_timing.ipynb #6e52cd66
 def bench_time_command(a) -> int:
     "`bench acts` and `bench predictor`: the stored tables of the runtime pages, row by row into `--out`."
     from layerscale_nb.actbound import bench_acts, bench_predictor, correlations

@@ -8,7 +8,7 @@ __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_o
            'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order',
            'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect', 'validate']
 
-# %% ../nbs/09_train.ipynb #03b507f7
+# %% ../nbs/09_train.ipynb #23f08355
 import copy, csv, importlib.util, io, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
