@@ -51,31 +51,34 @@ def other_specimens() -> dict:
 # %% ../nbs/05b_calibrate.ipynb #ff926c62
 COPIES = 4  # of a layer's weights: one for the warm-up, one for each repetition
 
-# %% ../nbs/05b_calibrate.ipynb #9ac93cb3
+# %% ../nbs/05b_calibrate.ipynb #9b2cc4e5
 def conv_run(op: Op, side: int, batch: int, device, dtype, channels_last=True) -> tuple:
     "(call, function that runs it) of a convolution on random images."
     import torch
     order = torch.channels_last if channels_last else torch.contiguous_format
     pad = 0 if op.stride == op.k > 1 else (op.k - 1)//2
-    make = lambda *s: torch.full(s, 0.5, device=device, dtype=dtype).contiguous(memory_format=order)
-    x = make(batch, op.cin, side*op.stride, side*op.stride)
-    weights = itertools.cycle([make(op.cout, op.cin//op.groups, op.k, op.k) for _ in range(COPIES)])
-    return conv_call(op, side*side), lambda: torch.conv2d(x, next(weights), None, op.stride, pad, 1, op.groups)
+    def conv():
+        m = torch.nn.utils.skip_init(torch.nn.Conv2d, op.cin, op.cout, op.k, op.stride, pad, groups=op.groups, bias=False, device=device, dtype=dtype)
+        torch.nn.init.constant_(m.weight, 0.5); return m.to(memory_format=order)
+    x = torch.full((batch, op.cin, side*op.stride, side*op.stride), 0.5, device=device, dtype=dtype).contiguous(memory_format=order)
+    modules = itertools.cycle([conv() for _ in range(COPIES)])
+    return conv_call(op, side*side), lambda: next(modules)(x)
 
-# %% ../nbs/05b_calibrate.ipynb #b61047f9
+# %% ../nbs/05b_calibrate.ipynb #5eba9a0b
 def map_run(kind: str, c: int, px: int, batch: int, device, dtype, channels_last=True) -> tuple:
     "(call, function that runs it) of a pass over a map of `c` channels and `px` pixels."
     import torch
-    from torch.nn import functional as F
+    from torch import nn
     side, v = math.isqrt(px), c*px
     order = torch.channels_last if channels_last else torch.contiguous_format
     make = lambda *s: torch.full((batch, *s), 0.5, device=device, dtype=dtype).contiguous(memory_format=order)
-    x, one = make(c, side, side), torch.ones(c, device=device, dtype=dtype)
+    x = make(c, side, side)
     y = make(c, side, side) if kind == 'add' else make(c, 1, 1) if kind == 'gate' else make(c, 2*side, 2*side) if kind == 'pool' else None
-    run = dict(norm=lambda: F.batch_norm(x, one, one, one, one), relu=lambda: F.relu_(x), silu=lambda: F.silu(x, inplace=True), gelu=lambda: F.gelu(x),
-               add=lambda: x + y, gate=lambda: x*y.sigmoid(), mean=lambda: x.mean((2, 3), keepdim=True), pool=lambda: F.max_pool2d(y, 3, 2, 1))
-    moved, new = dict(add=(3, 1), gate=(2, 1), norm=(2, 1), gelu=(2, 1), pool=(5, 1)).get(kind, (1, 0))
-    return Call(kind, 0, 0, moved*v, new*v), run[kind]
+    new = dict(norm=lambda: nn.BatchNorm2d(c, device=device, dtype=dtype).eval(), relu=lambda: nn.ReLU(inplace=True), silu=lambda: nn.SiLU(inplace=True), gelu=nn.GELU)
+    modules = itertools.cycle([new[kind]() for _ in range(COPIES)] if kind in new else [None])
+    run = dict(add=lambda: x + y, gate=lambda: x*y.sigmoid(), mean=lambda: x.mean((2, 3), keepdim=True), pool=lambda: nn.functional.max_pool2d(y, 3, 2, 1))
+    moved, out = dict(add=(3, 1), gate=(2, 1), norm=(2, 1), gelu=(2, 1), pool=(5, 1)).get(kind, (1, 0))
+    return Call(kind, 0, 0, moved*v, out*v), run.get(kind, lambda: next(modules)(x))
 
 # %% ../nbs/05b_calibrate.ipynb #1f82e55a
 def token_run(kind: str, size: tuple, batch: int, device, dtype) -> tuple:
