@@ -149,23 +149,22 @@ def pearson(x, y, logs=False) -> float:
     x, y = (np.log(np.asarray(v, float)) if logs else np.asarray(v, float) for v in (x, y))
     return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else math.nan
 
-# %% ../nbs/05c_actbound.ipynb #234b8c62
+# %% ../nbs/05c_actbound.ipynb #926eb182
 def plot_figure2(rows, base='EN-B0', batch=8, dtype='fp32', channels_last=True):
-    "Time against macs, params and acts for one base, one colour per rule; returns the figure."
-    import pandas as pd
-    from matplotlib.figure import Figure
+    "Time against macs, params and acts for one base, one colour per rule; returns the three axes."
+    import matplotlib.pyplot as plt, pandas as pd
     d = pd.DataFrame(rows).query('base == @base and batch == @batch and dtype == @dtype and channels_last == @channels_last')
     if d.empty: raise LayerscaleError(f'no rows for {base} at batch {batch}, {dtype}; measure them with: layerscale bench acts')
-    fig = Figure(figsize=(9.6, 3), dpi=90, layout='constrained')
-    for ax, key in zip(fig.subplots(1, 3, sharey=True), ('macs', 'params', 'acts')):
+    fig, three = plt.subplots(1, 3, figsize=(9.6, 3), dpi=90, layout='constrained', sharey=True)
+    for ax, key in zip(three, ('macs', 'params', 'acts')):
         m = metric(key); axes(ax)
         for rule, colour in RULE_COLOURS.items():
             p = d[d.rule.isin([rule, ''])].sort_values('s')
             ax.plot(p[key]*m.factor, p.ms/p.batch, 'o-', ms=3.5, lw=1.2, color=colour, label=rule)
         ax.set(xlabel=m.label, title=f'r = {pearson(d[key], d.ms):.2f}, of logs {pearson(d[key], d.ms, True):.2f}'); ax.title.set_fontsize(9.5); log_ticks(ax)
-    fig.axes[0].set_ylabel('ms per image'); fig.axes[0].legend(frameon=False, fontsize=8)
+    three[0].set_ylabel('ms per image'); three[0].legend(frameon=False, fontsize=8)
     fig.suptitle(f'{base}, batch {batch}, {dtype}', fontsize=11)
-    return fig
+    return three
 
 # %% ../nbs/05c_actbound.ipynb #25daa75f
 RULE_COLOURS = {'w': '#D55E00', 'dWr': '#009E73', 'dwr': '#000000', 'dw': '#0072B2'}
