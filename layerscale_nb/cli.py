@@ -8,10 +8,11 @@ __all__ = ['STUDY_HELP', 'COUNT_HELP', 'SCALE_HELP', 'BENCH_HELP', 'Line', 'cloc
            'tell', 'data_command', 'bench_count_command', 'bench_command', 'recipe_command', 'count_command',
            'scale_command', 'report_command', 'main']
 
-# %% ../nbs/15_cli.ipynb #e9d7a6d1
+# %% ../nbs/15_cli.ipynb #0d849267
 import argparse, contextlib, json, math, shutil, sys, time, warnings
 from pathlib import Path
 from .core import LayerscaleError, human, write_atomic
+from .timing import add_time_commands, bench_time_command, profile_command, time_command
 
 # %% ../nbs/15_cli.ipynb #9a5e3dfe
 class Line:
@@ -93,28 +94,30 @@ def add_cost_commands(add):
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
     for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/15_cli.ipynb #91f27853
+# %% ../nbs/15_cli.ipynb #515f8e4e
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
   layerscale bench train --seeds 0 1 2 --trainers layerscale tuned --out seeds.json
   layerscale bench train --data path/to/kitti --imgsz 640x192 --net 1.0/1.0 --batch 64 --device cuda
   layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
-  layerscale bench count                                                                   our counter beside six others'''
+  layerscale bench count                                                                   our counter beside six others
+  layerscale bench acts --out acts.csv               time against macs, params and acts (run again to continue)
+  layerscale bench predictor --out predictor.csv     predicted against measured time'''
 
-# %% ../nbs/15_cli.ipynb #edffc565
+# %% ../nbs/15_cli.ipynb #379b15f2
 def add_bench_command(add):
     "The parser of `bench`."
-    b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, or our counter beside others', BENCH_HELP)
-    b.add_argument('what', choices=['train', 'recipe', 'count']); b.add_argument('--json', action='store_true', help='print one JSON object')
+    b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, our counter beside others, or time against cost', BENCH_HELP)
+    b.add_argument('what', choices=['train', 'recipe', 'count', 'acts', 'predictor']); b.add_argument('--json', action='store_true', help='print one JSON object')
     b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
     b.add_argument('--net', default='yolov8n', help="train: a YOLO name with the head of YOLOv8, or depth/width such as 1.0/1.0 (default: %(default)s)"); b.add_argument('--batch', default=8, help='train: images of a step (default: %(default)s)')
     b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 10)')
     b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'], help='train: which of layerscale tuned ultralytics (default: all)')
-    b.add_argument('--minutes', default=12, help='give Ultralytics at most this long (default: %(default)s)')
+    b.add_argument('--minutes', default=12, help='give Ultralytics at most this long; acts, predictor: start no row after this long (default: %(default)s)')
     b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='seeds; train compares the final mAP50 over all of them (default: 0)')
-    b.add_argument('--out', help='train: write the JSON here after every run; recipe: the table, whose finished rows are not run again (default: ablation.csv)')
+    b.add_argument('--out', help='train: write the JSON here after every run; recipe, acts, predictor: the table, whose finished rows are not run again (default: ablation.csv, actbound.csv, predictor.csv)')
 
-# %% ../nbs/15_cli.ipynb #68d5a64e
+# %% ../nbs/15_cli.ipynb #ebd6d7b8
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
     p = argparse.ArgumentParser('layerscale', formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -132,7 +135,7 @@ def make_parser() -> argparse.ArgumentParser:
     d = add('data', 'summarise a data set and draw a contact sheet', 'examples:\n  layerscale data\n  layerscale data path/to/kitti --sheet sheet.png\n  layerscale data path/to/data.yaml --notes')
     d.add_argument('source', nargs='?', default='roadscenes'); d.add_argument('--sheet', help='write a picture of labelled images here'); d.add_argument('--notes', action='store_true', help='list every box that was dropped or clipped')
     r = add('report', 'write report.html from finished runs', 'examples:\n  layerscale report runs/width_depth'); r.add_argument('folder', nargs='?', default='runs/width_depth')
-    add_cost_commands(add); add_bench_command(add)
+    add_cost_commands(add); add_time_commands(add); add_bench_command(add)
     return p
 
 # %% ../nbs/15_cli.ipynb #3e912dc4
@@ -242,10 +245,11 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #ed89d8d2
+# %% ../nbs/15_cli.ipynb #120ea881
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
+    if a.what in ('acts', 'predictor'): return bench_time_command(a)
     from layerscale_nb.bench import bench_table, bench_train, final_scores
     from layerscale_nb.core import check_number, check_size
     line = Line(sys.stderr)
@@ -299,13 +303,13 @@ def report_command(a) -> int:
     print(f'report: {write_report(a.folder)}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #0ac0c30c
+# %% ../nbs/15_cli.ipynb #321d5a97
 def main(argv=None) -> int:
     "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted."
     argv = sys.argv[1:] if argv is None else argv
     parser = make_parser(); a = parser.parse_args(argv)
     if not a.cmd: parser.print_help(); return 0
-    commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command)
+    commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command, time=time_command, profile=profile_command)
     try: return commands[a.cmd](a)
     except LayerscaleError as e: print(f'layerscale: {e}', file=sys.stderr); return 2
     except (MemoryError, RuntimeError) as e:

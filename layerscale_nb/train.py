@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
-           'seeded', 'keep_memory', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step',
-           'clip_gradients', 'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress',
-           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
-           'validate']
+           'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step', 'clip_gradients',
+           'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order',
+           'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect', 'validate']
 
-# %% ../nbs/09_train.ipynb #37f9e262
-import copy, csv, ctypes, importlib.util, io, math, os, shutil, time, warnings
+# %% ../nbs/09_train.ipynb #e0b2b87b
+import copy, csv, importlib.util, io, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -20,7 +19,7 @@ from .ap import scores
 from .augment import Augment, Store, make_batch
 from .core import LayerscaleError, check_number, fingerprint, write_atomic
 from .detection import detect, validate
-from .runtime import pick_device
+from .runtime import keep_memory, pick_device
 from .yolo import Yolo, quiet_ultralytics
 
 # %% ../nbs/09_train.ipynb #6af13890
@@ -119,13 +118,6 @@ def seeded(seed: int):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
-
-# %% ../nbs/09_train.ipynb #38ffb36b
-def keep_memory() -> bool:
-    "Tell glibc to keep freed memory for this process; False where there is no glibc."
-    try: libc = ctypes.CDLL('libc.so.6')
-    except OSError: return False
-    return bool(libc.mallopt(-3, 2**25) and libc.mallopt(-1, 2**31 - 1))  # M_MMAP_THRESHOLD at its limit, M_TRIM_THRESHOLD
 
 # %% ../nbs/09_train.ipynb #df3fb56b
 def compiled(model, device):

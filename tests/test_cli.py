@@ -7,7 +7,7 @@ import pytest
 
 from layerscale_nb.cli import main, make_parser, study_of
 
-COMMANDS = ['study', 'train', 'data', 'report', 'bench', 'count', 'scale']
+COMMANDS = ['study', 'train', 'data', 'report', 'bench', 'count', 'scale', 'time', 'profile']
 
 
 @pytest.mark.parametrize('words', [[], *[[c] for c in COMMANDS]])

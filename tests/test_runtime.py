@@ -1,0 +1,205 @@
+"Timing, the model of a machine, the experiment of Figure 2, and the commands over them."
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from layerscale_nb.cli import main
+from layerscale_nb.core import LayerscaleError
+from layerscale_nb.nets import Net, Op, Stage, Stem, complexity
+from layerscale_nb.roofline import PAGE_MB, TERMS, Call, Profile, calls, conv_call, features, layer_times, load_profile, predict_ms, save_profile
+from layerscale_nb.zoo import named, zoo
+
+KINDS = {c.kind for n in zoo() for c in calls(named(n))}
+SMALL = 'RegNetX-200MF'
+
+
+def profile(**rates):
+    base = dict.fromkeys(TERMS, 0.0) | rates
+    return Profile('toy', 'invented', 1, 'fp32', True, 8, 'sum', {k: dict(base) for k in KINDS}, 0.1, 3, 1.0, dict(date='today'))
+
+
+@pytest.mark.parametrize('name', ['EN-B0', 'RegNetY-400MF', 'RegNetZ-500MF', 'ResNet-50', 'ResNeXt-50', 'ViT-S/16'])
+def test_calls_hold_the_macs_of_the_count(name):
+    "Without the padding of narrow groups, all macs of the closed form are in the calls."
+    net = named(name)
+    total = sum(c.macs*c.n for c in calls(net))
+    if 'ResNeXt' in name: assert total >= complexity(net).macs
+    else: assert total == pytest.approx(complexity(net).macs, rel=0.02)
+
+
+def test_prediction_by_hand():
+    net = Net((Stage('conv', 2, 16, 1),), None, classes=0, r=10, channels=16)
+    gmac = 2*16*16*9*100/1e9
+    assert predict_ms(net, profile(gmac=1e3)) == pytest.approx(gmac*1e3)
+    assert predict_ms(net, profile(call=2)) == 4
+    assert predict_ms(net, profile(near_mb=1), batch=3) == pytest.approx(2*3*100*32*4/1e6)
+    assert predict_ms(net, replace(profile(near_mb=1), dtype='bf16'), batch=3) == pytest.approx(2*3*100*32*2/1e6)
+
+
+def test_far_and_page_terms_start_at_their_limits():
+    c = Call('norm', 0, 0, 2*10**6, 10**6)
+    assert features(c, 1, 8)[3] == 0 and features(c, 4, 8)[3] == pytest.approx(24)
+    small, large = (features(c, b, 8)[4] for b in (8, 9))
+    assert 8*4 < PAGE_MB < 9*4 and small == 0 and large == pytest.approx(36)
+
+
+def test_time_grows_with_everything():
+    p, net = profile(gmac=20, near_mb=.03, call=.01), named('EN-B0')
+    assert predict_ms(net, p, 8) > predict_ms(net, p, 4) > predict_ms(net, p) > 0
+    assert predict_ms(net, p, res=256) > predict_ms(net, p)
+    assert sum(l.ms for l in layer_times(net, p, 8)) == pytest.approx(predict_ms(net, p, 8))
+    assert {l.memory_bound for l in layer_times(net, p, 8)} == {True, False}
+
+
+def test_groups_are_padded_and_named():
+    assert conv_call(Op('conv', 48, 48, 3, 1, 2), 1).macs == 48*32*9
+    assert [conv_call(Op('conv', 64, 64, 3, 2, g), 1).kind for g in (64, 16, 8, 2, 1)] == ['depthwise /2', 'groups of 4 /2', 'groups of 8 /2', 'groups /2', 'spatial']
+
+
+def test_profile_round_trip(tmp_path):
+    p = profile(gmac=20.5, call=.01)
+    assert load_profile(save_profile(p, tmp_path/'p.json')) == p
+
+
+@pytest.mark.parametrize('text, sentence', [
+    ('{"name": ', 'not readable as json'), ('[]', 'not a profile'), ('{"name": "x"}', 'device is missing'), (None, 'no such file')])
+def test_broken_profile(text, sentence, tmp_path):
+    path = tmp_path/'p.json'
+    if text is not None: path.write_text(text)
+    with pytest.raises(LayerscaleError, match=sentence) as e: load_profile(path)
+    assert '\n' not in str(e.value) and 'layerscale profile' in str(e.value)
+
+
+def test_profile_with_a_negative_rate(tmp_path):
+    path = save_profile(profile(), tmp_path/'p.json')
+    cfg = json.loads(path.read_text()); cfg['rates']['norm']['call'] = -1; path.write_text(json.dumps(cfg))
+    with pytest.raises(LayerscaleError, match="the rate 'call' of 'norm'"): load_profile(path)
+
+
+def test_fit_finds_the_rates_of_a_made_machine():
+    "Times computed from known rates give these rates back, and predict networks that were not in the fit."
+    from layerscale_nb.calibrate import conv_specimens, fit_rates
+    true = dict(zip(TERMS, (20., .1, .03, .05, .4, .02)))
+    cost = lambda c, b: sum(x*true[t] for x, t in zip(features(c, b, 8), TERMS))
+    made = [(c, b, cost(c, b)) for ops in conv_specimens().values() for i, (op, side) in enumerate(ops) for c in [conv_call(op, side*side)] for b in [(8, 1, 3)[i % 3]]]
+    made += [(Call(k, 0, 0, m*v, v), b, cost(Call(k, 0, 0, m*v, v), b)) for k, m in (('add', 3), ('norm', 2)) for v in (10**5, 10**6, 3*10**6, 10**4) for b in (1, 4, 8)]
+    cache, form, rates, errors = fit_rates(made)
+    assert cache == 8 and form == 'sum' and errors['sum'] < 0.02
+    assert rates['1x1']['gmac'] == pytest.approx(20, rel=.05) and rates['add']['page_mb'] == pytest.approx(.4, rel=.05)
+
+
+def test_lines_never_see_the_point_they_predict():
+    from layerscale_nb.calibrate import compare_predictors, line_errors
+    assert abs(line_errors([1, 2, 3, 4], [3, 5, 7, 9])).max() < 1e-6
+    assert line_errors([1, 2, 3, 4], [3, 5, 7, 90])[3] == pytest.approx(9/90 - 1)
+    rows = [dict(name=str(i), ms=10.*i, predicted_ms=11.*i, acts=i, macs=i*i, params=5) for i in (1, 2, 3, 4, 5)]
+    table = compare_predictors(rows)['median']
+    assert table['per-layer model'] == pytest.approx(10) and table['line through acts'] < 1e-6 < table['line through macs'] < table['line through params']
+
+
+def test_correlations_on_known_data():
+    from layerscale_nb.actbound import correlations, pearson
+    assert pearson([1, 2, 3], [2, 4, 6]) == pytest.approx(1) and pearson([1, 2, 4], [4, 2, 1], logs=True) == pytest.approx(-1)
+    assert math.isnan(pearson([1, 1, 1], [1, 2, 3]))
+    rows = [dict(base=b, batch=8, dtype='fp32', channels_last=True, macs=x, params=9 - x, acts=x**3, ms=x**3*k) for b, k in (('a', 1), ('b', 50)) for x in (1, 2, 3, 4)]
+    t = correlations(rows).set_index('base')
+    assert t.acts['a'] == pytest.approx(1) and t['log macs']['b'] == pytest.approx(1) and t['log params']['a'] < 0
+    assert t.acts['all'] < 0.9  # the same cost, two paces
+
+
+def test_rows_are_whole_and_not_measured_twice(tmp_path, monkeypatch):
+    import layerscale_nb.actbound as a
+    calls = []
+    def fake(j, device, command='', **kw):
+        if len(calls) == 2: raise KeyboardInterrupt
+        calls.append(j)
+        return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, dtype=j.dtype, channels_last=j.channels_last, device=a.device_name(device), ms=1.5, note='a, "b"')
+    monkeypatch.setattr(a, 'measure_job', fake)
+    jobs, out = a.jobs_of(bases=('EN-B0',), factors=(2,), batches=(1,))[:4], tmp_path/'r.csv'
+    with pytest.raises(KeyboardInterrupt): a.bench_acts(out, jobs, 'cpu')
+    assert [r['ms'] for r in a.read_rows(out)] == [1.5, 1.5] and a.read_rows(out)[0]['note'] == 'a, "b"'
+    calls.clear()
+    assert len(a.bench_acts(out, jobs, 'cpu')) == 4 and calls == jobs[2:]
+
+
+def test_time_prints_one_json_object(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(['time', SMALL, '--batch', '1,2', '--imgsz', '64', '--repeats', '3', '--json']) == 0
+    r = json.loads(capsys.readouterr().out)
+    assert [x['batch'] for x in r['rows']] == [1, 2] and r['size'] == '64x64' and r['rows'][0]['ms'] > 0
+    assert r['rows'][0]['predicted_ms'] is None and 'layerscale profile' in r['no_prediction'] and {'versions', 'device', 'date'} <= set(r['origin'])
+
+
+def test_time_predicts_with_a_profile_of_this_machine(tmp_path, capsys, monkeypatch):
+    import torch
+    from layerscale_nb.runtime import device_name
+    monkeypatch.chdir(tmp_path)
+    here = replace(profile(gmac=20., call=.01), device=device_name(torch.device('cpu')), threads=torch.get_num_threads())
+    save_profile(here, 'layerscale-profile.json')
+    words = ['time', SMALL, '--batch', '2', '--imgsz', '64', '--device', 'cpu', '--repeats', '3']
+    assert main([*words, '--json']) == 0
+    assert json.loads(capsys.readouterr().out)['rows'][0]['predicted_ms'] == pytest.approx(predict_ms(named(SMALL), here, 2, 64))
+    save_profile(replace(here, device='another'), 'layerscale-profile.json')
+    assert main(words) == 0 and 'the profile is for device another' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('words, sentence', [
+    (['time', 'RegNetX-201MF'], "Did you mean 'RegNetX-200MF'?"),
+    (['time', SMALL, '--batch', '0'], 'whole number > 0'),
+    (['time', SMALL, '--batch', '1,x'], "batch 'x' of --batch 1,x"),
+    (['time', SMALL, '--device', 'cuda:7'], "device 'cuda:7' was asked for"),
+    (['time', SMALL, '--dtype', 'int8'], "dtype is 'int8'"),
+    (['time', SMALL, '--mode', 'think'], "mode is 'think'"),
+    (['time', SMALL, '--imgsz', 'big'], 'WIDTHxHEIGHT'),
+    (['time', SMALL, '--profile', 'no.json'], 'no such file'),
+    (['time', SMALL, '--repeats', '0'], 'repeats is'),
+    (['profile', '--device', 'cuda:7'], "device 'cuda:7' was asked for"),
+    (['profile', '--dtype', 'fp64'], "dtype is 'fp64'"),
+    (['profile', '--out', 'no/such/folder/p.json'], 'its folder does not exist'),
+    (['bench', 'acts', '--device', 'cuda:7'], "device 'cuda:7' was asked for"),
+])
+def test_bad_input(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert sentence in err and err.startswith('layerscale: ') and err.count('\n') == 1 and not out
+    assert not list(tmp_path.iterdir())  # nothing half-written
+
+
+def test_memory_too_small_falls_back_and_says_so(monkeypatch, capsys, tmp_path):
+    import layerscale_nb.runtime as r
+    monkeypatch.chdir(tmp_path)
+    whole = r.time_module
+    def small_memory(model, size, device, batch=1, *a, **kw):
+        if batch > 2: raise r.DoesNotFit('too large')
+        return whole(model, size, device, batch, *a, **kw)
+    monkeypatch.setattr(r, 'time_module', small_memory)
+    assert main(['time', SMALL, '--batch', '8,64', '--imgsz', '64', '--repeats', '3']) == 0
+    out = capsys.readouterr().out
+    assert 'batch 8 did not fit into memory; 2 did' in out and '64 did' not in out
+
+
+def test_a_model_without_half_precision():
+    import torch
+    from layerscale_nb.timing import time_network
+    class Picky(torch.nn.Conv2d):
+        def forward(self, x):
+            if x.dtype != torch.float32: raise RuntimeError('"slow_conv" not implemented for \'Half\'')
+            return super().forward(x)
+    with pytest.raises(LayerscaleError, match="not implemented for 'Half'. Try fp32"): time_network(Picky(3, 4, 3), [1], 32, 'cpu', 'fp16')
+
+
+def test_explorer_moves(repo):
+    from layerscale_nb.actbound import read_rows, runtime_explorer, runtime_page
+    p, rows = profile(gmac=20., near_mb=.03), read_rows(repo/'nbs'/'results'/'actbound_cpu.csv')
+    box = runtime_explorer([p, replace(p, name='other')], rows)
+    (nets, alphas), (factor, batches), out = box.children[0].children, box.children[1].children, box.children[2]
+    seen = {out.value}
+    for w, v in ((batches, 1), (factor, factor.options[-1][1]), (alphas, .3), (nets, 'RegNetZ-500MF')):
+        w.value = v
+        assert out.value not in seen and '<svg' in out.value
+        seen.add(out.value)
+    assert '<circle' in out.value and runtime_page([p], rows).count('data-label') >= 5
+    with pytest.raises(LayerscaleError, match='at least one profile'): runtime_explorer([])
