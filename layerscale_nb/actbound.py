@@ -88,17 +88,17 @@ def measure_job(j: Job, device, command='', **kw) -> dict:
     c = complexity(net).total
     return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t, **provenance(command, device_name(device)))
 
-# %% ../nbs/05c_actbound.ipynb #55161f7d
+# %% ../nbs/05c_actbound.ipynb #38f4d836
 def bench_acts(
     out,             # csv file; rows that are there are not measured again
     jobs=None,       # default: `jobs_of` for the device
     device='auto',
     minutes=math.inf,# stop starting new rows after this long
     look=None,       # called with (row, done, total)
-    command='', **kw,# for `timing_row`
+    command='', **kw,# for `timing_row`; default: 5 repeats or 2 seconds
 ) -> list:
     "Run the experiment of Figure 2, row by row; returns all rows."
-    device, start, rows = pick_device(device), time.monotonic(), read_rows(out)
+    device, start, rows, kw = pick_device(device), time.monotonic(), read_rows(out), dict(repeats=5, warmup=1, budget_s=2.) | kw
     jobs = jobs or (jobs_of() if device.type == 'cpu' else jobs_of(factors=(2, 4, 8, 16, 32), batches=(64, 1)))
     key = lambda r: (r['base'], r['rule'], float(r['s']), r['asked_batch'], r['dtype'], r['channels_last'], r['device'])
     done = {key(r) for r in rows}

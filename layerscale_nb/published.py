@@ -117,16 +117,16 @@ def printed_table():
     t['scaled'] = ['->' in n for n in t.index]
     return t
 
-# %% ../nbs/04a_published.ipynb #fc34ad19
+# %% ../nbs/04a_published.ipynb #5aafdff7
 def plot_printed(
     x='acts_m', y='minutes',  # columns of `printed_table`
     ax=None,
 ):
     "Two columns of the printed rows by family, scaled networks hollow; returns the axes."
     from layerscale_nb.plot import axes, log_ticks
-    ax, t = axes(ax), printed_table()
     label = dict(acts_m='acts (M)', macs_g='macs (G)', params_m='params (M)', minutes='minutes per epoch', error='top-1 error (%)')
     if not {x, y} <= set(label): raise LayerscaleError(f'no column {x!r} or {y!r}. Known: {", ".join(label)}.')
+    ax, t = axes(ax), printed_table()
     for f, c in dict(EfficientNet='#0072B2', RegNetY='#D55E00', RegNetZ='#009E73', ResNet='#000000').items():
         part = t[t.family == f].sort_values(x)
         ax.scatter(part[x], part[y], s=26, edgecolors=c, facecolors=['none' if v else c for v in part.scaled], label=f)

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
-           'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step', 'clip_gradients',
-           'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress', 'eval_epochs', 'epoch_order',
-           'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect', 'validate']
+           'first_guess', 'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step',
+           'clip_gradients', 'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress',
+           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
+           'validate']
 
-# %% ../nbs/09_train.ipynb #e0b2b87b
+# %% ../nbs/09_train.ipynb #d207995e
 import copy, csv, importlib.util, io, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -19,13 +20,14 @@ from .ap import scores
 from .augment import Augment, Store, make_batch
 from .core import LayerscaleError, check_number, fingerprint, write_atomic
 from .detection import detect, validate
+from .loss import narrow_boxes
 from .runtime import keep_memory, pick_device
 from .yolo import Yolo, quiet_ultralytics
 
 # %% ../nbs/09_train.ipynb #6af13890
 _all_ = ['detect', 'validate']  # also found here
 
-# %% ../nbs/09_train.ipynb #5c0b0173
+# %% ../nbs/09_train.ipynb #f7907b3f
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a network is trained."
@@ -33,11 +35,12 @@ class Recipe:
     batch: int = 8
     lr: float = 3e-3            # highest learning rate of the one-cycle schedule (AdamW)
     weight_decay: float = 0.05  # on weights of convolutions only
-    warmup: float = 0.1         # share of all steps in which the rate rises
+    warmup: float = 0.05        # share of all steps in which the rate rises
     final: float = 0.01         # rate at the end, as a share of the highest; 1 is a constant rate
     ema: float = 0.98           # weight average that is validated and saved; 0 is none
     clip: float = 10.0          # largest gradient norm
     prior: float = 0.01         # initial class probability of every anchor; 0 leaves Ultralytics' own
+    narrow: float = 0.25        # slope that makes untrained boxes narrow, see `narrow_boxes`; 0 leaves Ultralytics' 15 strides
     small: float = 0.0          # share of steps, at the start, on pictures of three quarters the width and height
     topk: int = 10              # anchors that learn one object
     eval_share: float = 0.1     # validate so rarely that it costs at most this share of an epoch's images
@@ -45,9 +48,9 @@ class Recipe:
     compile: bool = False       # torch.compile: minutes to start; measure whether it pays (on a CPU it did not)
     augment: Augment = Augment()
 
-# %% ../nbs/09_train.ipynb #fe07063b
+# %% ../nbs/09_train.ipynb #66f87782
 LIMITS = dict(epochs=dict(whole=True), batch=dict(whole=True), lr=dict(high=1), weight_decay=dict(open_low=False), warmup=dict(high=0.9, open_low=False),
-              final=dict(high=1, open_low=False), ema=dict(high=0.99999, open_low=False), clip={}, prior=dict(high=0.5, open_low=False),
+              final=dict(high=1, open_low=False), ema=dict(high=0.99999, open_low=False), clip={}, prior=dict(high=0.5, open_low=False), narrow=dict(high=2, open_low=False),
               small=dict(high=1, open_low=False), topk=dict(whole=True), eval_share=dict(high=10))  # of a Recipe's numbers
 
 # %% ../nbs/09_train.ipynb #825ce3c2
@@ -110,6 +113,14 @@ class Session:
     rows: list = field(default_factory=list)
     matches: object = None  # of the last validation
 
+# %% ../nbs/09_train.ipynb #96da4bbf
+def first_guess(head, r: Recipe):
+    "Set the biases of a YOLOv8 head to what the recipe lets an untrained network claim: few objects, narrow boxes."
+    import torch
+    if r.prior:
+        for branch in head.cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/r.prior - 1))
+    if r.narrow: narrow_boxes(head, r.narrow)
+
 # %% ../nbs/09_train.ipynb #3aeaa173
 @contextmanager
 def seeded(seed: int):
@@ -149,15 +160,14 @@ def averaged_pairs(average, model) -> tuple:
     floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
     return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
-# %% ../nbs/09_train.ipynb #13c9b710
+# %% ../nbs/09_train.ipynb #84717312
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
     "A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a network whose head has no loss."
     import torch
     device, recipe = device or pick_device(), check_recipe(recipe)
     if device.type == 'cpu': keep_memory()
     with seeded(seed): model = build_detector(net)
-    if recipe.prior and net.layers[-1].kind == 'Detect':
-        for branch in model.model[-1].cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/recipe.prior - 1))
+    if net.layers[-1].kind == 'Detect': first_guess(model.model[-1], recipe)
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
@@ -251,11 +261,13 @@ class Progress:
     eta_s: float      # seconds to go
     row: dict = None
 
-# %% ../nbs/09_train.ipynb #4227c88c
+# %% ../nbs/09_train.ipynb #08a7f220
 def eval_epochs(n_train: int, n_val: int, r: Recipe) -> list:
-    "After which epochs to validate: so that it costs at most `eval_share` (one image forward is a third of a training step), and after the last."
-    every = max(1, math.ceil(n_val/3/(r.eval_share*n_train)))
-    return sorted({*range(every, r.epochs + 1, every), r.epochs})
+    "After which epochs to validate: evenly, and after the last; what `eval_share` leaves over (an image forward is a third of a training step) goes to the first epochs, where most happens."
+    price = n_val/3/(r.eval_share*n_train)  # epochs that one validation must be spread over
+    due = {*range(max(1, math.ceil(price)), r.epochs + 1, max(1, math.ceil(price))), r.epochs}
+    spare = max(0, int(r.epochs/price) - len(due))
+    return sorted(due | set([e for e in range(1, r.epochs) if e not in due][:spare]))
 
 # %% ../nbs/09_train.ipynb #fd02f496
 def epoch_order(n: int, seed: int, epoch: int, batch: int) -> tuple:
