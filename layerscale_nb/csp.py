@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['INNER', 'GROUPS', 'TRANSITIONS', 'ConvSpec', 'Stage', 'check_stage', 'block_convs', 'per_block', 'around',
            'transition_convs', 'stage_convs', 'csp_ize', 'stage_cost', 'conv_layer', 'build_stage', 'saving',
-           'break_even', 'network_cost', 'Machine', 'measure_machine', 'predict_ms', 'compare', 'measure_ms',
-           'plot_paths', 'plot_compare', 'plot_break_even', 'draw', 'png', 'csp_page', 'csp_explorer']
+           'break_even', 'network_cost', 'Machine', 'measure_machine', 'predict_ms', 'compare', 'measure_ms', 'svg',
+           'svg_paths', 'svg_shares', 'svg_break_even', 'csp_panel', 'csp_page', 'csp_explorer']
 
-# %% ../nbs/06_csp.ipynb #1d49564d
+# %% ../nbs/06_csp.ipynb #5c76022a
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from .core import Cost, LayerscaleError, check_number, check_size, human, nearest
-from .plot import axes
 from .runtime import time_call
 
 # %% ../nbs/06_csp.ipynb #68c9906e
@@ -240,81 +239,68 @@ def measure_ms(
     module, x = build_stage(s).to(d).eval(), torch.rand(batch, s.b, h, w, device=d)
     with torch.inference_mode(): return time_call(lambda: module(x), d, budget_s=0.2).ms
 
-# %% ../nbs/06_csp.ipynb #82184df9
-def plot_paths(result: dict, ax=None):
-    "The CSP stage as two paths whose thickness is their number of channels; returns the axes."
-    from matplotlib.patches import Rectangle
-    if ax is None: ax = axes(figsize=(4.2, 2.6))
-    s = result['stages']['csp']
-    ax.set(xlim=(-2, 10.6), ylim=(-0.2, 1.3), xticks=[], yticks=[]); ax.grid(False); ax.spines[:].set_visible(False)
-    for y, share, colour, text in ((0.05, s.outer/s.b, '#D55E00', f'{s.outer} through {s.k} x {s.kind}'), (0.7, s.past/s.b, '#0072B2', f'{s.past} past')):
-        ax.add_patch(Rectangle((1, y), 7, 0.5*share, color=colour, alpha=0.8, linewidth=0))
-        ax.text(4.5, y + 0.5*share + 0.02, text, ha='center', va='bottom', fontsize=9)
-    for x, name in ((0.2, 'split'), (8.2, 'join')):
-        ax.add_patch(Rectangle((x, 0), 0.6, 1.1, color='0.75', linewidth=0)); ax.text(x + 0.3, 1.13, name, ha='center', fontsize=9)
-    ax.text(0, 0.5, f'{s.b}', ha='right', va='center'); ax.text(9, 0.5, f'{s.b}', ha='left', va='center')
-    return ax
+# %% ../nbs/06_csp.ipynb #ce58a22f
+def svg(width: int, height: int, label: str, *parts) -> str:
+    "An SVG picture of these parts; `label` says in words what it shows."
+    return f'<svg width="{width}" height="{height}" style="font:12px sans-serif" fill="#222" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
-# %% ../nbs/06_csp.ipynb #33623602
-def plot_compare(result: dict, ax=None):
-    "Bars of the CSP form's macs, acts and times as shares of the plain stage's; returns the axes."
-    ax = axes(ax, figsize=(4.2, 2.2))
+# %% ../nbs/06_csp.ipynb #962375ae
+def svg_paths(result: dict) -> str:
+    "The CSP stage as two paths whose thickness is their number of channels."
+    s, parts, top = result['stages']['csp'], [], 30
+    for width, colour, text in ((s.past, '#0072B2', f'{s.past} past'), (s.outer, '#D55E00', f'{s.outer} through {s.k} x {s.kind}')):
+        thick = 110*width/s.b
+        parts.append(f'<text x="150" y="{top + 12}" text-anchor="middle">{text}</text><rect x="55" y="{top + 18}" width="190" height="{thick:.1f}" fill="{colour}" opacity=".85"/>')
+        top += 30 + thick
+    for x, name in ((38, 'split'), (245, 'join')): parts.append(f'<rect x="{x}" y="36" width="17" height="{top - 36:.0f}" fill="#ccc"/><text x="{x + 8}" y="28" text-anchor="middle">{name}</text>')
+    ends = f'<text x="34" y="{(top + 40)/2:.0f}" text-anchor="end">{s.b}</text><text x="266" y="{(top + 40)/2:.0f}">{s.b}</text>'
+    return svg(300, 215, f'{s.past} channels go past, {s.outer} go through {s.k} blocks', *parts, ends)
+
+# %% ../nbs/06_csp.ipynb #927943da
+def svg_shares(result: dict) -> str:
+    "Bars of the CSP form's macs, acts and times as shares of the plain stage's; red where the CSP form needs more."
     p, c = result['costs']['plain'], result['costs']['csp']
-    bars = {f'macs\n{human(p.macs)} → {human(c.macs)}': c.macs/p.macs, f'acts\n{human(p.acts)} → {human(c.acts)}': c.acts/p.acts}
-    for name, ms in result['ms'].items(): bars[f'{name} ms\n{ms["plain"]:.2f} → {ms["csp"]:.2f}'] = ms['csp']/ms['plain']
-    ax.barh(list(bars), list(bars.values()), color=['#D55E00' if v > 1 else '#009E73' for v in bars.values()], height=0.6)
-    ax.axvline(1, color='black', linewidth=1); ax.invert_yaxis(); ax.tick_params(axis='y', length=0)
-    ax.set(xlabel='CSP / plain', xlim=(0, max(1.25, 1.1*max(bars.values()))))
-    return ax
+    bars = [('macs', human(p.macs), human(c.macs), c.macs/p.macs), ('acts', human(p.acts), human(c.acts), c.acts/p.acts)]
+    bars += [(f'{name} ms', f'{ms["plain"]:.2f}', f'{ms["csp"]:.2f}', ms['csp']/ms['plain']) for name, ms in result['ms'].items()]
+    x = lambda v: 130 + 180*v/max(1.25, 1.1*max(b[-1] for b in bars))
+    rows = [f'<text x="122" y="{36 + 44*i}" text-anchor="end">{name}</text><text x="122" y="{51 + 44*i}" text-anchor="end" fill="#777">{a} → {b}</text>'
+            f'<rect x="130" y="{26 + 44*i}" width="{x(v) - 130:.1f}" height="26" fill="{"#D55E00" if v > 1 else "#009E73"}"/><text x="136" y="{43 + 44*i}" fill="white">{v:.2f}</text>' for i, (name, a, b, v) in enumerate(bars)]
+    one = f'<line x1="{x(1):.1f}" x2="{x(1):.1f}" y1="18" y2="{26 + 44*len(bars)}" stroke="black"/><text x="{x(1):.1f}" y="12" text-anchor="middle">plain = 1</text>'
+    return svg(330, max(215, 40 + 44*len(bars)), 'costs of the CSP form over those of the plain stage', *rows, one)
 
-# %% ../nbs/06_csp.ipynb #df9e17fd
-def plot_break_even(result: dict, ax=None, most=16):
-    "macs of both forms against the number of blocks, with the break-even marked; returns the axes."
-    ax = axes(ax, figsize=(4.2, 2.6))
+# %% ../nbs/06_csp.ipynb #cc95d9cc
+def svg_break_even(result: dict, most=16) -> str:
+    "macs of both forms against the number of blocks, with the break-even marked."
     s, even = result['stages']['csp'], result['break_even']
     most = max(most, even + 2, s.k); ks = range(1, most + 1)
     lines = [[float(k*per_block(s.kind)) for k in ks], [float(around(s.ratio, s.cross, s.transition) + k*per_block(s.kind, s.ratio)) for k in ks]]
-    for y, name, colour in zip(lines, ('plain', 'CSP'), ('black', '#D55E00')): ax.plot(ks, y, label=name, color=colour), ax.plot(s.k, y[s.k - 1], 'o', color=colour)
-    late = even > most/2
-    ax.axvline(even, color='0.5', linestyle=':')
-    ax.text(even + (-0.2 if late else 0.2), ax.get_ylim()[1]*0.97, f'pays from k = {even}', fontsize=9, va='top', ha='right' if late else 'left')
-    ax.set(xlabel='blocks k', ylabel='macs / (w h b²)', ylim=(0, None)); ax.legend(frameon=False, loc='lower right')
-    return ax
+    step, x = max(1, round(max(map(max, lines))/4)), lambda k: 34 + 225*(k - 1)/(most - 1)
+    y = lambda v: 180 - 150*v/max(map(max, lines))
+    grid = [f'<text x="28" y="{y(v) + 4:.1f}" text-anchor="end">{v}</text><line x1="34" x2="260" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="#e5e5e5"/>' for v in range(0, int(max(map(max, lines))) + 1, step)]
+    grid += [f'<text x="{x(k):.1f}" y="195" text-anchor="middle">{k}</text>' for k in range(1, most + 1, max(1, round(most/8)))]
+    curves = [f'<polyline points="{" ".join(f"{x(k):.1f},{y(v):.1f}" for k, v in zip(ks, line))}" fill="none" stroke="{c}" stroke-width="1.6"/><circle cx="{x(s.k):.1f}" cy="{y(line[s.k - 1]):.1f}" r="4" fill="{c}"/>'
+              f'<text x="264" y="{y(line[-1]) + 4:.1f}" fill="{c}">{name}</text>' for line, name, c in zip(lines, ('plain', 'CSP'), ('black', '#D55E00'))]
+    mark = f'<line x1="{x(even):.1f}" x2="{x(even):.1f}" y1="30" y2="180" stroke="#777" stroke-dasharray="3 3"/><text x="{max(105, x(even)):.1f}" y="25" text-anchor="middle">pays from k = {even}</text>'
+    return svg(300, 215, f'macs against blocks; the CSP form pays from {even} blocks', *grid, *curves, mark, '<text x="147" y="212" text-anchor="middle">blocks k</text><text x="4" y="12">macs / (w h b²)</text>')
 
-# %% ../nbs/06_csp.ipynb #d770ed00
-def draw(result: dict):
-    "A figure with the two paths, the shares and the break-even side by side."
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(10.4, 2.7), dpi=90, layout='constrained')
-    left, middle, right = fig.subplots(1, 3, width_ratios=(1, 1.15, 1))
-    plot_paths(result, left), plot_compare(result, middle), plot_break_even(result, right)
-    return fig
+# %% ../nbs/06_csp.ipynb #0117a7bb
+def csp_panel(result: dict) -> str:
+    "HTML with the two paths, the shares and the break-even side by side."
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{svg_paths(result)}{svg_shares(result)}{svg_break_even(result)}</div>'
 
-# %% ../nbs/06_csp.ipynb #be3d7cb5
-def png(result: dict, dpi=90) -> bytes:
-    "The figure of `draw` as a png file of 32 colours: about a third of the bytes."
-    import io
-    from PIL import Image
-    buffer, small = io.BytesIO(), io.BytesIO()
-    draw(result).savefig(buffer, format='png', dpi=dpi)
-    Image.open(buffer).convert('RGB').quantize(32).save(small, 'png', optimize=True)
-    return small.getvalue()
-
-# %% ../nbs/06_csp.ipynb #d717ce18
+# %% ../nbs/06_csp.ipynb #a9a39ab5
 def csp_page(
     kinds=tuple(INNER), b=128, ratio=0.5,
     ks=(1, 2, 3, 4, 6, 8, 10, 12, 16), machine=None,  # blocks shown
 ) -> str:
-    "HTML with a menu of block types and a slider of blocks over ready-made pictures, one for each pair: it moves without a kernel."
-    import base64
+    "HTML with a menu of block types and a slider of blocks over ready-made panels, one for each pair: it moves without a kernel."
     pairs = [(kind, k) for kind in kinds for k in ks]
-    frames = [base64.b64encode(png(compare(kind, b, k, ratio, machine=machine), 72)).decode() for kind, k in pairs]
-    images = ''.join(f'<img style="display:{"none" if i else "block"}" src="data:image/png;base64,{f}" alt="{kind}, k = {k}">' for i, ((kind, k), f) in enumerate(zip(pairs, frames)))
-    move = f"let p = this.parentNode, at = {len(ks)}*p.querySelector('select').selectedIndex + +p.querySelector('input').value; p.querySelectorAll('img').forEach((m, i) => m.style.display = i == at ? 'block' : 'none')"
+    frames = ''.join(f'<section title="{kind}, k = {k}" style="display:{"none" if i else "block"}">{csp_panel(compare(kind, b, k, ratio, machine=machine))}</section>' for i, (kind, k) in enumerate(pairs))
+    move = f"let p = this.parentNode, at = {len(ks)}*p.querySelector('select').selectedIndex + +p.querySelector('input').value; p.querySelectorAll('section').forEach((m, i) => m.style.display = i == at ? 'block' : 'none')"
     menu = ''.join(f'<option>{kind}</option>' for kind in kinds)
-    return f'<div>block <select onchange="{move}">{menu}</select> blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{images}</div>'
+    return f'<div>block <select onchange="{move}">{menu}</select> blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{frames}</div>'
 
-# %% ../nbs/06_csp.ipynb #ea5ea488
+# %% ../nbs/06_csp.ipynb #3b8a7a65
 def csp_explorer(
     kind='dark', b=128, k=4, ratio=0.5,
     machine=None,  # rates; default: measured once, now
@@ -325,8 +311,8 @@ def csp_explorer(
     machine = machine or measure_machine()
     make = dict(kind=w.Dropdown(options=list(INNER), value=kind, description='block'), b=w.SelectionSlider(options=[64, 128, 256, 512], value=b, description='width b'),
                 k=w.IntSlider(k, 1, 16, description='blocks k'), ratio=w.SelectionSlider(options=[0.25, 0.5, 0.75], value=ratio, description='ratio'))
-    picture, button = w.Image(format='png'), w.Button(description='measure both')
-    def show(_=None, **more): picture.value = png(compare(**{n: c.value for n, c in make.items()}, machine=machine, times=(times or {}) | more))
+    picture, button = w.HTML(), w.Button(description='measure both')
+    def show(_=None, **more): picture.value = csp_panel(compare(**{n: c.value for n, c in make.items()}, machine=machine, times=(times or {}) | more))
     for c in make.values(): c.observe(show, 'value')
     button.on_click(lambda _: show(measured=measure_ms))
     show()

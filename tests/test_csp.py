@@ -2,13 +2,14 @@
 import json
 import random
 from fractions import Fraction
+from xml.etree import ElementTree
 
 import pytest
 
 from layerscale_nb.complexity import count
 from layerscale_nb.core import Cost, LayerscaleError
 from layerscale_nb.csp import (INNER, Machine, Stage, around, break_even, build_stage, compare, csp_explorer, csp_ize, csp_page, measure_ms, network_cost, per_block,
-                               plot_break_even, plot_compare, plot_paths, predict_ms, saving, stage_convs, stage_cost)
+                               predict_ms, saving, stage_convs, stage_cost, svg_break_even, svg_paths, svg_shares)
 from layerscale_nb.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
 
 MACHINE = Machine(1e11, 1e10, 1e-5)
@@ -111,12 +112,14 @@ def test_bad_input(make, says):
     with pytest.raises(LayerscaleError, match=says): make()
 
 
-def test_plots_say_what_they_show():
+def test_pictures_say_what_they_show():
     r = compare('res', 128, 4, machine=MACHINE)
-    assert plot_compare(r).get_xlabel() == 'CSP / plain' and len(plot_compare(r).patches) == 3 and len(plot_compare(compare('res')).patches) == 2
-    assert any('pays from k = 10' in t.get_text() for t in plot_break_even(r).texts)
-    texts = [t.get_text() for t in plot_paths(compare('dark', 128, 4, 0.25)).texts]
-    assert '32 through 4 x dark' in texts and '96 past' in texts
+    bars = lambda r: svg_shares(r).count('<rect')
+    assert 'plain = 1' in svg_shares(r) and (bars(r), bars(compare('res'))) == (3, 2)
+    assert 'pays from k = 10' in svg_break_even(r)
+    paths = svg_paths(compare('dark', 128, 4, 0.25))
+    assert '32 through 4 x dark' in paths and '96 past' in paths
+    for f in (svg_paths, svg_shares, svg_break_even): ElementTree.fromstring(f(r))  # well formed
 
 
 def test_predicted_time_grows_with_batch_and_size():
@@ -130,25 +133,25 @@ def test_explorer_moves():
     for name, value in (('k', 9), ('b', 256), ('ratio', 0.25), ('kind', 'resx')):
         before = e.picture.value
         e.controls[name].value = value
-        assert e.picture.value != before and e.picture.value[:4] == b'\x89PNG'
+        assert e.picture.value != before and e.picture.value.count('<svg') == 3
 
 
 def test_page_has_a_picture_for_each_k():
     page = csp_page(('dark',), ks=(1, 5, 9), machine=MACHINE)
-    assert page.count('<img') == 3 and page.count('display:block') == 1 and 'max="2"' in page and '<script' not in page
+    assert page.count('<section') == 3 and page.count('display:block') == 1 and 'max="2"' in page and '<script' not in page
 
 
 def test_the_page_has_a_picture_for_every_pair():
     page = csp_page(('res', 'dark'), ks=(1, 5, 9), machine=MACHINE)
     names = [f'{kind}, k = {k}' for kind in ('res', 'dark') for k in (1, 5, 9)]
-    assert [i.split('"')[0] for i in page.split('alt="')[1:]] == names and page.count('display:block') == 1
+    assert [i.split('"')[0] for i in page.split('<section title="')[1:]] == names and page.count('display:block') == 1
     assert 'let p = this.parentNode, at = 3*' in page and page.count('<option>') == 2
 
 
 def test_further_times_stand_beside_the_prediction():
     r = compare('dark', 64, 2, machine=MACHINE, times=dict(measured=measure_ms, fixed=lambda s, size: float(s.k)))
     assert list(r['ms']) == ['predicted', 'measured', 'fixed'] and r['ms']['fixed'] == dict(plain=2., csp=2.)
-    assert all(v > 0 for v in r['ms']['measured'].values()) and len(plot_compare(r).patches) == 5
+    assert all(v > 0 for v in r['ms']['measured'].values()) and svg_shares(r).count('<rect') == 5
     e = csp_explorer(machine=MACHINE)
     before = e.picture.value
     e.button.click()
