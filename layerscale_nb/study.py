@@ -132,11 +132,12 @@ def load_config(path) -> Study:
     try: return with_options(replace(PRESETS[preset], variants=(variant,), seeds=(0,)), **cfg)
     except LayerscaleError as e: raise LayerscaleError(f'{path}: {e}') from None
 
-# %% ../nbs/10_width_depth.ipynb #2cc29e26
+# %% ../nbs/10_width_depth.ipynb #9aeffb7e
 def load_configs(
     paths: list,  # YAML files
 ) -> Study:
     "A `Study` of the variants of several config files; raises `LayerscaleError` if they differ in more than the variant."
+    if not paths: raise LayerscaleError('no config files to load. Give at least one, for example configs/depth_033.yaml.')
     studies = [load_config(p) for p in paths]
     for p, s in zip(paths, studies):
         if replace(s, variants=()) != replace(studies[0], variants=()): raise LayerscaleError(f'{p} has other settings than {paths[0]}; files of one study may differ in variant, net, depth and width only.')

@@ -19,7 +19,8 @@ TIMED = ('latency', 'throughput', 'train_s', 'date', 'command')
 
 
 def layerscale(out, **kw):
-    return subprocess.Popen([sys.executable, '-c', 'import sys; from layerscale_nb.cli import main; sys.exit(main())', *ARGS, '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+    return subprocess.Popen([sys.executable, '-c', 'import sys; from layerscale_nb.cli import main; sys.exit(main())', *ARGS, '--out', str(out)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **kw)  # a shell's background job would ignore Ctrl-C
 
 
 def epochs_done(run): return len((run/'epochs.csv').read_text().splitlines()) - 1 if (run/'epochs.csv').exists() else 0

@@ -22,6 +22,7 @@ def test_in_a_real_kernel(name, tmp_path):
     import nbformat
     from nbclient import NotebookClient
     work = tmp_path/'nbs'; shutil.copytree(root/'nbs', work, symlinks=False, ignore=shutil.ignore_patterns('*.ipynb', '_quarto.yml'))
+    shutil.copytree(root/'configs', tmp_path/'configs')
     nb = nbformat.read(root/'nbs'/name, as_version=4)
     start = time.time()
     NotebookClient(nb, timeout=300, kernel_name='python3', resources=dict(metadata=dict(path=str(work)))).execute()
