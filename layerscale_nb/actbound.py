@@ -4,23 +4,23 @@
 
 # %% auto #0
 __all__ = ['BASES', 'FIGURE_RULES', 'RULE_COLOURS', 'BOUND_COLOURS', 'PROFILE_COLOURS', 'Job', 'jobs_of', 'read_rows',
-           'write_rows', 'steadiest', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson',
-           'plot_figure2', 'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'measured_points',
-           'svg_chart', 'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page']
+           'steadiest', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson', 'plot_figure2',
+           'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'measured_points', 'svg_chart',
+           'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page']
 
-# %% ../nbs/05c_actbound.ipynb #73907b19
-import csv, io, math, time
+# %% ../nbs/05c_actbound.ipynb #5fdeb0f4
+import csv, math, time
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 from .calibrate import VALIDATION, calibrate, validate
-from .core import LayerscaleError, human, provenance, write_atomic
+from .core import LayerscaleError, human, provenance, write_rows
 from .explore import distinct_factors
 from .modules import build
 from .nets import Net, complexity
 from .plot import axes, flip_book, log_ticks, metric
 from .roofline import Profile, layer_times, load_profile, predict_ms, save_profile
-from .runtime import device_name, keep_memory, pick_device, time_module, timing_row
+from .runtime import device_name, keep_memory, pick_device, time_in_turns, timing_row
 from .scaling import alpha_rule, scale
 from .zoo import named
 
@@ -60,13 +60,6 @@ def read_rows(path) -> list:
         except ValueError: return {'True': True, 'False': False}.get(v, v)
     if not Path(path).exists(): return []
     with open(path, newline='') as f: return [{k: value(v) for k, v in r.items()} for r in csv.DictReader(f)]
-
-# %% ../nbs/05c_actbound.ipynb #1a983050
-def write_rows(rows: list, path):
-    "Replace a csv file by these rows, all with the same columns."
-    text = io.StringIO()
-    w = csv.DictWriter(text, rows[0], lineterminator='\n'); w.writeheader(); w.writerows(rows)
-    return write_atomic(path, text.getvalue())
 
 # %% ../nbs/05c_actbound.ipynb #13a19bba
 def steadiest(
@@ -178,20 +171,15 @@ def rule_ratios(rows, batch=8, dtype='fp32', channels_last=True):
     t = d.pivot_table(index=['base', 's'], columns='rule', values='pace')
     return t.div(t['w'], axis=0)[[r for r in FIGURE_RULES if r in t]]
 
-# %% ../nbs/05c_actbound.ipynb #d0e01f60
+# %% ../nbs/05c_actbound.ipynb #987dcfd6
 def duel(
     a: Net, b: Net,
     batch=8, device='auto', rounds=3,
     profile=None,  # adds predictions
 ) -> dict:
     "Both networks timed in turns: costs, median milliseconds of each, and which was faster."
-    import statistics
-    device = pick_device(device)
-    nets, times = (a, b), ([], [])
-    modules = [build(n).eval().to(device) for n in nets]
-    for _ in range(rounds):
-        for n, m, t in zip(nets, modules, times): t.append(time_module(m, (n.r, n.r), device, batch, repeats=1, warmup=1).ms)
-    ms = [statistics.median(t) for t in times]
+    device, nets = pick_device(device), (a, b)
+    ms = list(time_in_turns({i: (build(n).eval(), (n.r, n.r)) for i, n in enumerate(nets)}, batch, device, rounds).values())
     return dict(names=[n.name for n in nets], costs=[complexity(n).total for n in nets], ms=ms, faster=nets[ms[1] < ms[0]].name, times=max(ms)/min(ms),
                 predicted_ms=[predict_ms(n, profile, batch) if profile else None for n in nets], batch=batch, device=device_name(device))
 

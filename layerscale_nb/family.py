@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['FAMILY', 'ABLATED', 'HEADED', 'GROUPS', 'SIZES', 'Member', 'member_net', 'open_data', 'only_size', 'evaluate',
-           'train_member', 'write_table', 'run_family', 'without_levels', 'shrink', 'load_member', 'levels_table',
-           'stride_scores', 'augmented', 'augment_table']
+           'train_member', 'run_family', 'without_levels', 'shrink', 'load_member', 'levels_table', 'stride_scores',
+           'augmented', 'augment_table']
 
-# %% ../nbs/10g_family.ipynb #466ab89f
-import csv, json, math
+# %% ../nbs/10g_family.ipynb #0977e4ec
+import json, math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from .anchor_loss import anchors_of, build_detector, fit_anchors, with_anchors
 from .ap import box_iou, match_all, scores
 from .augment import make_store
-from .core import LayerscaleError, check_number, provenance, write_atomic
+from .core import LayerscaleError, check_number, provenance, write_atomic, write_rows
 from .data import load_data
 from .frames import to_frames
 from .ladder import named, with_head
@@ -112,15 +112,7 @@ def train_member(
     (folder/'state.pt').unlink(missing_ok=True)
     return row
 
-# %% ../nbs/10g_family.ipynb #900f6a0e
-def write_table(rows: list, path):
-    "Rows of equal keys as a csv file, replaced whole."
-    import io
-    text = io.StringIO(newline='')
-    out = csv.DictWriter(text, list(rows[0]), lineterminator='\n'); out.writeheader(); out.writerows(rows)
-    return write_atomic(path, text.getvalue())
-
-# %% ../nbs/10g_family.ipynb #00fb24d9
+# %% ../nbs/10g_family.ipynb #e955cf68
 def run_family(
     data, out,       # data set as in `load_data`; the csv to write
     members=FAMILY, runs='runs/family', epochs=10, seed=0,
@@ -128,7 +120,7 @@ def run_family(
     "Train every member (finished ones are not trained again) and write one row for each."
     command = f'python -c "from layerscale_nb.family import *; run_family({str(data)!r}, {str(out)!r}, {next((n for n, g in GROUPS.items() if g is members), "...")}, epochs={epochs}, seed={seed})"'
     rows = [train_member(m, data, Path(runs)/f'{m.label}_{seed}', epochs, seed, command=command) for m in members]
-    write_table(rows, out)
+    write_rows(rows, out)
     return rows
 
 # %% ../nbs/10g_family.ipynb #a6f748c2

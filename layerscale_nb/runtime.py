@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'pick_device', 'device_name', 'Timing', 'clock', 'time_call', 'keep_memory', 'half', 'one_pass',
-           'DoesNotFit', 'time_module', 'out_of_memory', 'memory_fence', 'largest_batch', 'timing_row']
+           'DoesNotFit', 'time_module', 'time_in_turns', 'out_of_memory', 'memory_fence', 'largest_batch', 'timing_row']
 
 # %% ../nbs/05_runtime.ipynb #c394b31e
 import ctypes, math, statistics, time
@@ -126,6 +126,17 @@ def time_module(
         if out_of_memory(e): raise DoesNotFit(f'a batch of {batch} images of {size[1]}x{size[0]} does not fit into the memory of {device}; use a smaller batch.') from None
         raise LayerscaleError(f'the network fails at {size[1]}x{size[0]}, batch {batch}, {str(dtype)[6:]}: {str(e).splitlines()[0]:.120}. Try fp32, or another size.') from None
     finally: model.train(was)
+
+# %% ../nbs/05_runtime.ipynb #0fbe4ca3
+def time_in_turns(
+    modules: dict,   # name -> (torch module, (h, w) of its images)
+    batch=1, device='auto', rounds=3,
+) -> dict:
+    "Median milliseconds of each module, timed in turns so that a disturbance of the machine hits all."
+    device, times = pick_device(device), {n: [] for n in modules}
+    for _ in range(rounds):
+        for n, (m, size) in modules.items(): times[n].append(time_module(m.to(device), size, device, batch, repeats=1, warmup=1).ms)
+    return {n: statistics.median(t) for n, t in times.items()}
 
 # %% ../nbs/05_runtime.ipynb #78bc6fe1
 def out_of_memory(error) -> bool:

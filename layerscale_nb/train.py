@@ -5,12 +5,11 @@
 # %% auto #0
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
            'first_guess', 'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step',
-           'clip_gradients', 'update_average', 'plan_of', 'save_state', 'write_rows', 'resume', 'Progress',
-           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
-           'validate']
+           'clip_gradients', 'update_average', 'plan_of', 'save_state', 'resume', 'Progress', 'eval_epochs',
+           'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect', 'validate']
 
-# %% ../nbs/09_train.ipynb #d207995e
-import copy, csv, importlib.util, io, math, os, shutil, time, warnings
+# %% ../nbs/09_train.ipynb #0c33f642
+import copy, importlib.util, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -18,7 +17,7 @@ from pathlib import Path
 from .anchor_loss import build_detector, net_loss
 from .ap import scores
 from .augment import Augment, Store, make_batch
-from .core import LayerscaleError, check_number, fingerprint, write_atomic
+from .core import LayerscaleError, check_number, fingerprint, write_atomic, write_rows
 from .detection import detect, validate
 from .loss import narrow_boxes
 from .runtime import keep_memory, pick_device
@@ -226,14 +225,6 @@ def save_state(s: Session, folder):
     state = dict(plan=plan_of(s), epoch=s.epoch, step=s.step, rows=s.rows, **parts)
     write_atomic(Path(folder)/'state.pt', lambda p: torch.save(state, p))
     write_rows(s.rows, Path(folder)/'epochs.csv')
-
-# %% ../nbs/09_train.ipynb #ad6c82a1
-def write_rows(rows: list, path):
-    "A csv of dicts, replaced whole; not-a-number is left empty."
-    text = io.StringIO(newline='')
-    out = csv.DictWriter(text, list(rows[0]), lineterminator='\n'); out.writeheader()
-    out.writerows({k: '' if v != v else v for k, v in r.items()} for r in rows)
-    write_atomic(path, text.getvalue())
 
 # %% ../nbs/09_train.ipynb #7b0e3f92
 def resume(s: Session, folder) -> bool:

@@ -8,17 +8,17 @@ __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', '
            'pictures', 'run_name', 'tidy', 'place', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu',
            'Trainer', 'only_one', 'read_kept', 'keep_row', 'kept_row']
 
-# %% ../nbs/10d_trial.ipynb #fb3fcbbf
+# %% ../nbs/10d_trial.ipynb #ff9b8cc0
 import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, provenance, write_atomic
+from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, provenance, write_atomic, write_rows
 from .data import load_data, roadscenes
 from .frames import draw_boxes, natural_size
 from .runtime import device_name
 from .study import Study, open_setting
-from .train import Recipe, detect, fit, save_checkpoint, write_rows
+from .train import Recipe, detect, fit, save_checkpoint
 from .yolo import Yolo, build, cost, identity, realised
 
 # %% ../nbs/10d_trial.ipynb #4828967e

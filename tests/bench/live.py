@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerscale_nb.core import provenance, write_atomic
+from layerscale_nb.core import provenance, write_atomic, write_rows
 from layerscale_nb.live import live_explorer
 from layerscale_nb.panel import pump, wait
 from layerscale_nb.runtime import pick_device
-from layerscale_nb.train import write_rows
 from layerscale_nb.trial import Trainer, place
 
 results = Path(__file__).resolve().parents[2]/'nbs'/'results'
