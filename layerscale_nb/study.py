@@ -106,8 +106,8 @@ def grid(depths, widths) -> tuple:
         return '_'.join(parts) or 'baseline'
     return tuple(Variant(name(d, w), d, w) for d in depths for w in widths)
 
-# %% ../nbs/10_width_depth.ipynb #87e275d4
-RECIPE_KEYS = ('epochs', 'batch', 'lr', 'weight_decay', 'warmup', 'final', 'ema', 'clip', 'prior', 'narrow', 'small', 'topk', 'eval_share', 'amp', 'compile')
+# %% ../nbs/10_width_depth.ipynb #e933939d
+RECIPE_KEYS = ('epochs', 'batch', 'lr', 'weight_decay', 'warmup', 'final', 'ema', 'clip', 'prior', 'narrow', 'bn_momentum', 'small', 'topk', 'eval_share', 'amp', 'compile')
 CONFIG_KEYS = ('preset', 'variant', 'net', 'depth', 'width', 'data', 'imgsz', 'base', 'seeds', 'device', 'n_train', 'n_val', *RECIPE_KEYS)
 
 # %% ../nbs/10_width_depth.ipynb #b12c492c

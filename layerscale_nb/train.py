@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
-           'first_guess', 'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step',
-           'clip_gradients', 'update_average', 'plan_of', 'save_state', 'resume', 'Progress', 'eval_epochs',
-           'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect', 'validate']
+           'first_guess', 'follow_statistics', 'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start',
+           'train_step', 'clip_gradients', 'update_average', 'plan_of', 'save_state', 'resume', 'Progress',
+           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
+           'validate']
 
 # %% ../nbs/09_train.ipynb #0c33f642
 import copy, importlib.util, math, os, shutil, time, warnings
@@ -26,7 +27,7 @@ from .yolo import Yolo, quiet_ultralytics
 # %% ../nbs/09_train.ipynb #6af13890
 _all_ = ['detect', 'validate']  # also found here
 
-# %% ../nbs/09_train.ipynb #f7907b3f
+# %% ../nbs/09_train.ipynb #34e59b0e
 @dataclass(frozen=True)
 class Recipe:
     "Everything that decides how a network is trained."
@@ -40,6 +41,7 @@ class Recipe:
     clip: float = 10.0          # largest gradient norm
     prior: float = 0.01         # initial class probability of every anchor; 0 leaves Ultralytics' own
     narrow: float = 0.25        # slope that makes untrained boxes narrow, see `narrow_boxes`; 0 leaves Ultralytics' 15 strides
+    bn_momentum: float = 0.1    # share of each new batch in the running means of batch norm (Ultralytics: 0.03)
     small: float = 0.0          # share of steps, at the start, on pictures of three quarters the width and height
     topk: int = 10              # anchors that learn one object
     eval_share: float = 0.1     # validate so rarely that it costs at most this share of an epoch's images
@@ -47,9 +49,9 @@ class Recipe:
     compile: bool = False       # torch.compile: minutes to start; measure whether it pays (on a CPU it did not)
     augment: Augment = Augment()
 
-# %% ../nbs/09_train.ipynb #66f87782
+# %% ../nbs/09_train.ipynb #4b52e53f
 LIMITS = dict(epochs=dict(whole=True), batch=dict(whole=True), lr=dict(high=1), weight_decay=dict(open_low=False), warmup=dict(high=0.9, open_low=False),
-              final=dict(high=1, open_low=False), ema=dict(high=0.99999, open_low=False), clip={}, prior=dict(high=0.5, open_low=False), narrow=dict(high=2, open_low=False),
+              final=dict(high=1, open_low=False), ema=dict(high=0.99999, open_low=False), clip={}, prior=dict(high=0.5, open_low=False), narrow=dict(high=2, open_low=False), bn_momentum=dict(high=1),
               small=dict(high=1, open_low=False), topk=dict(whole=True), eval_share=dict(high=10))  # of a Recipe's numbers
 
 # %% ../nbs/09_train.ipynb #825ce3c2
@@ -120,6 +122,13 @@ def first_guess(head, r: Recipe):
         for branch in head.cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/r.prior - 1))
     if r.narrow: narrow_boxes(head, r.narrow)
 
+# %% ../nbs/09_train.ipynb #cb377ef1
+def follow_statistics(model, r: Recipe):
+    "Set how fast the running means and variances of every batch norm follow the batches."
+    import torch
+    for m in model.modules():
+        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = r.bn_momentum
+
 # %% ../nbs/09_train.ipynb #3aeaa173
 @contextmanager
 def seeded(seed: int):
@@ -159,7 +168,7 @@ def averaged_pairs(average, model) -> tuple:
     floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
     return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
-# %% ../nbs/09_train.ipynb #84717312
+# %% ../nbs/09_train.ipynb #5e152277
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
     "A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a network whose head has no loss."
     import torch
@@ -167,6 +176,7 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     if device.type == 'cpu': keep_memory()
     with seeded(seed): model = build_detector(net)
     if net.layers[-1].kind == 'Detect': first_guess(model.model[-1], recipe)
+    follow_statistics(model, recipe)
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
