@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', 'network', 'distinct', 'sizes_near', 'features',
-           'fit_speed', 'Forecast', 'predict', 'look_at', 'free_bytes', 'check_memory', 'probe', 'average_of',
-           'pictures', 'run_name', 'tidy', 'place', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu',
-           'Trainer', 'only_one', 'read_kept', 'keep_row', 'kept_row']
+           'fit_speed', 'Forecast', 'predict', 'look_at', 'probe', 'average_of', 'pictures', 'run_name', 'tidy',
+           'place', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu', 'Trainer', 'only_one',
+           'read_kept', 'keep_row', 'kept_row']
 
 # %% ../nbs/10d_trial.ipynb #ff9b8cc0
 import base64, inspect, json, math, statistics, time
@@ -138,24 +138,6 @@ def look_at(t: Trial) -> tuple:
     n_train, n_val = (len(range(have)[:asked]) for have, asked in zip(n, (t.n_train, t.n_val)))
     return ds.names, n_train, n_val, natural_size(ds, min(320, ds.train[0].size[1]))
 
-# %% ../nbs/10d_trial.ipynb #fab8b7d1
-def free_bytes():
-    "Memory that can still be used, or None where the system does not say."
-    info = Path('/proc/meminfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((int(l.split()[1])*1024 for l in lines if l.startswith('MemAvailable')), None)
-
-# %% ../nbs/10d_trial.ipynb #37ae5b2c
-def check_memory(
-    n: int,   # images
-    size,     # (h, w)
-    free=-1,  # bytes; default: ask the system
-):
-    "Raise `LayerscaleError` if the decoded images do not fit: each is held twice while they are stacked."
-    free, need = free_bytes() if free == -1 else free, 2*n*3*size[0]*size[1]
-    if free is not None and need > 0.9*free:
-        raise LayerscaleError(f'{n} images of {size[1]}x{size[0]} need {need/1e9:.1f} GB of memory and {free/1e9:.1f} GB are free. Choose a smaller resolution, or fewer images (n_train=...).')
-
 # %% ../nbs/10d_trial.ipynb #d7ec6252
 def probe(st, t: Trial):
     "Time some training steps of a trial's network; yields None after each and returns (Cost, batch, median ms)."
@@ -258,7 +240,7 @@ def empty_gpu():
     import gc, torch
     gc.collect(); torch.cuda.empty_cache()
 
-# %% ../nbs/10d_trial.ipynb #1d045a82
+# %% ../nbs/10d_trial.ipynb #a4921404
 class Trainer:
     "The explorer's work, to be called with jobs `dict(trial=..., out=..., train=True or False)`; a generator of messages."
     def __init__(self): self.data, self.settings, self.probes = {}, {}, [(0.1, 0.125), (0.33, 0.25), (1.0, 0.25), (0.33, 0.5)]
@@ -279,7 +261,6 @@ class Trainer:
         if source not in self.data: self.data = {source: load_data(t.data).take(t.n_train, t.n_val)}; self.settings = {}
         ds = self.data[source]
         if t.imgsz not in self.settings:
-            check_memory(len(ds.train) + len(ds.val), t.imgsz)
             kept = list(self.settings.items())[-1:]
             self.settings = dict(kept) | {t.imgsz: open_setting(Study(data=ds, imgsz=t.imgsz, device=t.device))}
         return self.settings[t.imgsz]
