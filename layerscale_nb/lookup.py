@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Price', 'pixels', 'price_net', 'price_yolo', 'price_module', 'known_names', 'find', 'ultralytics_file',
-           'from_package', 'from_yaml', 'net_of', 'plain_row', 'yolo_of', 'price', 'own_size', 'Rescaled',
-           'rescale_by_name', 'price_json', 'price_text', 'rescaled_json', 'rescaled_text']
+           'from_package', 'from_yaml', 'net_of', 'plain_row', 'pick_scale', 'by_ultralytics', 'yolo_of', 'price',
+           'own_size', 'Rescaled', 'rescale_by_name', 'price_json', 'price_text', 'rescaled_json', 'rescaled_text']
 
 # %% ../nbs/07e_lookup.ipynb #bec037a8
 import importlib.util, re
@@ -131,25 +131,36 @@ def plain_row(frm, n, kind, args) -> bool:
     most = dict(Conv=3, C2f=2, C3=2, SPPF=2, Concat=1, Detect=1)
     return kind == 'nn.Upsample' or (kind in most and len(args) <= most[kind] and (kind != 'Conv' or len(args) == 3))
 
-# %% ../nbs/07e_lookup.ipynb #79606cb8
-def yolo_of(cfg: dict, where: str, letter=None):
-    "A `Yolo` (or, with modules unknown here, the module Ultralytics builds) from a model yaml."
+# %% ../nbs/07e_lookup.ipynb #4788a9dc
+def pick_scale(cfg: dict, where: str, letter=None) -> tuple:
+    "(letter, (depth, width, max_channels)) of a YOLO yaml, by letter, by the file's own `scale` or by its name; raises `LayerscaleError` if the choice is open."
     scales = cfg.get('scales') or {None: (cfg.get('depth_multiple', 1.0), cfg.get('width_multiple', 1.0), cfg.get('max_channels', 2**31))}
     letter = letter or cfg.get('scale') or next((k for k in scales if k and Path(where).stem.endswith(str(k)) and len(scales) > 1), None)
     if letter is None and len(scales) == 1: letter = next(iter(scales))
     if letter not in scales and None in scales: raise LayerscaleError(f'{where} has no scales; leave out --scale.')
     if letter not in scales: raise LayerscaleError(f"{where} has the scales {', '.join(map(str, scales))}; choose one with --scale{'' if letter is None else f' (not {letter})'}.")
-    d, w, cap = [*scales[letter], 2**31][:3]
+    return letter, scales[letter]
+
+# %% ../nbs/07e_lookup.ipynb #403c561c
+def by_ultralytics(cfg: dict, where: str, letter, scale):
+    "The module that Ultralytics builds from a model yaml; raises `LayerscaleError` if it cannot."
+    quiet_ultralytics()
+    from ultralytics.nn.tasks import DetectionModel
+    try: return DetectionModel({**cfg, 'scales': {letter: scale}, 'scale': letter} if letter else cfg, verbose=False).eval()
+    except Exception as e: raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({str(e).splitlines()[0]:.100}).') from None
+
+# %% ../nbs/07e_lookup.ipynb #752da356
+def yolo_of(cfg: dict, where: str, letter=None):
+    "A `Yolo` (or, with modules unknown here, the module Ultralytics builds) from a model yaml."
+    letter, scale = pick_scale(cfg, where, letter)
+    d, w, cap = [*scale, 2**31][:3]
     rows = cfg['backbone'] + cfg['head']
     bad = next((r for r in rows if not isinstance(r, (list, tuple)) or len(r) != 4), None)
     if bad: raise LayerscaleError(f'{where}: row {bad!r:.60} is not [from, repeats, module, args].')
+    if not all(plain_row(*r) for r in rows) or cfg.get('activation') is not None: return by_ultralytics(cfg, where, letter, scale)
     frozen = lambda v: tuple(map(frozen, v)) if isinstance(v, list) else None if v == 'None' else v
     name = f'{Path(where).stem}{f" ({letter})" if letter and not Path(where).stem.endswith(str(letter)) else ""}'
-    if all(plain_row(*r) for r in rows) and cfg.get('activation') is None: return Yolo(frozen(rows), float(d), float(w), int(cap), int(cfg.get('nc', 80)), name)
-    quiet_ultralytics()
-    from ultralytics.nn.tasks import DetectionModel
-    try: return DetectionModel({**cfg, 'scales': {letter: scales[letter]}, 'scale': letter} if letter else cfg, verbose=False).eval()
-    except Exception as e: raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({str(e).splitlines()[0]:.100}).') from None
+    return Yolo(frozen(rows), float(d), float(w), int(cap), int(cfg.get('nc', 80)), name)
 
 # %% ../nbs/07e_lookup.ipynb #e6fda9e7
 def price(

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['activation', 'conv_layer', 'squeeze_class', 'residual_class', 'attention_class', 'tokens_class', 'conv_block',
-           'transformer_block', 'stem_module', 'head_module', 'first_token', 'build']
+           'transformer_block', 'stem_module', 'head_module', 'first_token', 'stages_module', 'build']
 
 # %% ../nbs/02b_modules.ipynb #47eb8cee
 from functools import lru_cache
@@ -128,7 +128,17 @@ def first_token():
         def forward(self, x): return x[:, 0]
     return First()
 
-# %% ../nbs/02b_modules.ipynb #7dd480d0
+# %% ../nbs/02b_modules.ipynb #36cee91e
+def stages_module(net: Net):
+    "The module of the stages, one `Sequential` of blocks for each."
+    from torch import nn
+    stages, cin = [], net.stem.w if net.stem else net.channels
+    for st in net.stages:
+        blocks = [transformer_block(st, net) if st.block == 'vit' else conv_block(b, net) for b, n in stage_blocks(st, cin) for _ in range(n)]
+        stages.append(nn.Sequential(*blocks)); cin = st.w
+    return nn.Sequential(*stages)
+
+# %% ../nbs/02b_modules.ipynb #c2d854b6
 def build(
     net: Net,
     res=None,     # side in pixels, or (h, w); matters for a ViT only
@@ -138,13 +148,8 @@ def build(
     import torch
     from torch import nn
     with torch.device(device or 'cpu'):
-        stages, cin = [], net.stem.w if net.stem else net.channels
-        for st in net.stages:
-            blocks = [transformer_block(st, net) if st.block == 'vit' else conv_block(b, net) for b, n in stage_blocks(st, cin) for _ in range(n)]
-            stages.append(nn.Sequential(*blocks)); cin = st.w
-        parts = dict(stem=stem_module(net, res), stages=nn.Sequential(*stages), head=head_module(net))
         model = nn.Sequential()
-        for name, part in parts.items(): model.add_module(name, part)
+        for name, part in dict(stem=stem_module(net, res), stages=stages_module(net), head=head_module(net)).items(): model.add_module(name, part)
     built, told = sum(p.numel() for p in model.parameters()), complexity(net, res).params
     if built != told: raise LayerscaleError(f'{net.name}: the built module has {built} parameters, its description {told}; please report this network.')
     return model
