@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'WIDTHS', 'SIDES', 'YOLOV5', 'ABLATION', 'LADDER', 'row', 'conv', 'upsample', 'darknet_blocks', 'csp_stage',
            'join_paths', 'csp_neck', 'pyramid', 'spp_csp', 'v4_backbone', 'v4_neck', 'v4_large', 'v4_csp', 'osa_stage',
            'v4_tiny', 'v5_rows', 'v5', 'five', 'plain_neck', 'ablation', 'named', 'with_head', 'Scaled', 'time_net',
-           'scale_to_latency']
+           'largest_within', 'scale_to_latency']
 
 # %% ../nbs/07d_ladder.ipynb #f5153f3d
 from dataclasses import dataclass, replace
@@ -239,7 +239,22 @@ def time_net(net: Yolo, device=None) -> float:
     check_memory(net, net.imgsz)
     return time_module(build(net).eval().to(device), (net.imgsz, net.imgsz), device, repeats=10, warmup=1, budget_s=1).ms
 
-# %% ../nbs/07d_ladder.ipynb #9bf79358
+# %% ../nbs/07d_ladder.ipynb #bd1fc20e
+def largest_within(
+    options,  # to try, in rising order
+    make,     # option -> Yolo
+    time_of,  # Yolo -> milliseconds
+    bound_ms,
+) -> tuple:
+    "((option, network, ms) of the last option within the bound, or None), and (name, w, d, ms) of all that were timed."
+    best, tried = None, []
+    for o in options:
+        net = make(o); ms = time_of(net); tried.append((net.name, net.w, net.d, ms))
+        if ms > bound_ms: break
+        best = (o, net, ms)
+    return best, tried
+
+# %% ../nbs/07d_ladder.ipynb #a7ffc81e
 def scale_to_latency(
     bound_ms,                           # milliseconds that one image may take
     family=v4_large,                    # (stages, w=, d=, nc=) -> Yolo
@@ -248,18 +263,13 @@ def scale_to_latency(
     time_of=time_net,                   # Yolo -> milliseconds
 ) -> Scaled:
     "The largest network within the bound: image size and stages first, then width, then depth (Scaled-YOLOv4, section 3.3)."
-    bound_ms, tried = check_number(bound_ms, 'time limit in ms'), []
-    def largest(options, make):
-        best = None
-        for o in options:
-            net = make(o); ms = time_of(net); tried.append((net.name, net.w, net.d, ms))
-            if ms > bound_ms: break
-            best = (o, net, ms)
-        return best
-    found = largest(sorted(SIDES), lambda s: family(s, w=w, d=d, nc=nc))
+    bound_ms = check_number(bound_ms, 'time limit in ms')
+    found, tried = largest_within(sorted(SIDES), lambda s: family(s, w=w, d=d, nc=nc), time_of, bound_ms)
     if not found: raise LayerscaleError(f'{tried[0][0]} at width {w:g} takes {tried[0][3]:.3g} ms, over the limit of {bound_ms:g} ms. Raise the limit or start from a smaller width.')
     stages = found[0]
-    found = largest(widths, lambda m: family(stages, w=w*m, d=d, nc=nc)) or found
+    wider, more = largest_within(widths, lambda m: family(stages, w=w*m, d=d, nc=nc), time_of, bound_ms)
+    found, tried = wider or found, tried + more
     best_w = found[1].w
-    found = largest(depths, lambda m: family(stages, w=best_w, d=d*m, nc=nc)) or found
+    deeper, more = largest_within(depths, lambda m: family(stages, w=best_w, d=d*m, nc=nc), time_of, bound_ms)
+    found, tried = deeper or found, tried + more
     return Scaled(found[1], found[2], tuple(tried))
