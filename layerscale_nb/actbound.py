@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['BASES', 'FIGURE_RULES', 'RULE_COLOURS', 'BOUND_COLOURS', 'PROFILE_COLOURS', 'Job', 'jobs_of', 'read_rows',
            'steadiest', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson', 'plot_figure2',
-           'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'measured_points', 'svg_chart',
+           'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'measured_points', 'chart_time',
            'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page']
 
-# %% ../nbs/05c_actbound.ipynb #5fdeb0f4
+# %% ../nbs/05c_actbound.ipynb #9be23e59
 import csv, math, time
 from html import escape
 from pathlib import Path
@@ -18,7 +18,7 @@ from .core import LayerscaleError, human, provenance, write_rows
 from .explore import distinct_factors
 from .modules import build
 from .nets import Net, complexity
-from .plot import axes, flip_book, log_ticks, metric
+from .plot import Mark, axes, flip_book, log_ticks, metric, svg_chart
 from .roofline import Profile, layer_times, load_profile, predict_ms, save_profile
 from .runtime import device_name, keep_memory, pick_device, time_in_turns, timing_row
 from .scaling import alpha_rule, scale
@@ -215,20 +215,19 @@ def measured_points(rows, base: str, batch: int) -> list:
     "[(macs, ms of an image, rule)] of the rows for this base and batch in fp32, channels-last."
     return [(r['macs'], r['ms']/r['batch'], r['rule'] or 'base') for r in rows or () if r['base'] == base and r['batch'] == batch and r['dtype'] == 'fp32' and r['channels_last']]
 
-# %% ../nbs/05c_actbound.ipynb #876ced8c
-def svg_chart(curves: list, points: list, ring: tuple, width=370, height=250) -> str:
-    "SVG of curves [(label, colour, xy)], measured points and a ring, on log axes: ms of an image against macs."
-    every = [p for _, _, c in curves for p in c] + [p[:2] for p in points] + [ring]
-    lo, hi = ([f(p[i] for p in every) for i in (0, 1)] for f in (min, max))
-    lo, hi = [v/1.2 for v in lo], [v*1.2 for v in hi]
-    at = lambda p: (46 + (width - 56)*math.log(p[0]/lo[0])/math.log(hi[0]/lo[0]), height - 34 - (height - 44)*math.log(p[1]/lo[1])/math.log(hi[1]/lo[1]))
-    ticks = lambda a, b: [m*10**e for e in range(math.floor(math.log10(a)), math.ceil(math.log10(b)) + 1) for m in (1, 2, 5) if a <= m*10**e <= b]
-    out = [f'<line x1="{at((t, lo[1]))[0]:.0f}" x2="{at((t, lo[1]))[0]:.0f}" y1="10" y2="{height - 34}" stroke="#eee"/><text x="{at((t, lo[1]))[0]:.0f}" y="{height - 20}" text-anchor="middle">{t/1e9:g}</text>' for t in ticks(lo[0], hi[0])]
-    out += [f'<line y1="{at((lo[0], t))[1]:.0f}" y2="{at((lo[0], t))[1]:.0f}" x1="46" x2="{width - 10}" stroke="#eee"/><text x="42" y="{at((lo[0], t))[1] + 4:.0f}" text-anchor="end">{t:g}</text>' for t in ticks(lo[1], hi[1])]
-    for label, colour, c in curves: out.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.6" points="{" ".join("%.1f,%.1f" % at(p) for p in c)}"><title>predicted: {escape(label)}</title></polyline>')
-    for *p, rule in points: out.append('<circle cx="%.1f" cy="%.1f" r="3.2" fill="%s"><title>measured, %s: %.3g ms</title></circle>' % (*at(p), RULE_COLOURS.get(rule, '#888'), rule, p[1]))
-    out.append('<circle cx="%.1f" cy="%.1f" r="6.5" fill="none" stroke="#d00" stroke-width="2"/>' % at(ring))
-    return f'<svg width="{width}" height="{height}" style="font:11px sans-serif" role="img" aria-label="time against macs">{"".join(out)}<text x="{width/2:.0f}" y="{height - 4}" text-anchor="middle">macs (G)</text><text x="10" y="8" dominant-baseline="middle">ms per image</text></svg>'
+# %% ../nbs/05c_actbound.ipynb #02c31bdf
+def chart_time(
+    curves: dict,  # label -> (colour, [(macs, ms of an image)]): predictions
+    points: list,  # of `measured_points`
+    here: tuple,   # (macs, ms) of the chosen network
+    size=(390, 250),
+) -> str:
+    "Time of an image against macs as SVG: predicted lines, measured dots, a ring around the chosen network."
+    marks = [Mark('line', *zip(*((x/1e9, y) for x, y in xy)), colour, tips=[f'predicted: {label}']) for label, (colour, xy) in curves.items()]
+    for rule in dict.fromkeys(r for _, _, r in points):
+        xs, ys = zip(*((x/1e9, y) for x, y, r in points if r == rule))
+        marks.append(Mark('dot', xs, ys, RULE_COLOURS.get(rule, '#888'), tips=[f'measured, {rule}: {y:.3g} ms' for y in ys]))
+    return svg_chart([*marks, Mark('ring', [here[0]/1e9], [here[1]], '#d00')], 'macs (G)', 'ms per image', size=size, log='xy')
 
 # %% ../nbs/05c_actbound.ipynb #0bc12258
 def share_bars(parts: dict, width=170) -> str:
@@ -239,7 +238,7 @@ def share_bars(parts: dict, width=170) -> str:
     key = ' '.join(f'<span style="color:{c}">■</span> waits for {k}' for k, c in BOUND_COLOURS.items())
     return f'<div style="font-size:12px">{key} (ms of a batch; kind that takes most)<table style="border-collapse:collapse;font-size:12px">{rows}</table></div>'
 
-# %% ../nbs/05c_actbound.ipynb #30ce2d7a
+# %% ../nbs/05c_actbound.ipynb #d3dadd4b
 def runtime_panel(
     base: Net, alpha, s, batch,
     profiles: list,  # of `Profile`; the first one gives the bars
@@ -248,7 +247,7 @@ def runtime_panel(
     "HTML of one state of the explorer."
     net = scale(base, alpha_rule(alpha), s)
     c, ms = complexity(net).total, [predict_ms(net, p, batch) for p in profiles]
-    curves = [(p.name, PROFILE_COLOURS[i % 4], time_curve(base, alpha, p, batch)) for i, p in enumerate(profiles)]
+    curves = {f'{p.name} ({p.dtype})': (PROFILE_COLOURS[i % 4], time_curve(base, alpha, p, batch)) for i, p in enumerate(profiles)}
     parts = time_by_part(net, profiles[0], batch)
     waits = sum(m for _, m, _ in parts.values())/sum(a + m for a, m, _ in parts.values())
     told = '; '.join(f'<span style="color:{PROFILE_COLOURS[i % 4]}">{escape(p.name)} ({p.dtype})</span>: <b>{t:,.1f} ms</b>, {t/batch:.2f} per image' for i, (p, t) in enumerate(zip(profiles, ms)))
@@ -256,7 +255,7 @@ def runtime_panel(
     name = base.name.replace(' (stand-in)', '')
     dots = measured_points(rows, name, batch)
     seen = ' '.join(f'<span style="color:{col}">●</span> {r}' for r, col in RULE_COLOURS.items()) if dots else 'no measured points for this network and batch'
-    left = svg_chart(curves, dots, (c.macs, ms[0]/batch)) + f'<div style="font-size:12px">measured: {seen}</div>'
+    left = chart_time(curves, dots, (c.macs, ms[0]/batch)) + f'<div style="font-size:12px">measured: {seen}</div>'
     return f'<div style="font-size:13px;line-height:1.5">{head}<div style="display:flex;gap:18px;align-items:flex-start;flex-wrap:wrap"><div>{left}</div>{share_bars(parts)}</div></div>'
 
 # %% ../nbs/05c_actbound.ipynb #b7436b08

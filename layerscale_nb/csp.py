@@ -5,15 +5,18 @@
 # %% auto #0
 __all__ = ['INNER', 'GROUPS', 'TRANSITIONS', 'ConvSpec', 'Stage', 'check_stage', 'block_convs', 'per_block', 'around',
            'transition_convs', 'stage_convs', 'csp_ize', 'stage_cost', 'conv_layer', 'build_stage', 'saving',
-           'break_even', 'network_cost', 'Machine', 'measure_machine', 'predict_ms', 'compare', 'measure_ms', 'svg',
-           'svg_paths', 'svg_shares', 'svg_break_even', 'csp_panel', 'csp_page', 'csp_explorer']
+           'break_even', 'network_cost', 'stage_calls', 'stage_ms', 'compare', 'measure_ms', 'svg', 'svg_paths',
+           'svg_shares', 'svg_break_even', 'csp_panel', 'csp_page', 'find_profile', 'csp_explorer']
 
-# %% ../nbs/06_csp.ipynb #5c76022a
+# %% ../nbs/06_csp.ipynb #9e04c2c4
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 from .core import Cost, LayerscaleError, check_number, check_size, human, nearest
-from .runtime import time_call
+from .nets import Op
+from .roofline import Call, Profile, call_ms, conv_call, load_profile
+from .runtime import pick_device, time_module
 
 # %% ../nbs/06_csp.ipynb #68c9906e
 @dataclass(frozen=True)
@@ -123,11 +126,11 @@ def stage_cost(
     block = sum(c.cost(h*w) for c in block_convs(s))
     return Cost(s.k*block.macs, s.k*block.params, s.k*block.acts) + sum((c.cost(h*w) for c in transition_convs(s).values()), Cost(0, 0, 0))
 
-# %% ../nbs/06_csp.ipynb #365b2cdf
+# %% ../nbs/06_csp.ipynb #06b4405a
 def conv_layer(c: ConvSpec):
     "Convolution, batch norm and SiLU as a torch module."
     from torch import nn
-    return nn.Sequential(nn.Conv2d(c.cin, c.cout, c.k, padding=c.k//2, groups=c.groups, bias=False), nn.BatchNorm2d(c.cout), nn.SiLU())
+    return nn.Sequential(nn.Conv2d(c.cin, c.cout, c.k, padding=c.k//2, groups=c.groups, bias=False), nn.BatchNorm2d(c.cout), nn.SiLU(inplace=True))
 
 # %% ../nbs/06_csp.ipynb #94b83229
 def build_stage(s: Stage):
@@ -184,60 +187,50 @@ def network_cost(
         total, cin = total + ConvSpec(cin, s.b, 3).cost(hw) + stage_cost(s, (h >> i, w >> i)), s.b
     return total + Cost(cin*classes, (cin + 1)*classes, classes)
 
-# %% ../nbs/06_csp.ipynb #0e3709d0
-@dataclass(frozen=True)
-class Machine:
-    "Three rates of a device, enough for a first estimate of a layer's time."
-    macs_s: float    # multiply-adds per second in a large convolution
-    values_s: float  # numbers per second that an elementwise pass reads and writes
-    call_s: float    # seconds of one call on almost no data
+# %% ../nbs/06_csp.ipynb #8e1b5f8f
+def stage_calls(s: Stage, h: int, w: int) -> list:
+    "The calls of a stage on a map of `h` by `w`, for one image."
+    px = h*w
+    def conv(c): return [conv_call(Op('conv', c.cin, c.cout, c.k, 1, c.groups), px), Call('norm', 0, 0, 2*c.cout*px, c.cout*px), Call('silu', 0, 0, c.cout*px, 0)]
+    block = [k for c in block_convs(s) for k in conv(c)] + [Call('add', 0, 0, 3*s.outer*px, s.outer*px)]
+    join = [Call('add', 0, 0, 2*(s.outer + s.past)*px, (s.outer + s.past)*px)] if s.transition else []
+    return [k._replace(n=s.k) for k in block] + [k for c in transition_convs(s).values() for k in conv(c)] + join
 
-# %% ../nbs/06_csp.ipynb #50ec8efb
-def measure_machine(device='cpu') -> Machine:
-    "Rates of this machine: a 3x3 convolution, an addition over many numbers, and an addition of one."
-    import torch
-    d = torch.device(device)
-    conv, x = torch.nn.Conv2d(128, 128, 3, padding=1).to(d).eval(), torch.rand(1, 128, 40, 40, device=d)
-    big, one = torch.rand(1, 128, 160, 160, device=d), torch.rand(1, device=d)
-    with torch.inference_mode(): times = [time_call(f, d, budget_s=0.3).ms/1e3 for f in (lambda: conv(x), lambda: big + 1, lambda: one + 1)]
-    return Machine(128*128*9*1600/times[0], 2*big.numel()/times[1], times[2])
-
-# %% ../nbs/06_csp.ipynb #573328d2
-def predict_ms(
-    s: Stage, size, machine: Machine,
+# %% ../nbs/06_csp.ipynb #de98fb88
+def stage_ms(
+    s: Stage, profile: Profile,
+    size=20,  # of the map
     batch=1,
 ) -> float:
-    "Estimated time of a stage: per layer its macs, the numbers it moves (convolution, batch norm, activation), three calls."
+    "Predicted milliseconds of one pass through a stage: no tensor, no module; raises `LayerscaleError` if the profile lacks a kind of layer."
     h, w = check_size(size, stride=1)
-    n, layers = h*w*batch, stage_convs(s)
-    arithmetic = sum(c.weights for c in layers)*n/machine.macs_s
-    traffic = sum(c.cin + 5*c.cout for c in layers)*n/machine.values_s
-    return 1e3*(arithmetic + traffic + 3*len(layers)*machine.call_s)
+    times = [(c.n, *call_ms(c, profile, batch)) for c in stage_calls(s, h, w)]
+    return sum(n*((max(a, t) if profile.form == 'max' else a + t) + call) for n, a, t, call in times)
 
-# %% ../nbs/06_csp.ipynb #d516f827
+# %% ../nbs/06_csp.ipynb #02775202
 def compare(
     kind='dark', b=128, k=4,  # block type, channels, blocks
     ratio=0.5, transition='yolov4',
-    size=20, machine=None,    # map side; `Machine` whose prediction is shown, or None
+    size=20, profile=None,    # map side; `Profile` whose prediction is shown, or None
     times=None,               # further times: name -> function of (Stage, size) that returns milliseconds
 ) -> dict:
     "Plain and CSP form of a stage: both descriptions, their costs, their times by name and the break-even number of blocks."
     plain = Stage(kind, b, k)
     pair = dict(plain=plain, csp=csp_ize(plain, ratio, transition))
-    ways = ({'predicted': lambda s, size: predict_ms(s, size, machine)} if machine else {}) | (times or {})
+    ways = ({'predicted': lambda s, size: stage_ms(s, profile, size)} if profile else {}) | (times or {})
     ms = {name: {n: f(s, size) for n, s in pair.items()} for name, f in ways.items()}
     return dict(stages=pair, costs={n: stage_cost(s, size) for n, s in pair.items()}, ms=ms, break_even=break_even(kind, ratio, transition))
 
-# %% ../nbs/06_csp.ipynb #5c507a0d
+# %% ../nbs/06_csp.ipynb #1c34c4ee
 def measure_ms(
-    s: Stage, size=20,  # of the map
-    device='cpu', batch=1,
+    s: Stage, size=20,       # of the map
+    device='auto', batch=1,  # as for `pick_device`
 ) -> float:
-    "Median measured milliseconds of the built stage."
+    "Median measured milliseconds of the built stage, channels-last; raises `LayerscaleError` for a device that is absent."
     import torch
-    d, (h, w) = torch.device(device), check_size(size, stride=1)
-    module, x = build_stage(s).to(d).eval(), torch.rand(batch, s.b, h, w, device=d)
-    with torch.inference_mode(): return time_call(lambda: module(x), d, budget_s=0.2).ms
+    d = pick_device(device)
+    module = build_stage(s).to(d, memory_format=torch.channels_last)
+    return time_module(module, check_size(size, stride=1), d, batch, channels=s.b, budget_s=0.2).ms
 
 # %% ../nbs/06_csp.ipynb #ce58a22f
 def svg(width: int, height: int, label: str, *parts) -> str:
@@ -288,34 +281,45 @@ def csp_panel(result: dict) -> str:
     "HTML with the two paths, the shares and the break-even side by side."
     return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{svg_paths(result)}{svg_shares(result)}{svg_break_even(result)}</div>'
 
-# %% ../nbs/06_csp.ipynb #a9a39ab5
+# %% ../nbs/06_csp.ipynb #9fae6c64
 def csp_page(
     kinds=tuple(INNER), b=128, ratio=0.5,
-    ks=(1, 2, 3, 4, 6, 8, 10, 12, 16), machine=None,  # blocks shown
+    ks=(1, 2, 3, 4, 6, 8, 10, 12, 16), profile=None,  # blocks shown; `Profile` whose prediction is shown
 ) -> str:
     "HTML with a menu of block types and a slider of blocks over ready-made panels, one for each pair: it moves without a kernel."
     pairs = [(kind, k) for kind in kinds for k in ks]
-    frames = ''.join(f'<section title="{kind}, k = {k}" style="display:{"none" if i else "block"}">{csp_panel(compare(kind, b, k, ratio, machine=machine))}</section>' for i, (kind, k) in enumerate(pairs))
+    frames = ''.join(f'<section title="{kind}, k = {k}" style="display:{"none" if i else "block"}">{csp_panel(compare(kind, b, k, ratio, profile=profile))}</section>' for i, (kind, k) in enumerate(pairs))
     move = f"let p = this.parentNode, at = {len(ks)}*p.querySelector('select').selectedIndex + +p.querySelector('input').value; p.querySelectorAll('section').forEach((m, i) => m.style.display = i == at ? 'block' : 'none')"
     menu = ''.join(f'<option>{kind}</option>' for kind in kinds)
     return f'<div>block <select onchange="{move}">{menu}</select> blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{frames}</div>'
 
-# %% ../nbs/06_csp.ipynb #3b8a7a65
+# %% ../nbs/06_csp.ipynb #cb8cf370
+def find_profile(
+    profile=None,  # a `Profile` or the path of one; None: layerscale-profile.json, if it is here
+):
+    "The `Profile` to predict with, or None if there is none; raises `LayerscaleError` for a file that is no profile."
+    if isinstance(profile, Profile): return profile
+    here = Path('layerscale-profile.json')
+    return load_profile(profile or here) if profile or here.exists() else None
+
+# %% ../nbs/06_csp.ipynb #74026dab
 def csp_explorer(
     kind='dark', b=128, k=4, ratio=0.5,
-    machine=None,  # rates; default: measured once, now
+    profile=None,  # as for `find_profile`
     times=None,    # see `compare`: shown after every move, so keep them quick
+    device='auto', # the button measures here
 ):
     "Controls for block type, width, blocks and partial ratio, and a button to measure, above a picture of both forms (an ipywidgets VBox)."
     import ipywidgets as w
-    machine = machine or measure_machine()
+    profile = find_profile(profile)
     make = dict(kind=w.Dropdown(options=list(INNER), value=kind, description='block'), b=w.SelectionSlider(options=[64, 128, 256, 512], value=b, description='width b'),
                 k=w.IntSlider(k, 1, 16, description='blocks k'), ratio=w.SelectionSlider(options=[0.25, 0.5, 0.75], value=ratio, description='ratio'))
     picture, button = w.HTML(), w.Button(description='measure both')
-    def show(_=None, **more): picture.value = csp_panel(compare(**{n: c.value for n, c in make.items()}, machine=machine, times=(times or {}) | more))
+    note = w.HTML(f'times predicted for {profile.name} ({profile.device})' if profile else 'no predicted time: there is no profile of this machine; <code>layerscale profile</code> makes one in 20 seconds')
+    def show(_=None, **more): picture.value = csp_panel(compare(**{n: c.value for n, c in make.items()}, profile=profile, times=(times or {}) | more))
     for c in make.values(): c.observe(show, 'value')
-    button.on_click(lambda _: show(measured=measure_ms))
+    button.on_click(lambda _: show(measured=lambda s, size: measure_ms(s, size, device)))
     show()
-    box = w.VBox([w.HBox(list(make.values())[:2]), w.HBox([*list(make.values())[2:], button]), picture])
-    box.controls, box.picture, box.button = make, picture, button
+    box = w.VBox([w.HBox(list(make.values())[:2]), w.HBox([*list(make.values())[2:], button]), picture, note])
+    box.controls, box.picture, box.button, box.note = make, picture, button, note
     return box

@@ -8,11 +8,19 @@ import pytest
 
 from layerscale_nb.complexity import count
 from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.csp import (INNER, Machine, Stage, around, break_even, build_stage, compare, csp_explorer, csp_ize, csp_page, measure_ms, network_cost, per_block,
-                               predict_ms, saving, stage_convs, stage_cost, svg_break_even, svg_paths, svg_shares)
+from layerscale_nb.csp import (INNER, Stage, around, break_even, build_stage, compare, csp_explorer, csp_ize, csp_page, find_profile, measure_ms, network_cost, per_block,
+                               saving, stage_calls, stage_convs, stage_cost, stage_ms, svg_break_even, svg_paths, svg_shares)
 from layerscale_nb.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
+from layerscale_nb.roofline import TERMS, Profile, save_profile
 
-MACHINE = Machine(1e11, 1e10, 1e-5)
+
+def profile(form='sum', **rates):
+    "An invented machine: the same rates for every kind of layer in a stage."
+    kinds = ('1x1', 'spatial', 'depthwise', 'groups of 4', 'groups of 8', 'groups', 'norm', 'silu', 'add')
+    return Profile('invented', 'none', 1, 'fp32', True, 1e9, form, {k: dict.fromkeys(TERMS, 0.) | rates for k in kinds}, 0, 0, 0)
+
+
+HERE = profile(gmac=10., near_mb=.1, call=.01)
 
 
 def reference(repo):
@@ -113,7 +121,7 @@ def test_bad_input(make, says):
 
 
 def test_pictures_say_what_they_show():
-    r = compare('res', 128, 4, machine=MACHINE)
+    r = compare('res', 128, 4, profile=HERE)
     bars = lambda r: svg_shares(r).count('<rect')
     assert 'plain = 1' in svg_shares(r) and (bars(r), bars(compare('res'))) == (3, 2)
     assert 'pays from k = 10' in svg_break_even(r)
@@ -122,14 +130,49 @@ def test_pictures_say_what_they_show():
     for f in (svg_paths, svg_shares, svg_break_even): ElementTree.fromstring(f(r))  # well formed
 
 
-def test_predicted_time_grows_with_batch_and_size():
-    s = Stage('dark', 64, 2)
-    assert predict_ms(s, 20, MACHINE, 8) > 2*predict_ms(s, 20, MACHINE) and predict_ms(s, 40, MACHINE) > predict_ms(s, 20, MACHINE)
-    assert stage_cost(s, 20) + Cost(0, 0, 0) == stage_cost(s, '20x20')
+@pytest.mark.parametrize('kind', INNER)
+def test_predicted_time_is_arithmetic_traffic_and_calls(kind):
+    for s in (Stage(kind, 128, 3), csp_ize(Stage(kind, 128, 3)), csp_ize(Stage(kind, 128, 3), 0.25, 'yolov4')):
+        calls, c = stage_calls(s, 20, 30), stage_cost(s, (20, 30))
+        assert sum(k.n for k in calls) == 3*len(stage_convs(s)) + s.k + bool(s.transition)
+        assert stage_ms(s, profile(call=2), (20, 30), 8) == 2*sum(k.n for k in calls)
+        assert stage_ms(s, profile(gmac=1e9), (20, 30)) == pytest.approx(c.macs)
+        written = c.acts*3 + 600*(3*s.k*s.outer + 2*(s.outer + s.past)*bool(s.transition))  # batch norm reads and writes, SiLU in place; then sums and the join
+        read = 600*sum(x.cin + x.cout for x in stage_convs(s))
+        assert stage_ms(s, profile(near_mb=1e6), (20, 30), 2) == pytest.approx(2*4*(written + read))
+        both = [stage_ms(s, HERE, 20), stage_ms(s, profile('max', gmac=10., near_mb=.1, call=.01), 20)]
+        assert both[1] < both[0] and stage_ms(s, HERE, '20x20') == both[0]
+
+
+def test_the_calls_of_a_stage_are_what_runs():
+    "The calls of a stage are the modules that run in it, with the maps they write."
+    import torch
+    for s in (Stage('dark', 64, 2), csp_ize(Stage('res', 64, 3), 0.25, 'yolov4')):
+        wrote, module = {'conv': 0, 'norm': 0}, build_stage(s)
+        for m in module.modules():
+            kind = 'conv' if isinstance(m, torch.nn.Conv2d) else 'norm' if isinstance(m, torch.nn.BatchNorm2d) else None
+            if kind: m.register_forward_hook(lambda m, i, o, kind=kind: wrote.__setitem__(kind, wrote[kind] + o.numel()))
+        module(torch.rand(1, s.b, 6, 5))
+        calls = stage_calls(s, 6, 5)
+        assert sum(c.n*c.out for c in calls if c.kind == 'norm') == wrote['norm'] and sum(c.n*c.out for c in calls if c.weights) == wrote['conv']
+
+
+def test_a_profile_is_found_or_not(tmp_path, monkeypatch):
+    from layerscale_nb.timing import PROFILE_FILE
+    monkeypatch.chdir(tmp_path)
+    assert find_profile() is None and find_profile(HERE) is HERE
+    e = csp_explorer()
+    assert 'layerscale profile' in e.note.value and 'predicted ms' not in e.picture.value
+    save_profile(HERE, PROFILE_FILE)
+    assert find_profile() == HERE and find_profile(tmp_path/PROFILE_FILE) == HERE
+    e = csp_explorer()
+    assert 'invented' in e.note.value and 'predicted ms' in e.picture.value
+    with pytest.raises(LayerscaleError, match='no such file'): csp_explorer(profile='none.json')
+    with pytest.raises(LayerscaleError, match="no rates for 'norm'"): stage_ms(Stage(), Profile(**{**vars(HERE), 'rates': {'1x1': HERE.rates['1x1']}}))
 
 
 def test_explorer_moves():
-    e = csp_explorer(machine=MACHINE)
+    e = csp_explorer(profile=HERE)
     for name, value in (('k', 9), ('b', 256), ('ratio', 0.25), ('kind', 'resx')):
         before = e.picture.value
         e.controls[name].value = value
@@ -137,25 +180,25 @@ def test_explorer_moves():
 
 
 def test_page_has_a_picture_for_each_k():
-    page = csp_page(('dark',), ks=(1, 5, 9), machine=MACHINE)
+    page = csp_page(('dark',), ks=(1, 5, 9), profile=HERE)
     assert page.count('<section') == 3 and page.count('display:block') == 1 and 'max="2"' in page and '<script' not in page
 
 
 def test_the_page_has_a_picture_for_every_pair():
-    page = csp_page(('res', 'dark'), ks=(1, 5, 9), machine=MACHINE)
+    page = csp_page(('res', 'dark'), ks=(1, 5, 9), profile=HERE)
     names = [f'{kind}, k = {k}' for kind in ('res', 'dark') for k in (1, 5, 9)]
     assert [i.split('"')[0] for i in page.split('<section title="')[1:]] == names and page.count('display:block') == 1
     assert 'let p = this.parentNode, at = 3*' in page and page.count('<option>') == 2
 
 
 def test_further_times_stand_beside_the_prediction():
-    r = compare('dark', 64, 2, machine=MACHINE, times=dict(measured=measure_ms, fixed=lambda s, size: float(s.k)))
+    r = compare('dark', 64, 2, profile=HERE, times=dict(measured=measure_ms, fixed=lambda s, size: float(s.k)))
     assert list(r['ms']) == ['predicted', 'measured', 'fixed'] and r['ms']['fixed'] == dict(plain=2., csp=2.)
     assert all(v > 0 for v in r['ms']['measured'].values()) and svg_shares(r).count('<rect') == 5
-    e = csp_explorer(machine=MACHINE)
+    e = csp_explorer(profile=HERE, device='cpu')
     before = e.picture.value
     e.button.click()
-    assert e.picture.value != before
+    assert e.picture.value != before and 'measured ms' in e.picture.value
 
 
 def test_torchs_own_counter_agrees():
