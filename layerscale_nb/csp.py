@@ -5,16 +5,17 @@
 # %% auto #0
 __all__ = ['INNER', 'GROUPS', 'TRANSITIONS', 'ConvSpec', 'Stage', 'check_stage', 'block_convs', 'per_block', 'around',
            'transition_convs', 'stage_convs', 'csp_ize', 'stage_cost', 'conv_layer', 'build_stage', 'saving',
-           'break_even', 'network_cost', 'stage_calls', 'stage_ms', 'compare', 'measure_ms', 'svg', 'svg_paths',
-           'svg_shares', 'svg_break_even', 'csp_panel', 'csp_page', 'find_profile', 'csp_explorer']
+           'break_even', 'network_cost', 'stage_calls', 'stage_ms', 'compare', 'measure_ms', 'svg_paths', 'svg_shares',
+           'svg_break_even', 'csp_panel', 'csp_page', 'find_profile', 'csp_explorer']
 
-# %% ../nbs/06_csp.ipynb #9e04c2c4
+# %% ../nbs/06_csp.ipynb #56bf2092
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from .core import Cost, LayerscaleError, check_number, check_size, human, nearest
 from .nets import Op
+from .plot import Mark, svg, svg_chart, svg_text, to_pixels
 from .roofline import Call, Profile, call_ms, conv_call, load_profile
 from .runtime import pick_device, time_module
 
@@ -232,49 +233,41 @@ def measure_ms(
     module = build_stage(s).to(d, memory_format=torch.channels_last)
     return time_module(module, check_size(size, stride=1), d, batch, channels=s.b, budget_s=0.2).ms
 
-# %% ../nbs/06_csp.ipynb #ce58a22f
-def svg(width: int, height: int, label: str, *parts) -> str:
-    "An SVG picture of these parts; `label` says in words what it shows."
-    return f'<svg width="{width}" height="{height}" style="font:12px sans-serif" fill="#222" role="img" aria-label="{label}">{"".join(parts)}</svg>'
-
-# %% ../nbs/06_csp.ipynb #962375ae
+# %% ../nbs/06_csp.ipynb #480ffa43
 def svg_paths(result: dict) -> str:
     "The CSP stage as two paths whose thickness is their number of channels."
     s, parts, top = result['stages']['csp'], [], 30
     for width, colour, text in ((s.past, '#0072B2', f'{s.past} past'), (s.outer, '#D55E00', f'{s.outer} through {s.k} x {s.kind}')):
         thick = 110*width/s.b
-        parts.append(f'<text x="150" y="{top + 12}" text-anchor="middle">{text}</text><rect x="55" y="{top + 18}" width="190" height="{thick:.1f}" fill="{colour}" opacity=".85"/>')
+        parts.append(svg_text(150, top + 12, text) + f'<rect x="55" y="{top + 18}" width="190" height="{thick:.1f}" fill="{colour}" opacity=".85"/>')
         top += 30 + thick
-    for x, name in ((38, 'split'), (245, 'join')): parts.append(f'<rect x="{x}" y="36" width="17" height="{top - 36:.0f}" fill="#ccc"/><text x="{x + 8}" y="28" text-anchor="middle">{name}</text>')
-    ends = f'<text x="34" y="{(top + 40)/2:.0f}" text-anchor="end">{s.b}</text><text x="266" y="{(top + 40)/2:.0f}">{s.b}</text>'
+    for x, name in ((38, 'split'), (245, 'join')): parts.append(f'<rect x="{x}" y="36" width="17" height="{top - 36:.0f}" fill="#ccc"/>' + svg_text(x + 8, 28, name))
+    ends = svg_text(34, (top + 40)/2, s.b, 'end') + svg_text(266, (top + 40)/2, s.b, 'start')
     return svg(300, 215, f'{s.past} channels go past, {s.outer} go through {s.k} blocks', *parts, ends)
 
-# %% ../nbs/06_csp.ipynb #927943da
+# %% ../nbs/06_csp.ipynb #40b7e2c3
 def svg_shares(result: dict) -> str:
     "Bars of the CSP form's macs, acts and times as shares of the plain stage's; red where the CSP form needs more."
     p, c = result['costs']['plain'], result['costs']['csp']
     bars = [('macs', human(p.macs), human(c.macs), c.macs/p.macs), ('acts', human(p.acts), human(c.acts), c.acts/p.acts)]
     bars += [(f'{name} ms', f'{ms["plain"]:.2f}', f'{ms["csp"]:.2f}', ms['csp']/ms['plain']) for name, ms in result['ms'].items()]
-    x = lambda v: 130 + 180*v/max(1.25, 1.1*max(b[-1] for b in bars))
-    rows = [f'<text x="122" y="{36 + 44*i}" text-anchor="end">{name}</text><text x="122" y="{51 + 44*i}" text-anchor="end" fill="#777">{a} → {b}</text>'
-            f'<rect x="130" y="{26 + 44*i}" width="{x(v) - 130:.1f}" height="26" fill="{"#D55E00" if v > 1 else "#009E73"}"/><text x="136" y="{43 + 44*i}" fill="white">{v:.2f}</text>' for i, (name, a, b, v) in enumerate(bars)]
-    one = f'<line x1="{x(1):.1f}" x2="{x(1):.1f}" y1="18" y2="{26 + 44*len(bars)}" stroke="black"/><text x="{x(1):.1f}" y="12" text-anchor="middle">plain = 1</text>'
+    x = to_pixels(0, max(1.25, 1.1*max(b[-1] for b in bars)), 130, 310)
+    rows = [svg_text(122, 36 + 44*i, name, 'end') + svg_text(122, 51 + 44*i, f'{a} → {b}', 'end', '#777') +
+            f'<rect x="130" y="{26 + 44*i}" width="{x(v) - 130:.1f}" height="26" fill="{"#D55E00" if v > 1 else "#009E73"}"/>' + svg_text(136, 43 + 44*i, f'{v:.2f}', 'start', 'white') for i, (name, a, b, v) in enumerate(bars)]
+    one = f'<line x1="{x(1):.1f}" x2="{x(1):.1f}" y1="18" y2="{26 + 44*len(bars)}" stroke="black"/>' + svg_text(x(1), 12, 'plain = 1')
     return svg(330, max(215, 40 + 44*len(bars)), 'costs of the CSP form over those of the plain stage', *rows, one)
 
-# %% ../nbs/06_csp.ipynb #cc95d9cc
+# %% ../nbs/06_csp.ipynb #b318c991
 def svg_break_even(result: dict, most=16) -> str:
     "macs of both forms against the number of blocks, with the break-even marked."
     s, even = result['stages']['csp'], result['break_even']
-    most = max(most, even + 2, s.k); ks = range(1, most + 1)
-    lines = [[float(k*per_block(s.kind)) for k in ks], [float(around(s.ratio, s.cross, s.transition) + k*per_block(s.kind, s.ratio)) for k in ks]]
-    step, x = max(1, round(max(map(max, lines))/4)), lambda k: 34 + 225*(k - 1)/(most - 1)
-    y = lambda v: 180 - 150*v/max(map(max, lines))
-    grid = [f'<text x="28" y="{y(v) + 4:.1f}" text-anchor="end">{v}</text><line x1="34" x2="260" y1="{y(v):.1f}" y2="{y(v):.1f}" stroke="#e5e5e5"/>' for v in range(0, int(max(map(max, lines))) + 1, step)]
-    grid += [f'<text x="{x(k):.1f}" y="195" text-anchor="middle">{k}</text>' for k in range(1, most + 1, max(1, round(most/8)))]
-    curves = [f'<polyline points="{" ".join(f"{x(k):.1f},{y(v):.1f}" for k, v in zip(ks, line))}" fill="none" stroke="{c}" stroke-width="1.6"/><circle cx="{x(s.k):.1f}" cy="{y(line[s.k - 1]):.1f}" r="4" fill="{c}"/>'
-              f'<text x="264" y="{y(line[-1]) + 4:.1f}" fill="{c}">{name}</text>' for line, name, c in zip(lines, ('plain', 'CSP'), ('black', '#D55E00'))]
-    mark = f'<line x1="{x(even):.1f}" x2="{x(even):.1f}" y1="30" y2="180" stroke="#777" stroke-dasharray="3 3"/><text x="{max(105, x(even)):.1f}" y="25" text-anchor="middle">pays from k = {even}</text>'
-    return svg(300, 215, f'macs against blocks; the CSP form pays from {even} blocks', *grid, *curves, mark, '<text x="147" y="212" text-anchor="middle">blocks k</text><text x="4" y="12">macs / (w h b²)</text>')
+    ks = range(max(most, even + even//2, s.k) + 1)
+    ways = {'plain': (0, per_block(s.kind), 'black'), 'CSP': (around(s.ratio, s.cross, s.transition), per_block(s.kind, s.ratio), '#D55E00')}
+    marks = [Mark('rule', [even], colour='#777', names=[f'pays from k = {even}'])]
+    for name, (start, step, colour) in ways.items():
+        macs = [float(start + k*step) for k in ks]
+        marks += [Mark('line', ks, macs, colour, [name]), Mark('dot', [s.k], [macs[s.k]], colour)]
+    return svg_chart(marks, 'blocks k', 'macs / (w h b²)', (0, ks[-1]), size=(330, 215))
 
 # %% ../nbs/06_csp.ipynb #0117a7bb
 def csp_panel(result: dict) -> str:

@@ -208,3 +208,17 @@ def test_torchs_own_counter_agrees():
         s = csp_ize(Stage(kind, 128, 2), 0.25, 'yolov4')
         with FlopCounterMode(display=False) as counter, torch.no_grad(): build_stage(s).eval()(torch.rand(1, 128, 6, 5))
         assert counter.get_total_flops() == 2*stage_cost(s, (6, 5)).macs
+
+
+def test_charts_are_well_formed_and_their_names_apart():
+    import re
+    from layerscale_nb.plot import Mark, svg_chart
+    same = [Mark('line', [1, 10], [1, 10], 'black', [n], [n]) for n in ('a & b', 'c < d', 'e')]
+    for log in ('', 'x', 'y', 'xy'):
+        chart = svg_chart([*same, Mark('dot', [2, 3], [4, 5], names=[1, 2], tips=['"', '>']), Mark('ring', [2], [4]), Mark('rule', [2, 9], names=['left', 'right'])], 'x', 'y', log=log)
+        root = ElementTree.fromstring(chart)
+        ends = [float(t.get('y')) for t in root if t.tag.endswith('text') and t.text in ('a & b', 'c < d', 'e')]
+        assert len(ends) == 3 and all(b - a >= 13 for a, b in zip(ends, ends[1:]))
+        assert [t.text for t in root.iter() if t.tag.endswith('title')] == ['a & b', 'c < d', 'e', '"', '>']
+        assert all(0 <= float(v) <= 470 for v in re.findall(r' cx="([^"]+)"', chart))
+    ElementTree.fromstring(svg_chart([], 'x', 'y', log='x'))  # nothing to show yet
