@@ -137,7 +137,7 @@ def profile_command(a) -> int:
     print(json.dumps(asdict(p)) if a.json else f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, {p.threads} thread{"s"*(p.threads > 1)}; median error on layers left out {100*p.error:.0f}%')
     return 0
 
-# %% ../nbs/14b_timing.ipynb #daa3e71f
+# %% ../nbs/14b_timing.ipynb #facedccb
 def bench_time_command(a) -> int:
     "`bench acts` and `bench predictor`: the stored tables of the runtime pages, row by row into `--out`."
     from layerscale_nb.actbound import bench_acts, bench_predictor, correlations
@@ -145,9 +145,14 @@ def bench_time_command(a) -> int:
     say = lambda r, n, total: print(f"{n}/{total} {r['name']}, batch {r['batch']}, {r['dtype']}: {r['ms']:.1f} ms", file=sys.stderr, flush=True)
     out, command = a.out or f"{dict(acts='actbound', predictor='predictor')[a.what]}.csv", 'layerscale ' + ' '.join(sys.argv[1:])
     how = dict(device=a.device, minutes=check_number(a.minutes, 'minutes'), look=say, command=command)
-    if a.what == 'predictor' and a.names: how |= dict(rows_of=validate_any, names=tuple(MODULES) if a.names == ['modules'] else a.names, imgsz=a.imgsz)
+    if a.what == 'predictor' and a.names:
+        how |= dict(rows_of=validate_any, names=tuple(MODULES) if a.names == ['modules'] else a.names, imgsz=a.imgsz)
+        for name in [] if a.names == ['modules'] else a.names: opened(name, a.imgsz)  # a wrong name or size is said before anything is measured
     rows = (bench_acts if a.what == 'acts' else bench_predictor)(out, **how)
     if a.json: print(json.dumps(rows)); return 0
-    table = correlations(rows) if a.what == 'acts' else compare_predictors([r for r in rows if r['batch'] > 1] or rows)
+    large = [r for r in rows if r['batch'] > 1] or rows
+    if a.what == 'acts': table = correlations(rows)
+    elif len(large) < 4: import pandas as pd; table = pd.DataFrame(rows)[['name', 'batch', 'ms', 'predicted_ms']].set_index('name')  # too few for lines through them
+    else: table = compare_predictors(large)
     print(f'{table.round(3).to_string()}\n{len(rows)} rows in {out}')
     return 0
