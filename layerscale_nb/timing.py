@@ -37,7 +37,7 @@ def fitting_profile(
     other = next((k for k, v in here.items() if getattr(p, k) != v), None)
     return (None, f'the profile is for {other} {getattr(p, other)}, this is {here[other]}') if other else (p, '')
 
-# %% ../nbs/14b_timing.ipynb #909ac30c
+# %% ../nbs/14b_timing.ipynb #c7da8514
 def forecast(
     net, module,        # description or module; its torch module
     size, profile,      # (h, w) in pixels; a `Profile` or None
@@ -46,7 +46,9 @@ def forecast(
     "(a function that gives the `Prediction` of a batch, or None; why there is none)."
     if profile is None: return None, ''
     if mode != 'inference': return None, f'a profile holds rates of inference; the time of {mode} is only measured'
-    try: found = network_calls(net if isinstance(net, Net) else module, size, profile.channels_last)
+    try:
+        found = network_calls(net if isinstance(net, Net) else module, size, profile.channels_last)
+        predict_calls(found, profile)  # a kind may be missing
     except LayerscaleError as e: return None, str(e)
     return (lambda batch: predict_calls(found, profile, batch)), ''
 
