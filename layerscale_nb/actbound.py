@@ -103,10 +103,11 @@ def bench_acts(
         if look: look(rows[-1], n + 1, len(jobs))
     return rows
 
-# %% ../nbs/05c_actbound.ipynb #422d56ce
+# %% ../nbs/05c_actbound.ipynb #ae17b2d9
 def bench_predictor(
     out, profile=None,  # csv file; a `Profile`, default: measured now and stored beside `out`
-    names=VALIDATION, batches=(8, 1), device='auto', minutes=math.inf, look=None, command='', **kw,
+    names=VALIDATION, batches=(8, 1), device='auto', minutes=math.inf, look=None, command='',
+    rows_of=validate, **kw,  # what measures a network, with options of its own
 ) -> list:
     "Predicted against measured time of networks that took no part in the profile, row by row; returns all rows."
     device, start, rows = pick_device(device), time.monotonic(), read_rows(out)
@@ -114,10 +115,10 @@ def bench_predictor(
     if profile is None: profile = load_profile(kept) if kept.exists() else calibrate(device, name='validation', command=command)
     save_profile(profile, kept)
     for n, (name, b) in enumerate([(name, b) for b in batches for name in names], 1):
-        net = named(name)
-        if any((r['name'], r['batch'], r['device']) == (net.name, b, device_name(device)) for r in rows): continue
+        full = named(name).name if rows_of is validate else name
+        if any((r['name'], r['batch'], r['device']) == (full, b, device_name(device)) for r in rows): continue
         if time.monotonic() - start > 60*minutes: break
-        rows.append(steadiest(lambda: validate(profile, [name], b, device, **kw)[0]) | provenance(command, device_name(device))); write_rows(rows, out)
+        rows.append(steadiest(lambda: rows_of(profile, [name], b, device, **kw)[0]) | provenance(command, device_name(device))); write_rows(rows, out)
         if look: look(rows[-1], n, len(names)*len(batches))
     return rows
 

@@ -94,7 +94,7 @@ def add_cost_commands(add):
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
     for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/15_cli.ipynb #515f8e4e
+# %% ../nbs/15_cli.ipynb #0992ca0b
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
   layerscale bench train --seeds 0 1 2 --trainers layerscale tuned --out seeds.json
@@ -102,15 +102,17 @@ BENCH_HELP = '''examples:
   layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
   layerscale bench count                                                                   our counter beside six others
   layerscale bench acts --out acts.csv               time against macs, params and acts (run again to continue)
-  layerscale bench predictor --out predictor.csv     predicted against measured time'''
+  layerscale bench predictor --out predictor.csv     predicted against measured time
+  layerscale bench predictor --names modules --out modules.csv     the same for YOLO graphs and modules of torchvision'''
 
-# %% ../nbs/15_cli.ipynb #379b15f2
+# %% ../nbs/15_cli.ipynb #ffb31dfe
 def add_bench_command(add):
     "The parser of `bench`."
     b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, our counter beside others, or time against cost', BENCH_HELP)
     b.add_argument('what', choices=['train', 'recipe', 'count', 'acts', 'predictor']); b.add_argument('--json', action='store_true', help='print one JSON object')
     b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
     b.add_argument('--net', default='yolov8n', help="train: a YOLO name with the head of YOLOv8, or depth/width such as 1.0/1.0 (default: %(default)s)"); b.add_argument('--batch', default=8, help='train: images of a step (default: %(default)s)')
+    b.add_argument('--names', nargs='+', metavar='NAME', help="predictor: networks as for `count`, or 'modules' for a list outside the zoo (default: the zoo)")
     b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 10)')
     b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'], help='train: which of layerscale tuned ultralytics (default: all)')
     b.add_argument('--minutes', default=12, help='give Ultralytics at most this long; acts, predictor: start no row after this long (default: %(default)s)')

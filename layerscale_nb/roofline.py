@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TERMS', 'PAGE_MB', 'Call', 'conv_kind', 'conv_call', 'calls_of', 'calls', 'features', 'Profile', 'save_profile',
-           'load_profile', 'call_ms', 'LayerTime', 'layer_times', 'predict_ms']
+           'load_profile', 'call_ms', 'LayerTime', 'call_times', 'layer_times', 'predict_ms']
 
 # %% ../nbs/05a_roofline.ipynb #ee686697
 import json, math
@@ -25,11 +25,11 @@ class Call(NamedTuple):
     n: int = 1      # times in the network
     part: str = ''  # 'stem', 'stage 1', ..., 'head'
 
-# %% ../nbs/05a_roofline.ipynb #b83a3812
+# %% ../nbs/05a_roofline.ipynb #c6bfe59b
 def conv_kind(op: Op, pixels: int) -> str:
     "Name of the rates of a convolution or linear layer with this many output pixels."
     gw, stride = op.cin//op.groups, ' /2' if op.stride > 1 else ''
-    if op.stride == op.k > 1: return 'patches'
+    if op.stride == op.k > 1 and op.cin <= 4: return 'patches'
     if op.groups == 1 and op.cin <= 4: return 'first'
     if op.groups == 1: return ('linear' if pixels == 1 else '1x1' + stride) if op.k == 1 else 'spatial'
     return (('depthwise' if gw == 1 else 'groups of 4' if gw <= 4 else 'groups of 8' if gw <= 8 else 'groups') + stride)
@@ -147,18 +147,27 @@ class LayerTime(NamedTuple):
     ms: float
     memory_bound: bool  # does it wait longer for memory than for arithmetic?
 
-# %% ../nbs/05a_roofline.ipynb #fc06fbce
+# %% ../nbs/05a_roofline.ipynb #6688694e
+def call_times(
+    calls: list,       # of `Call`
+    profile: Profile,
+    batch=1,
+) -> list:
+    "Predicted time of each of these calls for a batch, in order."
+    batch, out = check_number(batch, 'batch', whole=True), []
+    for c in calls:
+        a, t, o = call_ms(c, profile, batch)
+        out.append(LayerTime(c.part, c.kind, c.n, c.n*((max(a, t) if profile.form == 'max' else a + t) + o), t > a))
+    return out
+
+# %% ../nbs/05a_roofline.ipynb #caf636e2
 def layer_times(
     net: Net, profile: Profile,
     batch=1,
     res=None,  # side in pixels, or (h, w); default `net.r`
 ) -> list:
     "Predicted time of every call of one pass over a batch, in order."
-    batch, out = check_number(batch, 'batch', whole=True), []
-    for c in calls(net, res):
-        a, t, o = call_ms(c, profile, batch)
-        out.append(LayerTime(c.part, c.kind, c.n, c.n*((max(a, t) if profile.form == 'max' else a + t) + o), t > a))
-    return out
+    return call_times(calls(net, res), profile, batch)
 
 # %% ../nbs/05a_roofline.ipynb #a42f90af
 def predict_ms(

@@ -133,3 +133,39 @@ def test_train_several_configs(repo, tmp_path, capsys):
     (tmp_path/'wrong.yaml').write_text('net: yolov5q\n')
     assert main(['train', str(tmp_path/'wrong.yaml')]) == 2
     assert "no network 'yolov5q'" in capsys.readouterr().err
+
+
+def test_json_and_errors_go_to_different_streams(capsys):
+    "A script may send the output of --json into a file: an error is never in it, and each name is one line."
+    import json
+    assert main(['count', 'yolov8n', 'EN-B0', '--json']) == 0
+    out, err = capsys.readouterr()
+    assert [json.loads(l)['name'] for l in out.splitlines()] == ['yolov8n', 'EN-B0'] and not err
+    assert main(['count', 'EN-B99', '--json']) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith('layerscale: ')
+
+
+def test_exit_statuses(monkeypatch):
+    "0 done, 2 bad input or wrong usage or no memory, 130 interrupted; a bug is not caught."
+    import layerscale_nb.cli as c
+    assert main([]) == 0 and main(['count', 'EN-B0']) == 0 and main(['count', 'EN-B99']) == 2
+    with pytest.raises(SystemExit) as e: main(['count', '--no-such-option'])
+    assert e.value.code == 2
+    for error, status in ((KeyboardInterrupt(), 130), (MemoryError(), 2), (RuntimeError('out of memory'), 2)):
+        def fails(a, error=error): raise error
+        monkeypatch.setattr(c, 'count_command', fails)
+        assert main(['count', 'EN-B0']) == status
+    def bug(a): raise ZeroDivisionError('a bug')
+    monkeypatch.setattr(c, 'count_command', bug)
+    with pytest.raises(ZeroDivisionError): main(['count', 'EN-B0'])
+
+
+@pytest.mark.parametrize('words, sentence', [
+    (['bench', 'predictor', '--names', 'yolov8q', '--device', 'cpu', '--out', 'x.csv'], 'Did you mean'),
+    (['bench', 'predictor', '--names', 'yolov8n', '--imgsz', '60', '--device', 'cpu', '--out', 'x.csv'], 'the next one is 64')])
+def test_bench_predictor_refuses_before_it_measures(words, sentence, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert sentence in err and err.count('\n') == 1 and not list(tmp_path.iterdir())

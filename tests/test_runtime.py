@@ -203,3 +203,149 @@ def test_explorer_moves(repo):
         seen.add(out.value)
     assert '<circle' in out.value and runtime_page([p], rows).count('data-label') >= 5
     with pytest.raises(LayerscaleError, match='at least one profile'): runtime_explorer([])
+
+
+def priced(kinds, **rates):
+    "A profile in which every one of these kinds costs the same."
+    return replace(profile(), rates={k: dict.fromkeys(TERMS, 0.0) | (rates or dict(gmac=20., weights_mb=.1, near_mb=.03, far_mb=.05, page_mb=.4, call=.01)) for k in {*kinds, 'add'}})
+
+
+@pytest.mark.parametrize('name', ['EN-B0', 'EN-B2', 'RegNetX-400MF', 'RegNetY-800MF', 'RegNetZ-500MF', 'ResNet-18', 'ResNet-50', 'ResNeXt-50', 'ViT-Ti/16', 'ViT-S/32'])
+def test_module_and_description_give_the_same_calls(name):
+    "Two ways to the calls of a network: equal macs and weights, times within one part in a hundred at both batches."
+    from layerscale_nb.anymodule import module_calls, predict_calls
+    from layerscale_nb.modules import build
+    net = named(name)
+    told, found = calls(net), module_calls(build(net).eval(), (net.r, net.r))
+    assert sum(c.macs for c in found) == pytest.approx(sum(c.n*c.macs for c in told), rel=1e-9)
+    assert sum(c.weights for c in found) == sum(c.n*c.weights for c in told)
+    p = priced({c.kind for c in told + found})
+    for b in (1, 8): assert predict_calls(found, p, b).ms == pytest.approx(predict_ms(net, p, b), rel=0.01)
+
+
+@pytest.mark.parametrize('name', ['yolov8n', 'yolov5n', 'yolov4-tiny', 'yolov4-csp'])
+def test_calls_of_a_yolo_graph_hold_its_macs(name):
+    from layerscale_nb import yolo
+    from layerscale_nb.anymodule import network_calls
+    from layerscale_nb.lookup import find
+    found = network_calls(name, '160x96')
+    assert sum(c.macs for c in found) == yolo.cost(find(name), (96, 160)).macs
+    assert {'cat', 'upsample', 'norm'} <= {c.kind for c in found} and all(c.part.startswith('model.') for c in found)
+
+
+def test_hidden_copies_views_and_acts_in_place():
+    import torch
+    from torch import nn
+    from layerscale_nb.anymodule import module_calls
+    class Halves(nn.Module):
+        def __init__(self): super().__init__(); self.a = nn.Conv2d(3, 32, 1); self.b = nn.Conv2d(16, 8, 1)
+        def forward(self, x):
+            y = nn.functional.relu_(self.a(x))
+            return self.b(y.chunk(2, 1)[1]).flatten(1).unflatten(1, (8, -1)).transpose(1, 2)
+    found = module_calls(Halves(), (10, 20))
+    assert [(c.kind, c.moved, c.out) for c in found] == [('first', 35*200, 32*200), ('relu', 32*200, 0), ('copy', 32*200, 16*200), ('1x1', 24*200, 8*200),
+        ('reorder', 16*200, 8*200)]  # flattening a channels-last map has to turn it
+
+
+def test_fused_attention_is_one_call_and_put_back():
+    import torch
+    from torch import nn
+    from layerscale_nb.anymodule import module_calls
+    fused = nn.functional.scaled_dot_product_attention
+    class Tokens(nn.Module):
+        def __init__(self, fail=False): super().__init__(); self.mha, self.fail = nn.MultiheadAttention(64, 4, batch_first=True), fail
+        def forward(self, x):
+            t = x.flatten(2)[:, :1].expand(-1, 64, -1).transpose(1, 2)
+            if self.fail: raise ValueError('no')
+            return self.mha(t, t, t, need_weights=False)[0]
+    found = [c for c in module_calls(Tokens(), (4, 4)) if c.kind == 'attention']
+    assert len(found) == 1 and found[0].macs == 2*16*16*64 and found[0].out == 16*64
+    with pytest.raises(LayerscaleError, match='Tokens'): module_calls(Tokens(True), (4, 4))
+    assert nn.functional.scaled_dot_product_attention is fused
+
+
+def test_tracing_leaves_a_module_as_it_was():
+    import torch
+    from torch import nn
+    from layerscale_nb.anymodule import module_calls
+    m = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).train()
+    before = {k: v.clone() for k, v in m.state_dict().items()}
+    module_calls(m, (16, 16))
+    assert m.training and m[1].training and all(torch.equal(v, before[k]) for k, v in m.state_dict().items()) and 'forward' not in m[0].__dict__
+
+
+def test_what_has_no_rate_is_named_with_its_share():
+    import torch
+    from torch import nn
+    from layerscale_nb.anymodule import module_calls, predict, predict_calls
+    class Odd(nn.Module):
+        def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 8, 3, padding=1)
+        def forward(self, x): return torch.erfinv(torch.sigmoid(self.c(x)))
+    found = module_calls(Odd(), (16, 16))
+    p = priced({'first', 'silu'}, near_mb=1.)
+    said = predict_calls(found, p)
+    v = 8*256
+    assert said.guessed == {'sigmoid': pytest.approx(v/(3*256 + 5*v)), 'erfinv': pytest.approx(2*v/(3*256 + 5*v))}
+    assert said.ms == pytest.approx(sum(c.moved for c in found)*4/1e6)
+    with pytest.raises(LayerscaleError, match="no rates for 'first'"): predict_calls(found, priced({'norm'}))
+    class Choice(Odd):
+        def forward(self, x): return x if x.mean() < .5 else self.c(x)
+    with pytest.raises(LayerscaleError, match='depends on the pixels'): predict(Choice(), p, 1, 16)
+
+
+def test_time_predicts_a_yolo_graph_and_a_module_and_no_training(tmp_path, capsys, monkeypatch):
+    import torch
+    from layerscale_nb.anymodule import network_calls, predict
+    from layerscale_nb.runtime import device_name
+    monkeypatch.chdir(tmp_path)
+    kinds = {c.kind for n in ('yolov8n', 'torchvision:mobilenet_v3_small') for c in network_calls(n, 64)} - {'cat', 'cat of slices', 'leaky_relu'}
+    here = replace(priced(kinds), device=device_name(torch.device('cpu')), threads=torch.get_num_threads())
+    save_profile(here, 'layerscale-profile.json')
+    for name in ('yolov8n', 'torchvision:mobilenet_v3_small'):
+        words = ['time', name, '--batch', '2', '--imgsz', '64', '--device', 'cpu', '--repeats', '3']
+        assert main([*words, '--json']) == 0
+        r = json.loads(capsys.readouterr().out)
+        assert r['rows'][0]['predicted_ms'] == pytest.approx(predict(name, here, 2, 64).ms) and not r['no_prediction'] and r['profile'] == 'toy'
+    assert main(['time', 'yolov8n', '--batch', '1', '--imgsz', '64', '--device', 'cpu', '--repeats', '3']) == 0
+    out = capsys.readouterr().out
+    assert "predicted from the profile 'toy'" in out and 'nearest kind: cat' in out
+    assert main(['time', 'torchvision:mobilenet_v3_small', '--mode', 'train', '--batch', '2', '--imgsz', '64', '--device', 'cpu', '--repeats', '3']) == 0
+    assert 'no prediction: a profile holds rates of inference' in capsys.readouterr().out
+
+
+def test_bench_predictor_with_names(tmp_path, monkeypatch, capsys):
+    "Rows of named networks, written one by one beside a profile; nothing is measured twice."
+    import torch
+    import layerscale_nb.actbound as a
+    from layerscale_nb.anymodule import network_calls
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(a, 'calibrate', lambda *_, **kw: priced({c.kind for c in network_calls('yolov8n', 64)}))
+    words = ['bench', 'predictor', '--names', 'yolov8n', '--imgsz', '64', '--device', 'cpu', '--out', 'm.csv', '--json']
+    assert main(words) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [(r['name'], r['size'], r['batch']) for r in rows] == [('yolov8n', '64x64', 8), ('yolov8n', '64x64', 1)] and {'command', 'versions', 'device', 'seed', 'date'} <= set(rows[0])
+    assert main(words) == 0 and json.loads(capsys.readouterr().out) == a.read_rows('m.csv') and (tmp_path/'m_profile.json').exists()
+    assert main(words[:-1]) == 0 and 'predicted_ms' in capsys.readouterr().out
+
+
+def test_stored_predictions_of_modules(repo):
+    "The stored table holds every network of the list at both batches, and its predictions follow from its profile."
+    from layerscale_nb.actbound import read_rows
+    from layerscale_nb.anymodule import MODULES, predict
+    rows = read_rows(repo/'nbs'/'results'/'predictor_modules_cpu.csv')
+    assert {(r['name'], r['batch']) for r in rows} == {(n, b) for n in MODULES for b in (8, 1)}
+    p = load_profile(repo/'nbs'/'results'/'predictor_modules_cpu_profile.json')
+    for r in rows:
+        if r['name'] in ('yolov8n', 'torchvision:mobilenet_v3_large'): assert predict(r['name'], p, r['batch'], r['size']).ms == pytest.approx(r['predicted_ms'], rel=1e-3)
+
+
+def test_specimens_give_what_they_count():
+    "The new result of each measured pass has as many numbers as its call says."
+    import torch
+    from layerscale_nb.calibrate import MOVED, PASSES, other_specimens, specimen
+    sizes = other_specimens()
+    for kind in (*PASSES, 'add', 'softmax'):
+        c, f = specimen(kind, sizes[kind][min(8, len(sizes[kind]) - 1)], 2, torch.device('cpu'), torch.float32)
+        with torch.inference_mode(): out = f()
+        assert c.kind == kind and c.out in (0, out.numel()//2), kind
+    assert 0 < MOVED['upsample'][0] < MOVED['cat'][0]
