@@ -9,7 +9,7 @@ __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_o
            'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
            'validate']
 
-# %% ../nbs/09_train.ipynb #0c33f642
+# %% ../nbs/09_train.ipynb #7192a6c4
 import copy, importlib.util, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -22,7 +22,7 @@ from .core import LayerscaleError, check_number, fingerprint, write_atomic, writ
 from .detection import detect, validate
 from .loss import narrow_boxes
 from .runtime import keep_memory, pick_device
-from .yolo import Yolo, quiet_ultralytics
+from .yolo import Yolo, check_memory, free_bytes, quiet_ultralytics
 
 # %% ../nbs/09_train.ipynb #6af13890
 _all_ = ['detect', 'validate']  # also found here
@@ -310,7 +310,7 @@ def epoch_row(s: Session, val, loss: float, seconds: float) -> dict:
         row |= {k: v for k, v in scores(s.matches).items() if k in row}
     return row
 
-# %% ../nbs/09_train.ipynb #49b335b9
+# %% ../nbs/09_train.ipynb #bad3c861
 def fit(
     net: Yolo,
     train: Store, val: Store,
@@ -321,6 +321,8 @@ def fit(
 ):
     "Train a network; yields `Progress` after each step and returns the finished `Session`."
     per_epoch = len(epoch_order(len(train), seed, 0, recipe.batch)[0])
+    device = device or pick_device()
+    check_memory(net, train.size, recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32')), training=True, free=free_bytes(device))
     s = start(net, recipe, per_epoch*recipe.epochs, seed, device)
     if folder: resume(s, folder)
     first = ranks()[0] == 0  # of several processes only the first validates and saves

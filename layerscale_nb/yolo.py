@@ -247,12 +247,12 @@ def memory_bytes(
     kept = {j for i, l in enumerate(net.layers) for j in l.src if 0 <= j < i - 1}
     return 4*cost(net, net.stride).params + 4*batch*(sum(per_image[j].acts for j in kept if size) + 3*max((c.acts for c in per_image), default=0))
 
-# %% ../nbs/07_yolo.ipynb #463ffc0e
+# %% ../nbs/07_yolo.ipynb #7dc270c4
 def free_bytes(device=None):
     "Memory that new work can have on this machine or GPU (a torch.device), or None where the system does not say."
     if device is not None and device.type == 'cuda':
         import torch
-        return torch.cuda.mem_get_info(device)[0]
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what torch keeps for reuse is free too
     info = Path('/proc/meminfo')
     lines = info.read_text().splitlines() if info.exists() else []
     return next((1024*int(l.split()[1]) for l in lines if l.startswith('MemAvailable')), None)

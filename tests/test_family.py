@@ -136,3 +136,45 @@ def test_a_member_with_its_own_head(tmp_path):
     assert part.shape[-1] == 3*(8*24 + 4*12) and torch.allclose(whole[..., :part.shape[-1]], part, atol=1e-4)
     with pytest.raises(LayerscaleError, match='of its own head only'): augmented(model)
     assert [r['stride'] for r in stride_scores(tmp_path/'best.pt', m, 'roadscenes', 3)] == [8, 16, 32]
+
+
+def test_a_member_goes_the_whole_way(tmp_path):
+    "A process of its own for each; what fails is a row with its sentence and is tried again; what is finished is not."
+    pytest.importorskip('onnx', reason='the onnx package is not installed here: pip install onnx to run this test')
+    from layerscale_nb.members import COLUMNS, run_members, stored_rows
+    out = tmp_path/'members.csv'
+    run_members(out, ('yolov5n', 'yolov9n'), steps=4)
+    good, bad = rows = stored_rows(out)
+    assert tuple(good) == COLUMNS and good['said'] == '' and bad['said'].startswith("no network 'yolov9n'") and bad['params'] == ''
+    assert int(good['params']) == cost(named('yolov5n'), 640).params and float(good['reload_diff']) == 0
+    assert float(good['loss_last']) < float(good['loss_first']) and float(good['onnx_diff_px']) < 1e-3*float(good['moves_px'])
+    assert run_members(out, ('yolov5n',), steps=4) == rows                     # nothing is run again
+
+
+def test_a_dead_child_is_a_row(monkeypatch):
+    from layerscale_nb import members
+    class Dead: returncode, stderr = -9, ''
+    monkeypatch.setattr(members.subprocess, 'run', lambda *a, **k: Dead)
+    assert members.child_row('yolov5n')['said'] == 'the process ended with -9: no words'
+
+
+def test_stored_members_are_the_whole_ladder(repo):
+    import pandas as pd
+    from layerscale_nb.ladder import LADDER
+    t = pd.read_csv(repo/'nbs'/'results'/'family_members.csv', keep_default_na=False).set_index('member')
+    assert list(t.index) == list(LADDER) and (t.said == '').all()
+    for m, r in t.iterrows(): assert r.params == cost(named(m), 64 if named(m).stride < 128 else 128).params and r.reload_diff == 0 and r.loss_last < r.loss_first and r.onnx_diff_px < 1e-3*r.moves_px, m
+
+
+def test_times_are_remembered(tmp_path):
+    from layerscale_nb.ladder import scale_to_latency, v4_large
+    from layerscale_nb.members import remembered, stored_rows, time_reduced
+    asked = []
+    def fake(net): asked.append(net.name); return cost(net, net.imgsz).macs/1e10
+    path = tmp_path/'times.csv'
+    first = scale_to_latency(50, time_of=remembered(path, fake, 'made up'))
+    n = len(asked)
+    again = scale_to_latency(50, time_of=remembered(path, how='made up'))
+    assert (again.net, again.tried) == (first.net, first.tried) and len(asked) == n == len(first.tried) == len(stored_rows(path))
+    with pytest.raises(LayerscaleError, match='has no time .other. of yolov4-p5 at width 1 and depth 1'): remembered(path, how='other')(v4_large(5))
+    assert time_reduced(named('yolov4-tiny'), 4, 'cpu', 1) > 0
