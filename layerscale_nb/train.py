@@ -6,8 +6,8 @@
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
            'first_guess', 'follow_statistics', 'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start',
            'train_step', 'clip_gradients', 'update_average', 'plan_of', 'save_state', 'resume', 'Progress',
-           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'fit', 'save_checkpoint', 'detect',
-           'validate']
+           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'check_fits', 'fit',
+           'save_checkpoint', 'detect', 'validate']
 
 # %% ../nbs/09_train.ipynb #7192a6c4
 import copy, importlib.util, math, os, shutil, time, warnings
@@ -310,7 +310,14 @@ def epoch_row(s: Session, val, loss: float, seconds: float) -> dict:
         row |= {k: v for k, v in scores(s.matches).items() if k in row}
     return row
 
-# %% ../nbs/09_train.ipynb #bad3c861
+# %% ../nbs/09_train.ipynb #3f38dcbc
+def check_fits(net: Yolo, size, recipe: Recipe, device):
+    "Raise `LayerscaleError`, before anything is built, if training this network on images of (h, w) needs more memory than is free."
+    each = recipe.batch/ranks()[1]  # images of one process
+    half = precision(device, recipe.amp) != 'fp32'
+    check_memory(net, size, each/2 if half else each, training=True, free=free_bytes(device))
+
+# %% ../nbs/09_train.ipynb #c63ef608
 def fit(
     net: Yolo,
     train: Store, val: Store,
@@ -321,14 +328,12 @@ def fit(
 ):
     "Train a network; yields `Progress` after each step and returns the finished `Session`."
     per_epoch = len(epoch_order(len(train), seed, 0, recipe.batch)[0])
-    device = device or pick_device()
-    check_memory(net, train.size, recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32')), training=True, free=free_bytes(device))
+    check_fits(net, train.size, recipe, device or pick_device())
     s = start(net, recipe, per_epoch*recipe.epochs, seed, device)
     if folder: resume(s, folder)
     first = ranks()[0] == 0  # of several processes only the first validates and saves
     rows, validated = s.rows, eval_epochs(len(train), len(val), recipe)
-    seconds = rows[-1]['train_s'] if rows else 0.
-    map50 = next((r['map50'] for r in reversed(rows) if r['map50'] == r['map50']), math.nan)
+    seconds, map50 = rows[-1]['train_s'] if rows else 0., next((r['map50'] for r in reversed(rows) if r['map50'] == r['map50']), math.nan)
     while s.epoch < recipe.epochs:
         begin = time.perf_counter()
         for loss, i in one_epoch(s, train):
