@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAMILY', 'ABLATED', 'HEADED', 'GROUPS', 'SIZES', 'Member', 'member_net', 'open_data', 'only_size', 'evaluate',
-           'train_member', 'run_family', 'without_levels', 'shrink', 'load_member', 'levels_table', 'stride_scores',
-           'augmented', 'augment_table']
+           'member_row', 'train_member', 'run_family', 'needed_rows', 'without_levels', 'shrink', 'load_member',
+           'levels_table', 'stride_scores', 'augmented', 'augment_table']
 
 # %% ../nbs/10g_family.ipynb #0977e4ec
 import json, math
@@ -88,7 +88,16 @@ def evaluate(model, val, nc: int) -> dict:
         out[f'map50_{name}'] = scores(match_all(*parts, nc))['map50'] if sum(map(len, parts[1])) else math.nan
     return out
 
-# %% ../nbs/10g_family.ipynb #4c3f78d2
+# %% ../nbs/10g_family.ipynb #bf496be6
+def member_row(m: Member, s, val, data: str, n_train: int, command='') -> dict:
+    "The row of a trained session: what it is, cost, scores, latency on its device, and provenance."
+    import torch
+    t = time_module(s.average, m.size, s.device)
+    return dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=data, n_train=n_train, n_val=len(val), epochs=s.recipe.epochs,
+                **asdict(cost(s.net, m.size)), **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3,
+                train_s=s.rows[-1]['train_s'], **provenance(command, device=str(s.device), seed=s.seed))
+
+# %% ../nbs/10g_family.ipynb #53dd80cb
 def train_member(
     m: Member, data, folder,  # data set as in `load_data`; where the run lives: called again it goes on or returns its row
     epochs=10, seed=0,
@@ -103,11 +112,7 @@ def train_member(
     check_memory(net, m.size, recipe.batch, training=True, free=free_bytes(device))
     s = exhaust(fit(net, train, val, recipe, seed, device, folder))
     save_checkpoint(s, names, folder/'best.pt', m.size)
-    import torch
-    t = time_module(s.average, m.size, device)
-    row = dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=Path(str(data)).name, n_train=len(train), n_val=len(val), epochs=epochs,
-               **asdict(cost(net, m.size)), **evaluate(s.average, val, len(names)), threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3,
-               train_s=s.rows[-1]['train_s'], **provenance(command, device=str(device), seed=seed))
+    row = member_row(m, s, val, Path(str(data)).name, len(train), command)
     write_atomic(folder/'row.json', json.dumps(row, indent=1))
     (folder/'state.pt').unlink(missing_ok=True)
     return row
@@ -123,7 +128,16 @@ def run_family(
     write_rows(rows, out)
     return rows
 
-# %% ../nbs/10g_family.ipynb #a6f748c2
+# %% ../nbs/10g_family.ipynb #3f4ccec2
+def needed_rows(net: Yolo, maps) -> list:
+    "The numbers of the rows that these rows need, themselves included, in order."
+    wanted, stack = set(), list(maps)
+    while stack:
+        i = stack.pop()
+        if i >= 0 and i not in wanted: wanted.add(i); stack += net.layers[i].src
+    return sorted(wanted)
+
+# %% ../nbs/10g_family.ipynb #8c71dc9a
 def without_levels(
     net: Yolo,
     n: int,  # how many of the coarsest heads go
@@ -131,11 +145,7 @@ def without_levels(
     "(the smaller graph, the numbers of the rows it keeps); raises `LayerscaleError` if no head would be left."
     last, src = len(net.rows) - 1, net.layers[-1].src
     n = check_number(n, 'levels to remove', high=len(src) - 1, open_low=False, whole=True)
-    wanted, stack = set(), list(src[:len(src) - n])
-    while stack:
-        i = stack.pop()
-        if i >= 0 and i not in wanted: wanted.add(i); stack += net.layers[i].src
-    kept = sorted(wanted) + [last]
+    kept = needed_rows(net, src[:len(src) - n]) + [last]
     new, rows = {old: i for i, old in enumerate(kept)} | {-1: -1}, []
     for old in kept:
         frm = tuple(new[j] for j in (src[:len(src) - n] if old == last else net.layers[old].src))

@@ -6,8 +6,8 @@
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_optimizer', 'cpu_has_bf16', 'precision', 'Session',
            'first_guess', 'follow_statistics', 'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start',
            'train_step', 'clip_gradients', 'update_average', 'plan_of', 'save_state', 'resume', 'Progress',
-           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'check_fits', 'fit',
-           'save_checkpoint', 'detect', 'validate']
+           'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'check_fits', 'last_map50',
+           'progress', 'fit', 'save_checkpoint', 'detect', 'validate']
 
 # %% ../nbs/09_train.ipynb #7192a6c4
 import copy, importlib.util, math, os, shutil, time, warnings
@@ -317,7 +317,17 @@ def check_fits(net: Yolo, size, recipe: Recipe, device):
     half = precision(device, recipe.amp) != 'fp32'
     check_memory(net, size, each/2 if half else each, training=True, free=free_bytes(device))
 
-# %% ../nbs/09_train.ipynb #c63ef608
+# %% ../nbs/09_train.ipynb #c0a7264d
+def last_map50(rows) -> float:
+    "The mAP50 of the last validated of these rows, not-a-number before the first."
+    return next((r['map50'] for r in reversed(rows) if r['map50'] == r['map50']), math.nan)
+
+# %% ../nbs/09_train.ipynb #cc591a8d
+def progress(s: Session, epoch: int, loss: float, seconds: float, row=None) -> Progress:
+    "Where a session is; the time to go is that of its steps so far, for those to come."
+    return Progress(epoch, s.recipe.epochs, s.step, s.steps, loss, last_map50(s.rows), seconds, seconds/s.step*(s.steps - s.step), row)
+
+# %% ../nbs/09_train.ipynb #c8dfa459
 def fit(
     net: Yolo,
     train: Store, val: Store,
@@ -332,19 +342,14 @@ def fit(
     s = start(net, recipe, per_epoch*recipe.epochs, seed, device)
     if folder: resume(s, folder)
     first = ranks()[0] == 0  # of several processes only the first validates and saves
-    rows, validated = s.rows, eval_epochs(len(train), len(val), recipe)
-    seconds, map50 = rows[-1]['train_s'] if rows else 0., next((r['map50'] for r in reversed(rows) if r['map50'] == r['map50']), math.nan)
+    seconds, validated = s.rows[-1]['train_s'] if s.rows else 0., eval_epochs(len(train), len(val), recipe)
     while s.epoch < recipe.epochs:
         begin = time.perf_counter()
-        for loss, i in one_epoch(s, train):
-            spent = seconds + time.perf_counter() - begin
-            yield Progress(s.epoch + 1, recipe.epochs, s.step, s.steps, loss, map50, spent, spent/s.step*(s.steps - s.step))
+        for loss, _ in one_epoch(s, train): yield progress(s, s.epoch + 1, loss, seconds + time.perf_counter() - begin)
         seconds += time.perf_counter() - begin
-        row = epoch_row(s, val if first and s.epoch in validated else None, loss, seconds)
-        map50 = row['map50'] if row['map50'] == row['map50'] else map50
-        s.rows.append(row)
+        s.rows.append(epoch_row(s, val if first and s.epoch in validated else None, loss, seconds))
         if folder and first: save_state(s, folder)
-        yield Progress(s.epoch, recipe.epochs, s.step, s.steps, loss, map50, seconds, seconds/s.step*(s.steps - s.step), row)
+        yield progress(s, s.epoch, loss, seconds, s.rows[-1])
     if first and s.matches is None: s.matches = validate(s.average, val, net.nc)  # resumed after its last epoch
     return s
 
