@@ -7,7 +7,7 @@ __all__ = ['SAME', 'GROUPS', 'NEAREST', 'IN_PLACE', 'FREE', 'WORK', 'MODULES', '
            'product_call', 'pass_calls', 'Tracer', 'whole_attention', 'folded', 'module_calls', 'rated', 'Prediction',
            'opened', 'network_calls', 'predict_calls', 'predict', 'shares', 'plot_shares', 'validate_any']
 
-# %% ../nbs/07f_anymodule.ipynb #c5adec1e
+# %% ../nbs/07f_anymodule.ipynb #3e471cd9
 import math
 from collections import Counter
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from .roofline import Call, Profile, call_times, calls, conv_kind
 from .runtime import keep_memory, pick_device, timing_row
 from . import modules, yolo
 
-# %% ../nbs/07f_anymodule.ipynb #94163a74
+# %% ../nbs/07f_anymodule.ipynb #1b5b3abf
 SAME = {  # torch's core operator: the kind of pass `calibrate` knows it as
     **{k: k for k in ('relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'cat', 'add', 'mean')}, **dict.fromkeys(('sub', 'mul', 'div'), 'add'),
     **dict.fromkeys(('clone', 'copy', '_to_copy', 'constant_pad_nd'), 'copy'), 'stack': 'cat', 'upsample_nearest2d': 'upsample'}
@@ -34,19 +34,19 @@ NEAREST = {  # a kind without rates: the next of its sort; all others: 'add'
 IN_PLACE = ('relu', 'leaky_relu', 'silu', 'hardswish', 'mish')  # measured in place
 FREE = {'empty', 'empty_like', 'new_empty', 'empty_strided', 'new_empty_strided', '_unsafe_view', '_local_scalar_dense', 'lift_fresh', 'resize_', 'set_'}  # no number is moved
 
-# %% ../nbs/07f_anymodule.ipynb #ef9acd65
+# %% ../nbs/07f_anymodule.ipynb #95eb3762
 def order(t) -> tuple:
     "The axes of a tensor that are longer than 1, from the slowest to the fastest in memory."
     return tuple(sorted((i for i in range(t.ndim) if t.shape[i] > 1), key=lambda i: -t.stride(i)))
 
-# %% ../nbs/07f_anymodule.ipynb #ab6ee677
+# %% ../nbs/07f_anymodule.ipynb #85691ba1
 def dense(t, like) -> bool:
     "Does `t` lie in memory without gaps, in the order of `like`?"
     import torch
     last = torch.channels_last if like.ndim == 4 and not like.is_contiguous() else torch.contiguous_format
     return t.is_contiguous(memory_format=last)
 
-# %% ../nbs/07f_anymodule.ipynb #767438ea
+# %% ../nbs/07f_anymodule.ipynb #449b102f
 def kind_of(name: str, args, out) -> str:
     "Kind of pass of torch's core operator `name`; the operator's own name if it is none we know."
     name = name if name in KINDS else name.removesuffix('_')
@@ -55,7 +55,7 @@ def kind_of(name: str, args, out) -> str:
     if kind == 'cat' and not all(dense(t, out) for t in tensors(args)): return 'cat of slices'
     return 'reorder' if kind == 'copy' and order(tensors(args)[-1]) != order(out) else kind
 
-# %% ../nbs/07f_anymodule.ipynb #1e9cb491
+# %% ../nbs/07f_anymodule.ipynb #e3a866d6
 def conv_calls(args, out, channels_last=True) -> list:
     "The calls of a convolution: a copy first, if its input does not lie in memory as it wants it."
     import torch
@@ -67,14 +67,14 @@ def conv_calls(args, out, channels_last=True) -> list:
     if x.ndim != 4 or x.is_contiguous(memory_format=wanted): return [call]
     return [Call('copy' if channels_last == (x.stride(1) == 1) else 'reorder', 0, 0, 2*x.numel(), x.numel()), call]
 
-# %% ../nbs/07f_anymodule.ipynb #f6270615
+# %% ../nbs/07f_anymodule.ipynb #4c5f1d9b
 def product_call(name: str, args, out) -> Call:
     "The call of a matrix product; its second matrix is a weight unless it comes in batches."
     a, b = tensors(args)[-2:]
     weights = 0 if 'bmm' in name else b.numel()
     return Call('linear', PRODUCTS[name](args, out), weights, a.numel() + b.numel() - weights + out.numel(), out.numel())
 
-# %% ../nbs/07f_anymodule.ipynb #735530d1
+# %% ../nbs/07f_anymodule.ipynb #5f4c1faf
 def pass_calls(name: str, how: str, args, out) -> list:
     "The calls of an operator without products: each distinct number that is read or written counts once, in a pool as often as its windows read it."
     kind, made = kind_of(name, args, out), out.numel()*(how != 'changed')
@@ -87,7 +87,7 @@ def pass_calls(name: str, how: str, args, out) -> list:
     if {kind, NEAREST.get(kind)} & {*IN_PLACE} and made: return [Call(kind, 0, 0, read, 0), Call('add', 0, 0, made, made)]
     return [Call(kind, 0, 0, read + made, made)]
 
-# %% ../nbs/07f_anymodule.ipynb #a793b354
+# %% ../nbs/07f_anymodule.ipynb #ec71f52f
 class Tracer(Recorder):
     "Writes down the calls of a forward pass, in order."
     def __init__(self, channels_last=True): super().__init__(); self.channels_last, self.trace = channels_last, []
@@ -109,7 +109,7 @@ class Tracer(Recorder):
             if key in self.seen: self.seen[key] = fact, out
         return fact, out
 
-# %% ../nbs/07f_anymodule.ipynb #1a558eea
+# %% ../nbs/07f_anymodule.ipynb #c4e76209
 @contextmanager
 def whole_attention(tracer):
     "Within it fused attention is noted as one call, by whatever name it is called; on meta tensors it would come apart into its steps."
@@ -129,7 +129,7 @@ def whole_attention(tracer):
         with Whole(): yield
     finally: F.scaled_dot_product_attention = fused
 
-# %% ../nbs/07f_anymodule.ipynb #ff27b735
+# %% ../nbs/07f_anymodule.ipynb #1a801665
 def folded(trace: list) -> list:
     "The calls with squeeze and excitation as it was measured: its two layers and what is between are one call, and so are its gate and the sigmoid before."
     out = []
@@ -142,7 +142,7 @@ def folded(trace: list) -> list:
         else: out.append(c)
     return [c._replace(kind='linear') if c.kind == 'squeeze' and c.moved else c for c in out]  # on its own it is a linear layer
 
-# %% ../nbs/07f_anymodule.ipynb #f7d424fd
+# %% ../nbs/07f_anymodule.ipynb #65c274e9
 def module_calls(
     module,      # any torch module
     size,        # (h, w) of the images in pixels
@@ -163,7 +163,7 @@ def module_calls(
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
     return folded(rec.trace)
 
-# %% ../nbs/07f_anymodule.ipynb #8ef379aa
+# %% ../nbs/07f_anymodule.ipynb #2190efb4
 def rated(
     calls: list, profile: Profile,
 ) -> tuple:
@@ -176,14 +176,14 @@ def rated(
         if not c.macs and c.kind not in profile.rates: guessed[c.kind] += c.n*c.moved/moved
     return [c if c.macs else c._replace(kind=known(c.kind)) for c in calls], dict(guessed.most_common())
 
-# %% ../nbs/07f_anymodule.ipynb #58e8e4cf
+# %% ../nbs/07f_anymodule.ipynb #22c71a07
 class Prediction(NamedTuple):
     "Predicted time of one inference pass."
     ms: float      # of the batch
     times: list    # `LayerTime` of every call, in order
     guessed: dict  # kind without rates of its own -> share of all numbers moved
 
-# %% ../nbs/07f_anymodule.ipynb #e61afc2b
+# %% ../nbs/07f_anymodule.ipynb #9650aff1
 def opened(net, imgsz=None) -> tuple:
     "(description or module, a function that gives the torch module in eval mode, (h, w) in pixels) of a network or its name; raises `LayerscaleError` with the nearest name."
     if isinstance(net, (str, Path)): net = find(net)
@@ -191,7 +191,7 @@ def opened(net, imgsz=None) -> tuple:
     if isinstance(net, yolo.Yolo): return net, lambda: yolo.build(net).eval(), check_size(net.imgsz if imgsz is None else imgsz, net.stride)
     return net, net.eval, pixels(imgsz, own_size(net))
 
-# %% ../nbs/07f_anymodule.ipynb #948322a2
+# %% ../nbs/07f_anymodule.ipynb #59771b3b
 def network_calls(
     net,               # a `Net`, a `Yolo`, a torch module, or a name as for `lookup.find`
     imgsz=None,        # pixels, 'WIDTHxHEIGHT' or (h, w); default: the network's own
@@ -201,14 +201,14 @@ def network_calls(
     net, module, size = opened(net, imgsz)
     return calls(net, size) if isinstance(net, Net) else module_calls(module(), size, channels_last)
 
-# %% ../nbs/07f_anymodule.ipynb #606d4df7
+# %% ../nbs/07f_anymodule.ipynb #0c74ac42
 def predict_calls(calls: list, profile: Profile, batch=1) -> Prediction:
     "Predicted time of these calls for a batch."
     found, guessed = rated(calls, profile)
     times = call_times(found, profile, batch)
     return Prediction(sum(t.ms for t in times), times, guessed)
 
-# %% ../nbs/07f_anymodule.ipynb #9d7f9278
+# %% ../nbs/07f_anymodule.ipynb #b815f70e
 def predict(
     net, profile: Profile,  # as for `network_calls`; rates of the device
     batch=1, imgsz=None,
@@ -216,12 +216,12 @@ def predict(
     "Predicted time of one inference pass of any network over a batch; raises `LayerscaleError` if it cannot be found or its path depends on the pixels."
     return predict_calls(network_calls(net, imgsz, profile.channels_last), profile, batch)
 
-# %% ../nbs/07f_anymodule.ipynb #43c2aa35
+# %% ../nbs/07f_anymodule.ipynb #a6e56703
 WORK = {  # sort of work: its kinds, and a colour; all other kinds are products
     'norm': (('norm', 'layernorm'), '#56B4E9'), 'activation': (('relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'softmax'), '#E69F00'),
     'join, copy, upsample': (('cat', 'cat of slices', 'copy', 'reorder', 'upsample'), '#D55E00'), 'add, gate, pool': (('add', 'gate', 'mean', 'pool'), '#999999')}
 
-# %% ../nbs/07f_anymodule.ipynb #a695c8d7
+# %% ../nbs/07f_anymodule.ipynb #ff77cb10
 def shares(p: Prediction) -> dict:
     "Share of the predicted time by sort of work: products, and each of `WORK`."
     sort = {k: name for name, (kinds, _) in WORK.items() for k in kinds}
@@ -229,7 +229,7 @@ def shares(p: Prediction) -> dict:
     for t in p.times: out[sort.get(t.kind, 'products')] += t.ms/p.ms
     return out
 
-# %% ../nbs/07f_anymodule.ipynb #115851cd
+# %% ../nbs/07f_anymodule.ipynb #ab3bf2f0
 def plot_shares(predictions: dict, ax=None):
     "What the time of each network consists of, as bars; `predictions` is name -> `Prediction`. Returns the axes."
     ax = axes(ax, figsize=(6, 0.9 + 0.32*len(predictions)))
@@ -242,12 +242,12 @@ def plot_shares(predictions: dict, ax=None):
     ax.set(xlim=(0, 1), xlabel='share of the predicted time'); ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(0.45, 1.0))
     return ax
 
-# %% ../nbs/07f_anymodule.ipynb #2e59cbf8
+# %% ../nbs/07f_anymodule.ipynb #9e970f3e
 MODULES = {  # name: size of the images; none is used by `calibrate`, none is a `Net`
     **dict.fromkeys(('yolov8n', 'yolov8s', 'yolov4-tiny', 'yolo11n'), '416x128'), 'yolov5n': '320',
     **{f'torchvision:{k}': None for k in ('mobilenet_v3_large', 'shufflenet_v2_x1_0', 'densenet121', 'convnext_tiny', 'efficientnet_v2_s', 'vit_b_32', 'swin_t')}}
 
-# %% ../nbs/07f_anymodule.ipynb #b703c687
+# %% ../nbs/07f_anymodule.ipynb #a7c72f72
 def validate_any(
     profile: Profile,
     names=tuple(MODULES),  # as for `lookup.find`

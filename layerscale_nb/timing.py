@@ -37,7 +37,7 @@ def fitting_profile(
     other = next((k for k, v in here.items() if getattr(p, k) != v), None)
     return (None, f'the profile is for {other} {getattr(p, other)}, this is {here[other]}') if other else (p, '')
 
-# %% ../nbs/14b_timing.ipynb #c7da8514
+# %% ../nbs/14b_timing.ipynb #30fc4629
 def forecast(
     net, module,        # description or module; its torch module
     size, profile,      # (h, w) in pixels; a `Profile` or None
@@ -45,7 +45,7 @@ def forecast(
 ) -> tuple:
     "(a function that gives the `Prediction` of a batch, or None; why there is none)."
     if profile is None: return None, ''
-    if mode != 'inference': return None, f'a profile holds rates of inference; the time of {mode} is only measured'
+    if mode != 'inference': return None, 'a profile holds rates of inference; the time of a training step is only measured'
     try:
         found = network_calls(net if isinstance(net, Net) else module, size, profile.channels_last)
         predict_calls(found, profile)  # a kind may be missing
