@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'least_side', 'two_scenes', 'few_steps', 'answer', 'apart'
            'trained_row', 'check_member', 'own_row', 'child_row', 'stored_rows', 'run_members', 'time_reduced',
            'remembered']
 
-# %% ../nbs/10i_members.ipynb #2ca22147
+# %% ../nbs/10i_members.ipynb #f09964ff
 import copy, csv, json, math, statistics, subprocess, sys, tempfile
 from pathlib import Path
 from .augment import STILL, make_batch, make_store
@@ -20,17 +20,17 @@ from .study import exhaust
 from .train import Recipe, fit, precision, save_checkpoint
 from .yolo import Yolo, build, check_memory, cost, free_bytes, memory_bytes, quiet_ultralytics, rescale
 
-# %% ../nbs/10i_members.ipynb #7b790ab7
+# %% ../nbs/10i_members.ipynb #b5ee87f4
 def least_side(net: Yolo, least=128) -> int:
     "The smallest image side, in pixels, from `least` on that the network's largest stride divides."
     return math.ceil(least/net.stride)*net.stride
 
-# %% ../nbs/10i_members.ipynb #e32328ba
+# %% ../nbs/10i_members.ipynb #92519fde
 def two_scenes(side: int, seed=0, device='auto'):
     "A training store of two drawn scenes of `side` pixels."
     return make_store(to_frames(roadscenes(2, 1, seed, (side, side)).train, (side, side)), pick_device(device))
 
-# %% ../nbs/10i_members.ipynb #7701053e
+# %% ../nbs/10i_members.ipynb #aa23b386
 def few_steps(
     net: Yolo,
     store,     # of `two_scenes`: the same batch in each step
@@ -42,20 +42,20 @@ def few_steps(
     at = [r['train_s'] for r in s.rows]
     return s, [r['loss'] for r in s.rows], 1e3*statistics.median(b - a for a, b in zip(at, at[1:]))
 
-# %% ../nbs/10i_members.ipynb #28436884
+# %% ../nbs/10i_members.ipynb #fa1819bc
 def answer(model, x):
     "(b, 4 + nc, n) as numpy: what a detector says to images x (b, 3, h, w), boxes in pixels first, class scores after them."
     import torch
     with torch.inference_mode(): return model(x)[0].numpy()
 
-# %% ../nbs/10i_members.ipynb #c1f8854a
+# %% ../nbs/10i_members.ipynb #d681f801
 def apart(a, b) -> tuple:
     "Largest differences of two answers: of boxes in pixels, and of class scores; not-a-number stays so."
     import numpy as np
     d = np.abs(a - b)
     return float(d[:, :4].max()), float(d[:, 4:].max())
 
-# %% ../nbs/10i_members.ipynb #4044e71e
+# %% ../nbs/10i_members.ipynb #ef5d262f
 def reopened(
     s,              # a finished `train.Session`
     path, x, other, # its checkpoint; two images (1, 3, h, w)
@@ -71,7 +71,7 @@ def reopened(
     return dict(checkpoint_mb=Path(path).stat().st_size/1e6, reload_diff=max(apart(opened, rounded)), half_diff_px=apart(full, rounded)[0],
                 moves_px=moves[0], moves_score=moves[1], boxes=sum(len(r.boxes) for r in found))
 
-# %% ../nbs/10i_members.ipynb #9c04ff39
+# %% ../nbs/10i_members.ipynb #c8b31f61
 def exported(path, images) -> dict:
     "How the ONNX file of a checkpoint differs from the checkpoint; raises `LayerscaleError` where the onnx package is missing."
     try: import onnx
@@ -85,20 +85,20 @@ def exported(path, images) -> dict:
     px, score = map(max, zip(*pairs))
     return dict(onnx_mb=Path(file).stat().st_size/1e6, onnx_diff_px=px, onnx_diff_score=score)
 
-# %% ../nbs/10i_members.ipynb #e094dd7c
+# %% ../nbs/10i_members.ipynb #8919b5e1
 def memory_mb(what='VmHWM') -> float:
     "MB of this process as Linux counts it: 'VmRSS' now, 'VmHWM' at most so far; not-a-number on other systems."
     info = Path('/proc/self/status')
     lines = info.read_text().splitlines() if info.exists() else []
     return next((int(l.split()[1])*1024/1e6 for l in lines if l.startswith(what)), math.nan)
 
-# %% ../nbs/10i_members.ipynb #0503566c
+# %% ../nbs/10i_members.ipynb #e6634348
 def origin(command, device, seed) -> dict:
     "Provenance of a row, with the version of the exporter's package."
     from torch import device as torch_device
     return provenance(command, device_name(torch_device(device)), seed) | dict(versions=versions(('layerscale-nb', 'torch', 'ultralytics', 'onnx', 'numpy')))
 
-# %% ../nbs/10i_members.ipynb #49daeb70
+# %% ../nbs/10i_members.ipynb #1c397b0f
 def trained_row(net: Yolo, store, steps: int, seed: int) -> tuple:
     "(session, what the steps cost): raises `LayerscaleError` before anything is built if memory is too small."
     import torch
@@ -111,7 +111,7 @@ def trained_row(net: Yolo, store, steps: int, seed: int) -> tuple:
     return s, dict(side=side, batch=2, steps=steps, amp=precision(device), threads=torch.get_num_threads(), step_ms=ms, loss_first=losses[0], loss_last=losses[-1],
                    peak_mb=peak, estimate_mb=memory_bytes(net, side, 2, training=True)/1e6)
 
-# %% ../nbs/10i_members.ipynb #aadd7852
+# %% ../nbs/10i_members.ipynb #1c74b44a
 def check_member(
     name: str,  # a key of `ladder.LADDER`
     folder,     # where checkpoint and export go
@@ -131,11 +131,11 @@ def check_member(
     row = dict(member=name, params=own.params, imgsz=net.imgsz, macs=own.macs, **trained, **parts, **exported(path, images), said='')
     return {k: float(f'{v:.5g}') if isinstance(v, float) else v for k, v in row.items()} | origin(command, store.device, seed)
 
-# %% ../nbs/10i_members.ipynb #237c50e7
+# %% ../nbs/10i_members.ipynb #4edbcb58
 COLUMNS = ('member', 'params', 'imgsz', 'macs', 'side', 'batch', 'steps', 'amp', 'threads', 'step_ms', 'loss_first', 'loss_last', 'peak_mb', 'estimate_mb', 'checkpoint_mb', 'reload_diff', 'half_diff_px',
            'moves_px', 'moves_score', 'boxes', 'onnx_mb', 'onnx_diff_px', 'onnx_diff_score', 'said', 'command', 'versions', 'device', 'seed', 'date')
 
-# %% ../nbs/10i_members.ipynb #39ee4ed8
+# %% ../nbs/10i_members.ipynb #0a7f138c
 def own_row(name: str, folder, **kw):
     "What the child does: the member's row, or the sentence of its failure, to `row.json` in the folder."
     try: row = check_member(name, folder, **kw)
@@ -144,7 +144,7 @@ def own_row(name: str, folder, **kw):
         row = dict(member=name, said=text if isinstance(e, LayerscaleError) else f'{type(e).__name__}: {text}') | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
     write_atomic(Path(folder)/'row.json', json.dumps(row))
 
-# %% ../nbs/10i_members.ipynb #89035368
+# %% ../nbs/10i_members.ipynb #4b7fb2ce
 def child_row(name: str, **kw) -> dict:
     "The row of a member, made by a process of its own; `said` holds the sentence if it failed or died."
     with tempfile.TemporaryDirectory() as folder:
@@ -154,13 +154,13 @@ def child_row(name: str, **kw) -> dict:
         if made.exists(): return json.loads(made.read_text())
     return dict(member=name, said=f'the process ended with {r.returncode}: {(r.stderr.splitlines() or ["no words"])[-1][:200]}') | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
 
-# %% ../nbs/10i_members.ipynb #ff0faff3
+# %% ../nbs/10i_members.ipynb #d43aa2e0
 def stored_rows(path) -> list:
     "The rows of a csv as dicts of text; none if there is no file."
     path = Path(path)
     return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
 
-# %% ../nbs/10i_members.ipynb #9b13b887
+# %% ../nbs/10i_members.ipynb #16603471
 def run_members(
     out,                    # the csv to write; its finished rows are kept
     members=tuple(LADDER),  # names
@@ -176,7 +176,7 @@ def run_members(
         write_rows([rows[n] for n in order], out)
     return list(rows.values())
 
-# %% ../nbs/10i_members.ipynb #c929d904
+# %% ../nbs/10i_members.ipynb #eb0e2ac9
 def time_reduced(
     net: Yolo,
     share=2,        # the image's side is divided by this (to a multiple of the stride)
@@ -187,7 +187,7 @@ def time_reduced(
     check_memory(net, side, free=free_bytes(device))
     return time_module(build(net).eval().to(device), (side, side), device, repeats=repeats, warmup=1, budget_s=0).ms_q1*(net.imgsz/side)**2
 
-# %% ../nbs/10i_members.ipynb #ff27b9fb
+# %% ../nbs/10i_members.ipynb #ac4a4a7d
 def remembered(
     path,          # csv of times; one file for each device
     time_of=None,  # Yolo -> ms, asked for a network that is not in the file; None: nothing is timed
@@ -197,6 +197,8 @@ def remembered(
     "`time_of` with a csv as its memory, so that a search can be stopped and asked again; raises `LayerscaleError` for a network that it has not and may not time."
     def f(net: Yolo) -> float:
         rows, key = stored_rows(path), dict(name=net.name, w=f'{net.w:g}', d=f'{net.d:g}', imgsz=str(net.imgsz), how=how)
+        here = device_name(pick_device())
+        if time_of and any(r['device'] != here for r in rows): raise LayerscaleError(f"{path} holds times of {rows[0]['device']}, and this is {here}. Take one file for each device.")
         for r in rows:
             if all(r[k] == v for k, v in key.items()): return float(r['ms'])
         if time_of is None: raise LayerscaleError(f'{path} has no time ({how}) of {net.name} at width {net.w:g} and depth {net.d:g}. Give time_of to measure it, and a csv of your own.')

@@ -152,10 +152,11 @@ def test_a_member_goes_the_whole_way(tmp_path):
 
 
 def test_a_dead_child_is_a_row(monkeypatch):
+    import shutil
     from layerscale_nb import members
-    class Dead: returncode, stderr = -9, ''
-    monkeypatch.setattr(members.subprocess, 'run', lambda *a, **k: Dead)
-    assert members.child_row('yolov5n')['said'] == 'the process ended with -9: no words'
+    monkeypatch.setattr(members.sys, 'executable', shutil.which('false'))
+    row = members.child_row('yolov5n')
+    assert row['said'] == 'the process ended with 1: no words' and row['member'] == 'yolov5n' and {'command', 'versions', 'device', 'seed', 'date'} <= set(row)
 
 
 def test_stored_members_are_the_whole_ladder(repo):
@@ -177,4 +178,17 @@ def test_times_are_remembered(tmp_path):
     again = scale_to_latency(50, time_of=remembered(path, how='made up'))
     assert (again.net, again.tried) == (first.net, first.tried) and len(asked) == n == len(first.tried) == len(stored_rows(path))
     with pytest.raises(LayerscaleError, match='has no time .other. of yolov4-p5 at width 1 and depth 1'): remembered(path, how='other')(v4_large(5))
+    path.write_text(path.read_text().replace(stored_rows(path)[0]['device'], 'another machine'))
+    with pytest.raises(LayerscaleError, match='holds times of another machine, and this is .* one file for each device'): remembered(path, fake, 'made up')(v4_large(5))
     assert time_reduced(named('yolov4-tiny'), 4, 'cpu', 1) > 0
+
+
+def test_the_trainer_refuses_before_it_builds(monkeypatch):
+    "A network beyond the memory, or an image that its stride does not divide: a sentence, and no module is made."
+    from dataclasses import replace
+    from layerscale_nb import train
+    from layerscale_nb.members import few_steps, two_scenes
+    monkeypatch.setattr(train, 'start', lambda *a, **k: pytest.fail('it was built'))
+    p7 = named('yolov4-p7')
+    with pytest.raises(LayerscaleError, match='yolov4-p7 needs about .* to train'): few_steps(replace(p7, w=50.), two_scenes(128))
+    with pytest.raises(LayerscaleError, match='multiple of the stride 128; the next one is 128'): few_steps(p7, two_scenes(96))
