@@ -7,7 +7,7 @@ __all__ = ['TUNED', 'LEVELS', 'TRAINERS', 'seconds_to', 'bench_ours', 'bare_step
            'ultralytics_child', 'bench_ultralytics', 'compare', 'bench_network', 'run_trainer', 'bench_train',
            'bench_table', 'final_scores']
 
-# %% ../nbs/10b_bench.ipynb #65088730
+# %% ../nbs/10b_bench.ipynb #3d1ad167
 import json, re, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +15,11 @@ import numpy as np
 from .ap import scores
 from .augment import make_batch
 from .core import LayerscaleError, check_number, provenance, write_atomic
+from .detection import validate
 from .lookup import find
 from .runtime import device_name
 from .study import Setting, Study, open_setting
-from .train import Recipe, epoch_order, fit, precision, start, train_step, validate
+from .train import Recipe, epoch_order, fit, precision, start, train_step
 from .yolo import Yolo, build, quiet_ultralytics, to_dict, yolov8
 
 # %% ../nbs/10b_bench.ipynb #b47a4cfe

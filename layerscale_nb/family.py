@@ -7,7 +7,7 @@ __all__ = ['FAMILY', 'ABLATED', 'HEADED', 'GROUPS', 'SIZES', 'Member', 'member_n
            'member_row', 'train_member', 'run_family', 'needed_rows', 'without_levels', 'shrink', 'load_member',
            'levels_table', 'stride_scores', 'augmented', 'augment_table']
 
-# %% ../nbs/10g_family.ipynb #0977e4ec
+# %% ../nbs/10g_family.ipynb #d3271f9a
 import json, math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from .frames import to_frames
 from .ladder import named, with_head
 from .runtime import pick_device, time_module
 from .study import exhaust
-from .train import Recipe, detect, fit, save_checkpoint
+from .detection import detect
+from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, check_memory, cost, free_bytes, quiet_ultralytics, rescale
 
 # %% ../nbs/10g_family.ipynb #d83949cd

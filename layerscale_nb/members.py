@@ -7,14 +7,14 @@ __all__ = ['COLUMNS', 'least_side', 'two_scenes', 'few_steps', 'answer', 'apart'
            'trained_row', 'check_member', 'own_row', 'child_row', 'stored_rows', 'run_members', 'time_reduced',
            'remembered']
 
-# %% ../nbs/10i_members.ipynb #f09964ff
+# %% ../nbs/10i_members.ipynb #3e0d2381
 import copy, csv, json, math, statistics, subprocess, sys, tempfile
 from pathlib import Path
 from .augment import STILL, make_batch, make_store
-from .core import LayerscaleError, nearest, provenance, versions, write_atomic, write_rows
+from .core import LayerscaleError, provenance, versions, write_atomic, write_rows
 from .data import roadscenes
 from .frames import to_frames
-from .ladder import LADDER, named, time_net
+from .ladder import LADDER, named
 from .runtime import device_name, pick_device, time_module
 from .study import exhaust
 from .train import Recipe, fit, precision, save_checkpoint

@@ -7,9 +7,9 @@ __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'make_o
            'first_guess', 'follow_statistics', 'seeded', 'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start',
            'train_step', 'clip_gradients', 'update_average', 'plan_of', 'save_state', 'resume', 'Progress',
            'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch', 'epoch_row', 'check_fits', 'last_map50',
-           'progress', 'fit', 'save_checkpoint', 'detect', 'validate']
+           'progress', 'fit', 'save_checkpoint']
 
-# %% ../nbs/09_train.ipynb #7192a6c4
+# %% ../nbs/09_train.ipynb #53495b64
 import copy, importlib.util, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -19,13 +19,10 @@ from .anchor_loss import build_detector, net_loss
 from .ap import scores
 from .augment import Augment, Store, make_batch
 from .core import LayerscaleError, check_number, fingerprint, write_atomic, write_rows
-from .detection import detect, validate
+from .detection import validate
 from .loss import narrow_boxes
 from .runtime import keep_memory, pick_device
 from .yolo import Yolo, check_memory, free_bytes, quiet_ultralytics
-
-# %% ../nbs/09_train.ipynb #6af13890
-_all_ = ['detect', 'validate']  # also found here
 
 # %% ../nbs/09_train.ipynb #34e59b0e
 @dataclass(frozen=True)
@@ -122,12 +119,11 @@ def first_guess(head, r: Recipe):
         for branch in head.cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/r.prior - 1))
     if r.narrow: narrow_boxes(head, r.narrow)
 
-# %% ../nbs/09_train.ipynb #cb377ef1
+# %% ../nbs/09_train.ipynb #0589a072
 def follow_statistics(model, r: Recipe):
     "Set how fast the running means and variances of every batch norm follow the batches."
     import torch
-    for m in model.modules():
-        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = r.bn_momentum
+    for m in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)): m.momentum = r.bn_momentum
 
 # %% ../nbs/09_train.ipynb #3aeaa173
 @contextmanager
@@ -182,7 +178,7 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
     return Session(net, recipe, seed, device, model, average, make_optimizer(model, recipe), scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
 
-# %% ../nbs/09_train.ipynb #10313243
+# %% ../nbs/09_train.ipynb #11d9b4d6
 def train_step(s: Session, batch: dict):
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     import torch
@@ -194,8 +190,7 @@ def train_step(s: Session, batch: dict):
     s.scaler.scale(loss).backward()
     s.scaler.unscale_(s.optimizer)
     clip_gradients(s.optimizer, s.recipe.clip)
-    s.scaler.step(s.optimizer); s.scaler.update()
-    s.optimizer.zero_grad(set_to_none=True)
+    s.scaler.step(s.optimizer); s.scaler.update(); s.optimizer.zero_grad(set_to_none=True)
     s.step += 1
     if s.step % AVERAGE_EVERY == 0 or s.step == s.steps: update_average(s)
     return loss.detach()
@@ -310,12 +305,11 @@ def epoch_row(s: Session, val, loss: float, seconds: float) -> dict:
         row |= {k: v for k, v in scores(s.matches).items() if k in row}
     return row
 
-# %% ../nbs/09_train.ipynb #3f38dcbc
+# %% ../nbs/09_train.ipynb #15ddea8f
 def check_fits(net: Yolo, size, recipe: Recipe, device):
     "Raise `LayerscaleError`, before anything is built, if training this network on images of (h, w) needs more memory than is free."
-    each = recipe.batch/ranks()[1]  # images of one process
-    half = precision(device, recipe.amp) != 'fp32'
-    check_memory(net, size, each/2 if half else each, training=True, free=free_bytes(device))
+    each = recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))  # images of one process; half precision halves their maps
+    check_memory(net, size, each, training=True, free=free_bytes(device))
 
 # %% ../nbs/09_train.ipynb #c0a7264d
 def last_map50(rows) -> float:

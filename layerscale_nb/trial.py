@@ -8,17 +8,18 @@ __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', '
            'place', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu', 'Trainer', 'only_one',
            'read_kept', 'keep_row', 'kept_row']
 
-# %% ../nbs/10d_trial.ipynb #ff9b8cc0
+# %% ../nbs/10d_trial.ipynb #f8455a59
 import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, provenance, write_atomic, write_rows
 from .data import load_data, roadscenes
+from .detection import detect
 from .frames import draw_boxes, natural_size
 from .runtime import device_name
 from .study import Study, open_setting
-from .train import Recipe, detect, fit, save_checkpoint
+from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, build, cost, identity, realised
 
 # %% ../nbs/10d_trial.ipynb #4828967e

@@ -17,7 +17,8 @@ from layerscale_nb.data import roadscenes
 from layerscale_nb.frames import to_frames
 from layerscale_nb.ladder import LADDER, named, with_head
 from layerscale_nb.study import exhaust
-from layerscale_nb.train import Recipe, detect, fit, save_checkpoint, start, train_step, validate
+from layerscale_nb.detection import detect, validate
+from layerscale_nb.train import Recipe, fit, save_checkpoint, start, train_step
 from layerscale_nb.yolo import build, cost, quiet_ultralytics, rescale
 
 CPU = torch.device('cpu')

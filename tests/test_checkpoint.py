@@ -10,7 +10,8 @@ import pytest
 from layerscale_nb.bench import write_yolo
 from layerscale_nb.frames import to_frames
 from layerscale_nb.study import exhaust, open_setting, train_run
-from layerscale_nb.train import Recipe, detect
+from layerscale_nb.detection import detect
+from layerscale_nb.train import Recipe
 from layerscale_nb.yolo import quiet_ultralytics
 
 
