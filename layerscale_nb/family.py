@@ -38,10 +38,10 @@ class Member:
     @property
     def label(self): return '-'.join([self.name] + [self.act.lower()]*bool(self.act) + ['anchor']*(self.head == 'anchor'))
 
-# %% ../nbs/10g_family.ipynb #50e1b634
+# %% ../nbs/10g_family.ipynb #f2ccaddc
 FAMILY = (Member('yolov8n'), Member('yolov5n'), Member('yolov4-tiny', w=0.6), Member('yolov4-csp', 0.33, 0.25), Member('yolov4-csp', 0.33, 0.25, act='SiLU'),
           Member('yolov4-p5', 0.2, 0.25, act='SiLU'), Member('yolov4-p7', 0.1, 0.125, (128, 512), 'SiLU'))  # P7's stride of 128 needs another rectangle
-ABLATED = tuple(Member(n, 0.33, 0.2) for n in ('d53-fpnspp-leaky', 'cd53s-cfpnspp-leaky', 'd53-panspp-leaky', 'cd53s-cpanspp-leaky'))
+ABLATED = tuple(Member(f'{n}-{act}', 0.33, 0.2) for n in ('d53-fpnspp', 'cd53s-cfpnspp', 'd53-panspp', 'cd53s-cpanspp') for act in ('leaky', 'mish'))
 HEADED = (Member('yolov5n'), Member('yolov5n', head='anchor'))
 GROUPS = dict(FAMILY=FAMILY, ABLATED=ABLATED, HEADED=HEADED)
 
