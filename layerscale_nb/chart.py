@@ -9,7 +9,7 @@ __all__ = ['chart_kept', 'chart_run']
 from .plot import FAMILY_COLOURS, Mark, axis_range, svg_chart
 from .report import frontier
 
-# %% ../nbs/10e_chart.ipynb #00cb69e2
+# %% ../nbs/10e_chart.ipynb #bda1e878
 def chart_kept(
     rows: list,   # kept rows
     here=None,    # macs the sliders stand at
@@ -23,7 +23,9 @@ def chart_kept(
     if rows:
         on = sorted((x, y) for x, y, best in zip(xs, ys, frontier(np.array(xs), np.array(ys))) if best)
         marks.append(Mark('line', [v for x, _ in on for v in (x, x)][1:], [v for _, y in on for v in (y, y)][:-1], tint))
-        marks.append(Mark('dot', xs, ys, tint, range(1, len(rows) + 1)))
+        same = [[j for j, v in enumerate(xs) if v == x] for x in xs]  # runs of one network and size: one name over the best
+        names = [', '.join(str(j + 1) for j in js) if i == max(js, key=ys.__getitem__) else '' for i, js in enumerate(same)]
+        marks.append(Mark('dot', xs, ys, tint, names))
     if now: marks.append(Mark('ring', [now[0]/1e9], [now[1]], FAMILY_COLOURS['width']))
     return svg_chart(marks, 'multiply-adds of one image (G)', 'mAP50', size=size, log='x')
 
