@@ -7,20 +7,21 @@ __all__ = ['SAME', 'GROUPS', 'NEAREST', 'IN_PLACE', 'FREE', 'WORK', 'MODULES', '
            'product_call', 'pass_calls', 'Tracer', 'whole_attention', 'folded', 'module_calls', 'rated', 'Prediction',
            'opened', 'network_calls', 'predict_calls', 'predict', 'shares', 'plot_shares', 'validate_any']
 
-# %% ../nbs/07f_anymodule.ipynb #3e471cd9
+# %% ../nbs/07f_anymodule.ipynb #693103cd
 import math
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from .calibrate import judged
 from .complexity import KINDS, PRODUCTS, NeedsValues, Recorder, as_input, attention_macs, check_module, conv_macs, count, noted, reason, tensors, undisturbed, undressed, watch
 from .core import LayerscaleError, check_size
 from .lookup import find, own_size, pixels
 from .nets import Net, Op
 from .plot import axes
 from .roofline import Call, Profile, call_times, calls, conv_kind
-from .runtime import keep_memory, pick_device, timing_row
+from .runtime import keep_memory, pick_device
 from . import modules, yolo
 
 # %% ../nbs/07f_anymodule.ipynb #1b5b3abf
@@ -247,7 +248,7 @@ MODULES = {  # name: size of the images; none is used by `calibrate`, none is a 
     **dict.fromkeys(('yolov8n', 'yolov8s', 'yolov4-tiny', 'yolo11n'), '416x128'), 'yolov5n': '320',
     **{f'torchvision:{k}': None for k in ('mobilenet_v3_large', 'shufflenet_v2_x1_0', 'densenet121', 'convnext_tiny', 'efficientnet_v2_s', 'vit_b_32', 'swin_t')}}
 
-# %% ../nbs/07f_anymodule.ipynb #a7c72f72
+# %% ../nbs/07f_anymodule.ipynb #877e1c6d
 def validate_any(
     profile: Profile,
     names=tuple(MODULES),  # as for `lookup.find`
@@ -260,8 +261,6 @@ def validate_any(
         _, module, size = opened(name, imgsz or MODULES.get(name))
         module = module()
         cost, found = count(module, (1, 3, *size)).total, module_calls(module, size, profile.channels_last)
-        t = timing_row(name, module, size, device, batch, dtype=profile.dtype, channels_last=profile.channels_last, repeats=repeats, warmup=2)
-        p = predict_calls(found, profile, t['batch'])
-        rows.append(dict(name=name, size=f'{size[1]}x{size[0]}', batch=t['batch'], threads=t['threads'], dtype=t['dtype'], macs=cost.macs, params=cost.params, acts=cost.acts,
-                         ms=t['ms'], ms_q1=t['ms_q1'], ms_q3=t['ms_q3'], predicted_ms=p.ms, guessed=round(sum(p.guessed.values()), 4)))
+        row = judged(name, module, size, cost, profile, lambda b: predict_calls(found, profile, b).ms, batch, device, repeats)
+        rows.append(dict(name=name, size=f'{size[1]}x{size[0]}') | row | dict(guessed=round(sum(rated(found, profile)[1].values()), 4)))
     return rows

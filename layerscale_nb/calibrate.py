@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LADDER', 'CONVS', 'PASSES', 'GROUPS', 'COPIES', 'MOVED', 'VALIDATION', 'conv_specimens', 'other_specimens',
            'conv_run', 'map_run', 'token_run', 'specimen', 'measure_calls', 'spread', 'positive_fit', 'fit_kind',
-           'modelled', 'held_out', 'fit_rates', 'calibrate', 'validate', 'line_errors', 'compare_predictors',
+           'modelled', 'held_out', 'fit_rates', 'calibrate', 'judged', 'validate', 'line_errors', 'compare_predictors',
            'plot_predicted']
 
 # %% ../nbs/05b_calibrate.ipynb #ff182aa6
@@ -229,7 +229,19 @@ def calibrate(
     return Profile(name, device_name(device), torch.get_num_threads(), dtype, channels_last, cache, form, rates, round(errors[form], 4), len(measured),
                    round(time.perf_counter() - start, 1), provenance(command, device_name(device)))
 
-# %% ../nbs/05b_calibrate.ipynb #01654122
+# %% ../nbs/05b_calibrate.ipynb #f45c8caf
+def judged(
+    name: str, module, size, cost,  # a network, built; (h, w) of its images; macs, params and acts of one
+    profile: Profile,
+    predict,                        # batch -> predicted milliseconds
+    batch, device, repeats,
+) -> dict:
+    "One network measured the way its profile was, beside its prediction."
+    t = timing_row(name, module, size, device, batch, dtype=profile.dtype, channels_last=profile.channels_last, repeats=repeats, warmup=2)
+    return dict(name=name, batch=t['batch'], threads=t['threads'], dtype=t['dtype'], macs=cost.macs, params=cost.params, acts=cost.acts,
+                ms=t['ms'], ms_q1=t['ms_q1'], ms_q3=t['ms_q3'], predicted_ms=predict(t['batch']))
+
+# %% ../nbs/05b_calibrate.ipynb #b109ffaa
 def validate(
     profile: Profile,
     names,           # networks of the zoo
@@ -242,10 +254,8 @@ def validate(
     if device.type == 'cpu': keep_memory()
     for name in names:
         net = named(name)
-        t = timing_row(net.name, build(net).eval(), (net.r, net.r), device, batch, dtype=profile.dtype, channels_last=profile.channels_last, repeats=repeats, warmup=2)
-        cost = complexity(net).total
-        rows.append(dict(name=net.name, r=net.r, batch=t['batch'], threads=t['threads'], dtype=t['dtype'], macs=cost.macs, params=cost.params, acts=cost.acts,
-                         ms=t['ms'], ms_q1=t['ms_q1'], ms_q3=t['ms_q3'], predicted_ms=predict_ms(net, profile, t['batch'])))
+        row = judged(net.name, build(net).eval(), (net.r, net.r), complexity(net).total, profile, lambda b: predict_ms(net, profile, b), batch, device, repeats)
+        rows.append(dict(name=net.name, r=net.r) | row)
     return rows
 
 # %% ../nbs/05b_calibrate.ipynb #64453444

@@ -6,17 +6,16 @@
 __all__ = ['INNER', 'GROUPS', 'TRANSITIONS', 'ConvSpec', 'Stage', 'check_stage', 'block_convs', 'per_block', 'around',
            'transition_convs', 'stage_convs', 'csp_ize', 'stage_cost', 'conv_layer', 'build_stage', 'saving',
            'break_even', 'network_cost', 'stage_calls', 'stage_ms', 'compare', 'measure_ms', 'svg_paths', 'svg_shares',
-           'svg_break_even', 'csp_panel', 'csp_page', 'find_profile', 'csp_explorer']
+           'svg_break_even', 'csp_panel', 'csp_page', 'csp_explorer']
 
-# %% ../nbs/06_csp.ipynb #56bf2092
+# %% ../nbs/06_csp.ipynb #5fc12b36
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from .core import Cost, LayerscaleError, check_number, check_size, human, nearest
 from .nets import Op
 from .plot import Mark, svg, svg_chart, svg_text, to_pixels
-from .roofline import Call, Profile, call_ms, conv_call, load_profile
+from .roofline import Call, Profile, call_times, conv_call, find_profile
 from .runtime import pick_device, time_module
 
 # %% ../nbs/06_csp.ipynb #68c9906e
@@ -197,7 +196,7 @@ def stage_calls(s: Stage, h: int, w: int) -> list:
     join = [Call('add', 0, 0, 2*(s.outer + s.past)*px, (s.outer + s.past)*px)] if s.transition else []
     return [k._replace(n=s.k) for k in block] + [k for c in transition_convs(s).values() for k in conv(c)] + join
 
-# %% ../nbs/06_csp.ipynb #de98fb88
+# %% ../nbs/06_csp.ipynb #76d3fe11
 def stage_ms(
     s: Stage, profile: Profile,
     size=20,  # of the map
@@ -205,8 +204,7 @@ def stage_ms(
 ) -> float:
     "Predicted milliseconds of one pass through a stage: no tensor, no module; raises `LayerscaleError` if the profile lacks a kind of layer."
     h, w = check_size(size, stride=1)
-    times = [(c.n, *call_ms(c, profile, batch)) for c in stage_calls(s, h, w)]
-    return sum(n*((max(a, t) if profile.form == 'max' else a + t) + call) for n, a, t, call in times)
+    return sum(t.ms for t in call_times(stage_calls(s, h, w), profile, batch))
 
 # %% ../nbs/06_csp.ipynb #02775202
 def compare(
@@ -285,15 +283,6 @@ def csp_page(
     move = f"let p = this.parentNode, at = {len(ks)}*p.querySelector('select').selectedIndex + +p.querySelector('input').value; p.querySelectorAll('section').forEach((m, i) => m.style.display = i == at ? 'block' : 'none')"
     menu = ''.join(f'<option>{kind}</option>' for kind in kinds)
     return f'<div>block <select onchange="{move}">{menu}</select> blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{frames}</div>'
-
-# %% ../nbs/06_csp.ipynb #cb8cf370
-def find_profile(
-    profile=None,  # a `Profile` or the path of one; None: layerscale-profile.json, if it is here
-):
-    "The `Profile` to predict with, or None if there is none; raises `LayerscaleError` for a file that is no profile."
-    if isinstance(profile, Profile): return profile
-    here = Path('layerscale-profile.json')
-    return load_profile(profile or here) if profile or here.exists() else None
 
 # %% ../nbs/06_csp.ipynb #74026dab
 def csp_explorer(
