@@ -51,30 +51,30 @@ def bare_step(s, x):
     s.optimizer.step()
     s.optimizer.zero_grad(set_to_none=True)
 
-# %% ../nbs/10b_bench.ipynb #370193e3
+# %% ../nbs/10b_bench.ipynb #9370d854
 def bench_limit(
     st: Setting, net: Yolo, seed=0,
     turns=12, steps=8,  # steps of one turn
 ) -> dict:
-    "img/s of the real training loop and of the bare one, and the median of their ratio with quartiles."
+    "img/s of the real training loop and of the bare one, the median of their ratio with quartiles, and that to a bare loop with AdamW for all weights."
     import torch
     wait = torch.cuda.synchronize if st.device.type == 'cuda' else (lambda: None)
-    real, bare = (start(net, st.study.recipe, 10**6, seed, st.device) for _ in range(2))
+    real, bare, adamw = (start(net, replace(st.study.recipe, **change), 10**6, seed, st.device) for change in ({}, {}, dict(muon=0.)))
     batches, g = epoch_order(len(st.train), seed, 0, st.study.recipe.batch)
     b, step = len(batches[0]), iter(range(10**9))
     x = torch.rand(b, 3, *st.size, device=st.device).contiguous(memory_format=torch.channels_last)
-    for group in bare.optimizer.param_groups: group['lr'] = 1e-7  # this loss has no lowest point
+    for group in bare.optimizer.param_groups + adamw.optimizer.param_groups: group['lr'] = 1e-7  # this loss has no lowest point
     def one(): train_step(real, make_batch(st.train, batches[next(step) % len(batches)], st.study.recipe.augment, g))
     def seconds(f):
         begin = time.perf_counter()
         for _ in range(steps): f()
         wait()
         return time.perf_counter() - begin
-    seconds(one), seconds(lambda: bare_step(bare, x))
-    pairs = [(seconds(one), seconds(lambda: bare_step(bare, x))) for _ in range(turns)]
-    low, ratio, high = statistics.quantiles([q/p for p, q in pairs], n=4)
-    a, c = (b*steps/statistics.median(v) for v in zip(*pairs))
-    return dict(img_s=a, bare_img_s=c, ratio=ratio, ratio_q1=low, ratio_q3=high, batch=b)
+    loops = (one, lambda: bare_step(bare, x), lambda: bare_step(adamw, x))
+    times = [[seconds(f) for f in loops] for _ in range(turns + 1)][1:]
+    low, ratio, high = statistics.quantiles([o/r for r, o, _ in times], n=4)
+    img_s = [b*steps/statistics.median(v) for v in zip(*times)]
+    return dict(img_s=img_s[0], bare_img_s=img_s[1], adamw_img_s=img_s[2], ratio=ratio, ratio_q1=low, ratio_q3=high, ratio_adamw=statistics.median(a/r for r, _, a in times), batch=b)
 
 # %% ../nbs/10b_bench.ipynb #123b8abf
 TUNED = dict(rect=True, cache='ram', mosaic=0.0, batch=8, nbs=8, optimizer='AdamW', lr0=0.003, lrf=0.01, cos_lr=True, warmup_epochs=1, weight_decay=0.05,

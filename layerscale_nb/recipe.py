@@ -17,9 +17,9 @@ from .study import Study, open_setting
 from .train import Recipe, fit
 from .yolo import yolov8
 
-# %% ../nbs/10h_recipe.ipynb #5e1b4859
+# %% ../nbs/10h_recipe.ipynb #fa9ae99c
 PIECES = {
-    'full recipe': {}, 'square frames': dict(square=True), 'constant rate': dict(final=1.0), 'no warm-up': dict(warmup=0.0), 'no average': dict(ema=0.0),
+    'full recipe': {}, 'AdamW for all weights': dict(muon=0.0), 'square frames': dict(square=True), 'constant rate': dict(final=1.0), 'no warm-up': dict(warmup=0.0), 'no average': dict(ema=0.0),
     "Ultralytics' first bias": dict(prior=0.0), 'wide first boxes': dict(narrow=0.0), 'slow batch norm': dict(bn_momentum=0.03), 'no augmentation': dict(augment=STILL), 'half the zoom': dict(augment=Augment(zoom=0.25, shift=0.1)), 'no mosaic': dict(augment=Augment(mosaic=0)),
     'small pictures first': dict(small=0.3), 'batch 16': dict(batch=16), '13 anchors per object': dict(topk=13)}
 

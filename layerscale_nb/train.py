@@ -158,7 +158,7 @@ def averaged_pairs(average, model) -> tuple:
     floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
     return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
-# %% ../nbs/09_train.ipynb #7b12bd38
+# %% ../nbs/09_train.ipynb #749b6d2c
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
     "A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a network whose head has no loss."
     import torch
@@ -169,9 +169,8 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     follow_statistics(model, recipe)
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    mode = precision(device, recipe.amp)
-    optimizer = make_optimizer(model, recipe.lr, recipe.weight_decay, recipe.muon, bf16=mode == 'bf16')
-    scaler = torch.amp.GradScaler(device.type, enabled=mode == 'fp16')
+    optimizer = make_optimizer(model, recipe.lr, recipe.weight_decay, recipe.muon)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
     return Session(net, recipe, seed, device, model, average, optimizer, scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
 
 # %% ../nbs/09_train.ipynb #161ccb77
