@@ -7,7 +7,7 @@ __all__ = ['TUNED', 'LEVELS', 'TRAINERS', 'seconds_to', 'bench_ours', 'bare_step
            'ultralytics_child', 'bench_ultralytics', 'compare', 'bench_network', 'run_trainer', 'bench_train',
            'bench_table', 'final_scores']
 
-# %% ../nbs/10b_bench.ipynb #3d1ad167
+# %% ../nbs/10b_bench.ipynb #9e0a945e
 import json, re, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from .detection import validate
 from .lookup import find
 from .runtime import device_name
 from .study import Setting, Study, open_setting
-from .train import Recipe, epoch_order, fit, precision, start, train_step
+from .train import Recipe, autocast, epoch_order, fit, start, train_step
 from .yolo import Yolo, build, quiet_ultralytics, to_dict, yolov8
 
 # %% ../nbs/10b_bench.ipynb #b47a4cfe
@@ -40,13 +40,10 @@ def bench_ours(st: Setting, net: Yolo, seed=0, look=None) -> dict:
     images = p.step*min(recipe.batch, len(st.train))
     return dict(name='layerscale', curve=curve, img_s=images/p.seconds, train_s=p.seconds, epochs=p.epoch)
 
-# %% ../nbs/10b_bench.ipynb #83b1d7d8
+# %% ../nbs/10b_bench.ipynb #77f7afc4
 def bare_step(s, x):
     "Forward, a sum of all outputs, backward, optimizer step."
-    import torch
-    mode = precision(s.device, s.recipe.amp)
-    with torch.autocast(s.device.type, torch.float16 if mode == 'fp16' else torch.bfloat16, enabled=mode != 'fp32'):
-        preds = s.forward(x)
+    with autocast(s.device, s.recipe.amp): preds = s.forward(x)
     (preds['boxes'].float().mean() + preds['scores'].float().mean()).backward()
     s.optimizer.step()
     s.optimizer.zero_grad(set_to_none=True)

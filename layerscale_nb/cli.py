@@ -247,7 +247,7 @@ def bench_count_command(a) -> int:
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
-# %% ../nbs/15_cli.ipynb #120ea881
+# %% ../nbs/15_cli.ipynb #93c5f958
 def bench_command(a) -> int:
     "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
     if a.what == 'count': return bench_count_command(a)
@@ -268,7 +268,7 @@ def bench_command(a) -> int:
     for who, c in r['ratios'].items():
         for v, x in c['to_map50'].items():
             if x['ratio']: print(f"to mAP50 {v}: {'at least ' if x['at_least'] else ''}{x['ratio']:.1f} times faster than {dict(tuned='Ultralytics tuned').get(who, 'Ultralytics with its defaults')}")
-    print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}")
+    print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}, {r['limit']['ratio_adamw']:.2f} to one with AdamW")
     if len(a.seeds) > 1: print(f'final mAP50 over {len(a.seeds)} seeds:\n{final_scores(r).round(3).to_string()}')
     return 0
 
