@@ -111,7 +111,7 @@ def test_two_processes_take_the_mean_of_their_gradients(tmp_path):
         b = make_batch(store, half)
         (detection_loss(s.model(b['img']), b).sum()/2).backward()
     clip_gradients(s.optimizer, r.clip)
-    for g in s.optimizer.param_groups: g['lr'] = lr_at(0, 1, r)
+    for g in s.optimizer.param_groups: g['lr'] = lr_at(0, 1, r)*g['share']
     s.optimizer.step()
     there = torch.load(tmp_path/'state.pt', weights_only=True)['model']
     off = torch.cat([(there[k] - v.detach()).abs().flatten() for k, v in s.model.named_parameters()])
