@@ -11,9 +11,9 @@ from functools import lru_cache
 # %% ../nbs/08h_optimizer.ipynb #53dd37e3
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of Jordan et al. 2024: as steep at 0 as can be, within about 0.7 to 1.2 after five turns
 
-# %% ../nbs/08h_optimizer.ipynb #6b3abe6e
+# %% ../nbs/08h_optimizer.ipynb #dd244b81
 def turned(
-    s,        # (n, r, r): products XXᵀ
+    s,        # (n, r, r): products XXᵀ, n matrices of r rows
     turns=5,  # of the iteration
 ):
     "The matrices that make each X orthogonal when they multiply it from the left."
@@ -27,10 +27,9 @@ def turned(
         if turn < turns - 1: s = torch.bmm(p, torch.bmm(s, p))  # of the next X, which is p·X
     return left/square.sqrt()
 
-# %% ../nbs/08h_optimizer.ipynb #1c1520af
+# %% ../nbs/08h_optimizer.ipynb #2821da0d
 def orthogonal(
     mats: list,  # (n, rows, columns) each
-    turns=5,
 ) -> list:
     "Matrices with the same directions whose singular values are all near 1 (about 0.7 to 1.2)."
     import torch
@@ -38,7 +37,7 @@ def orthogonal(
     squares, left = [torch.bmm(x, x.mT) for x in wide], {}
     for r in {s.shape[1] for s in squares}:
         at = [i for i, s in enumerate(squares) if s.shape[1] == r]
-        left |= zip(at, turned(torch.cat([squares[i] for i in at]), turns).split([len(squares[i]) for i in at]))
+        left |= zip(at, turned(torch.cat([squares[i] for i in at])).split([len(squares[i]) for i in at]))
     out = [torch.bmm(left[i], x) for i, x in enumerate(wide)]
     return [x if x.shape == m.shape else x.mT for x, m in zip(out, mats)]
 
