@@ -7,7 +7,7 @@ __all__ = ['SAME', 'GROUPS', 'NEAREST', 'IN_PLACE', 'FREE', 'WORK', 'MODULES', '
            'product_call', 'pass_calls', 'Tracer', 'whole_attention', 'folded', 'module_calls', 'rated', 'Prediction',
            'opened', 'network_calls', 'predict_calls', 'predict', 'shares', 'plot_shares', 'validate_any']
 
-# %% ../nbs/07f_anymodule.ipynb #693103cd
+# %% ../nbs/07f_anymodule.ipynb #24e0560d
 import math
 from collections import Counter
 from contextlib import contextmanager
@@ -20,7 +20,7 @@ from .core import LayerscaleError, check_size
 from .lookup import find, own_size, pixels
 from .nets import Net, Op
 from .plot import axes
-from .roofline import Call, Profile, call_times, calls, conv_kind
+from .roofline import Call, Profile, call_times, calls, conv_kind, padding
 from .runtime import keep_memory, pick_device
 from . import modules, yolo
 
@@ -56,15 +56,14 @@ def kind_of(name: str, args, out) -> str:
     if kind == 'cat' and not all(dense(t, out) for t in tensors(args)): return 'cat of slices'
     return 'reorder' if kind == 'copy' and order(tensors(args)[-1]) != order(out) else kind
 
-# %% ../nbs/07f_anymodule.ipynb #e3a866d6
+# %% ../nbs/07f_anymodule.ipynb #e80aaec5
 def conv_calls(args, out, channels_last=True) -> list:
     "The calls of a convolution: a copy first, if its input does not lie in memory as it wants it."
     import torch
     x, w, _, stride, _, _, transposed, _, groups = args[:9]
     gw, macs, wanted = w.shape[1], conv_macs(args, out), torch.channels_last if channels_last else torch.contiguous_format
     kind = 'spatial' if transposed else conv_kind(Op('conv', gw*groups, w.shape[0], max(w.shape[2:]), max(stride), groups), out[0, 0].numel())
-    if groups > 1 and gw > 8: macs *= -(-gw//16)*16/gw
-    call = Call('squeeze' if kind == 'linear' else kind, macs, w.numel(), x.numel() + out.numel(), out.numel())
+    call = Call('squeeze' if kind == 'linear' else kind, macs*padding(gw, groups), w.numel(), x.numel() + out.numel(), out.numel())
     if x.ndim != 4 or x.is_contiguous(memory_format=wanted): return [call]
     return [Call('copy' if channels_last == (x.stride(1) == 1) else 'reorder', 0, 0, 2*x.numel(), x.numel()), call]
 

@@ -7,8 +7,8 @@ __all__ = ['TUNED', 'LEVELS', 'TRAINERS', 'seconds_to', 'bench_ours', 'bare_step
            'ultralytics_child', 'bench_ultralytics', 'compare', 'bench_network', 'run_trainer', 'bench_train',
            'bench_table', 'final_scores']
 
-# %% ../nbs/10b_bench.ipynb #9e0a945e
-import json, re, statistics, subprocess, sys, tempfile, time
+# %% ../nbs/10b_bench.ipynb #4d673a9c
+import json, os, re, statistics, subprocess, sys, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 import numpy as np
@@ -92,7 +92,7 @@ def write_yolo(st: Setting, folder) -> Path:
             (folder/'labels'/split/f'{i:06d}.txt').write_text('\n'.join(f'{k} ' + ' '.join(f'{v:.6f}' for v in r) for k, r in zip(c, rows)))
     return write_atomic(folder/'data.yaml', yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
 
-# %% ../nbs/10b_bench.ipynb #267c6a71
+# %% ../nbs/10b_bench.ipynb #2e2ca5ac
 def ultralytics_child(job: dict):
     "Runs in the child process: train with Ultralytics, note the time after each epoch and keep its averaged weights."
     import torch
@@ -107,10 +107,11 @@ def ultralytics_child(job: dict):
     model = YOLO(job['net'], verbose=False)
     model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))  # reading the data is timed for neither
     model.add_callback('on_train_epoch_end', lambda t: clock.update(trained=True))
+    model.add_callback('on_train_batch_end', lambda t: os.getppid() == job['parent'] or os._exit(1))  # a benchmark that was killed leaves no child
     model.add_callback('on_fit_epoch_end', after_epoch)
     model.train(data=job['data'], imgsz=job['imgsz'], device=job['device'], project=str(out), name='u', exist_ok=True, seed=job['seed'], **job['settings'])
 
-# %% ../nbs/10b_bench.ipynb #e715182b
+# %% ../nbs/10b_bench.ipynb #2b1ffeeb
 def bench_ultralytics(
     st: Setting, net: Yolo, folder,
     settings=None,        # keyword arguments for Ultralytics' `train`; none: its defaults
@@ -119,11 +120,11 @@ def bench_ultralytics(
     seed=0, look=None, name='ultralytics',
 ) -> dict:
     "Train the network with Ultralytics in a child process and score its weights after each epoch with our scorer."
-    import os, torch
+    import torch
     quiet_ultralytics()
     out = Path(folder)/name; out.mkdir(parents=True, exist_ok=True)
     graph = write_atomic(out/'net.yaml', json.dumps(to_dict(net)))  # json is yaml
-    job = dict(data=str(write_yolo(st, Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size), device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed)
+    job = dict(data=str(write_yolo(st, Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size), device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed, parent=os.getpid())
     env = os.environ | dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1', JOB=json.dumps(job))
     code = 'import json, os; from layerscale_nb.bench import ultralytics_child as f; f(json.loads(os.environ["JOB"]))'
     with open(out/'log.txt', 'w') as log: child = subprocess.Popen([sys.executable, '-c', code], env=env, stdout=log, stderr=log)

@@ -2,9 +2,12 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 import layerscale_nb.bench as bench
 from layerscale_nb.bench import TUNED, bench_limit, bench_table, bench_ultralytics, compare, final_scores
 from layerscale_nb.cli import main
+from layerscale_nb.core import LayerscaleError
 from layerscale_nb.study import open_setting
 from layerscale_nb.yolo import Yolo
 
@@ -17,6 +20,14 @@ def test_ultralytics_child(tiny, tmp_path):
     assert r['curve'][0][0] < r['curve'][1][0] and len(seen) > 0
     c = compare(dict(curve=[(1., .5)], img_s=100.), r)
     assert c['to_map50']['0.10']['ours_s'] == 1. and c['img_s'] == 100./r['img_s']
+
+
+def test_a_child_without_its_parent_ends_at_its_next_step(tiny, monkeypatch, tmp_path):
+    st = open_setting(replace(tiny, n_train=8, n_val=4, device='cpu'))
+    monkeypatch.setattr(bench.os, 'getpid', lambda: 0)  # no process has this number
+    with pytest.raises(LayerscaleError, match='did not finish an epoch'):
+        bench_ultralytics(st, Yolo(d=.33, w=.125, nc=len(st.names)), tmp_path, settings=dict(epochs=1, workers=0, plots=False), seconds=100)
+    assert 'Traceback' not in (tmp_path/'ultralytics'/'log.txt').read_text()
 
 
 def test_tuned_settings_are_ones_ultralytics_takes(tiny, tmp_path):
