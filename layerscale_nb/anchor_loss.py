@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COCO_ANCHORS', 'grid_once', 'square_anchors', 'anchors_of', 'fit_anchors', 'with_anchors', 'join_maps', 'grid',
-           'decode_anchors', 'match_anchors', 'pair_terms', 'anchor_loss', 'head_class', 'set_bias', 'build_detector',
-           'net_loss']
+           'decode_anchors', 'constant', 'match_anchors', 'pair_terms', 'anchor_loss', 'head_class', 'set_bias',
+           'build_detector', 'net_loss']
 
 # %% ../nbs/08g_anchors.ipynb #ff1fdce9
 import math
@@ -102,7 +102,14 @@ def decode_anchors(
     p = 2*raw.narrow(dim, 0, 4).sigmoid()
     return (p.narrow(dim, 0, 2) - 0.5)*s + low, p.narrow(dim, 2, 2)**2*shape
 
-# %% ../nbs/08g_anchors.ipynb #11ae976b
+# %% ../nbs/08g_anchors.ipynb #f7b1fcfc
+@lru_cache(maxsize=64)
+def constant(values: tuple, device):
+    "These numbers as a float32 tensor on the device. Sending them there makes the host wait, so it is done once."
+    import torch
+    return torch.tensor(values, dtype=torch.float32, device=device)
+
+# %% ../nbs/08g_anchors.ipynb #f87ec625
 def match_anchors(
     truth: dict,      # boxes (b, k, 4) pixels, valid (b, k)
     sizes, strides, anchors,  # see `grid`
@@ -111,16 +118,16 @@ def match_anchors(
     "(b, k, maps, na, 3) place of every pair of an object with an anchor and a cell (its own, beside, above or below), and bool: does the pair count?"
     import torch
     box = truth['boxes']
-    new = lambda v: torch.tensor(v, dtype=box.dtype, device=box.device)
+    new = lambda v: constant(v, box.device)
     ratio = (box[..., 2:] - box[..., :2])[:, :, None, None]/new(anchors)            # (b, k, maps, na, 2)
     fits = (torch.maximum(ratio, 1/ratio).amax(-1) < limit) & truth['valid'][..., None, None]
-    size = new([(w, h) for h, w in sizes])
+    size = new(tuple((w, h) for h, w in sizes))
     at = (box[..., :2] + box[..., 2:])[:, :, None]/2/new(strides)[:, None]           # (b, k, maps, 2) centre in cells
     cell = torch.minimum(at.floor(), size - 1).clamp(min=0)
     side = torch.where(at - cell < 0.5, -1., 1.)
-    cells = cell[..., None, :] + side[..., None, :]*new([[0, 0], [1, 0], [0, 1]])    # (b, k, maps, 3, 2)
+    cells = cell[..., None, :] + side[..., None, :]*new(((0, 0), (1, 0), (0, 1)))    # (b, k, maps, 3, 2)
     inside = ((cells >= 0) & (cells < size[:, None])).all(-1)
-    first = new([0] + [h*w*len(a) for (h, w), a in zip(sizes, anchors)]).cumsum(0)[:-1]
+    first = new((0, *(h*w*len(a) for (h, w), a in zip(sizes, anchors)))).cumsum(0)[:-1]
     base = first[:, None] + torch.arange(ratio.shape[3], device=box.device)*size.prod(-1)[:, None]  # (maps, na)
     place = base[..., None] + (cells[..., 1]*size[:, :1] + cells[..., 0])[..., None, :]*1.0
     may = fits[..., None] & inside[..., None, :]

@@ -161,12 +161,13 @@ def mosaics(
     move = torch.stack([quarter % 2*w, quarter//2*h]*2, -1)[:, None]
     return canvas, (store.boxes[four].view(b, 4, -1, 4) + move).view(b, -1, 4), store.cls[four].view(b, -1), store.valid[four].view(b, -1)
 
-# %% ../nbs/08d_augment.ipynb #49c45f7c
+# %% ../nbs/08d_augment.ipynb #903b9c1f
 def take_images(store: Store, index):
     "uint8 images on the device; from host memory they travel pinned, so that nobody waits."
     at = index.to(store.images.device, non_blocking=True)
     images = store.images.permute(0, 2, 3, 1).index_select(0, at).permute(0, 3, 1, 2)  # whole images are copied in the order they lie in
-    if images.device == store.device or store.device.type != 'cuda': return images.to(store.device)
+    if images.device.type == store.device.type: return images  # 'cuda' and 'cuda:0' are one device with two names
+    if store.device.type != 'cuda': return images.to(store.device)
     return images.pin_memory().to(store.device, non_blocking=True)
 
 # %% ../nbs/08d_augment.ipynb #97c1e865

@@ -168,12 +168,11 @@ def study_of(a):
         s = replace(s, variants=tuple(known[n] for n in a.variants))
     return with_options(s, **options_of(a))
 
-# %% ../nbs/15_cli.ipynb #b42c438a
+# %% ../nbs/15_cli.ipynb #1641bcbf
 def head(st, out) -> str:
     "What is about to run: data, size, device, and each variant's requested and realised depth and width."
-    from layerscale_nb.runtime import device_name
+    from layerscale_nb.runtime import device_name, precision
     from layerscale_nb.study import plan
-    from layerscale_nb.train import precision
     s, t = st.study, plan(st.study, len(st.names), st.size)
     lines = [f'{Path(str(s.data)).name}: {len(st.train)} training and {len(st.val)} validation images, {st.size[1]}x{st.size[0]}, {len(st.names)} classes; {s.recipe.epochs} epochs; {device_name(st.device)}, {precision(st.device, s.recipe.amp)}']
     if st.notes: lines.append(f'{len(st.notes)} boxes or images were dropped or clipped: `layerscale data {s.data} --notes` lists them')
@@ -305,7 +304,7 @@ def report_command(a) -> int:
     print(f'report: {write_report(a.folder)}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #321d5a97
+# %% ../nbs/15_cli.ipynb #9e0b21dc
 def main(argv=None) -> int:
     "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted."
     argv = sys.argv[1:] if argv is None else argv
@@ -315,6 +314,7 @@ def main(argv=None) -> int:
     try: return commands[a.cmd](a)
     except LayerscaleError as e: print(f'layerscale: {e}', file=sys.stderr); return 2
     except (MemoryError, RuntimeError) as e:
-        if not isinstance(e, MemoryError) and 'out of memory' not in str(e): raise
+        from layerscale_nb.runtime import out_of_memory
+        if not out_of_memory(e): raise
         print('layerscale: out of memory. Use a smaller --imgsz, fewer images, or --device cpu.', file=sys.stderr); return 2
     except KeyboardInterrupt: print('stopped.', file=sys.stderr); return 130

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Cost', 'human', 'LayerscaleError', 'nearest', 'check_keys', 'check_number', 'check_size', 'write_atomic',
-           'write_rows', 'read_yaml', 'fingerprint', 'versions', 'cpu_name', 'provenance']
+           'write_rows', 'tidy', 'read_yaml', 'fingerprint', 'versions', 'cpu_name', 'provenance']
 
 # %% ../nbs/00_core.ipynb #e99858b2
 import csv, difflib, hashlib, io, json, math, os, platform, sys
@@ -120,13 +120,18 @@ def write_atomic(
         raise LayerscaleError(f'cannot write {path}: {getattr(e, "strerror", None) or e}. Free some space or choose another folder; nothing older was lost.') from e
     return path
 
-# %% ../nbs/00_core.ipynb #e09e8f0f
+# %% ../nbs/00_core.ipynb #5e2eb0bf
 def write_rows(rows: list, path) -> Path:
-    "Replace a csv file by these dicts of equal keys; not-a-number is left empty."
+    "Replace a csv file by these dicts; its columns are all their keys, and what is missing or not-a-number is left empty."
     text = io.StringIO(newline='')
-    out = csv.DictWriter(text, list(rows[0]), lineterminator='\n'); out.writeheader()
+    out = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n'); out.writeheader()
     out.writerows({k: '' if v != v else v for k, v in r.items()} for r in rows)
     return write_atomic(path, text.getvalue())
+
+# %% ../nbs/00_core.ipynb #2b7d1204
+def tidy(row: dict) -> dict:
+    "A row with None for not-a-number."
+    return {k: None if v != v else v for k, v in row.items()}
 
 # %% ../nbs/00_core.ipynb #4983f9c0
 def read_yaml(path) -> dict:

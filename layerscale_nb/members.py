@@ -7,7 +7,7 @@ __all__ = ['COLUMNS', 'least_side', 'two_scenes', 'few_steps', 'answer', 'apart'
            'trained_row', 'check_member', 'own_row', 'child_row', 'stored_rows', 'run_members', 'time_reduced',
            'remembered']
 
-# %% ../nbs/10i_members.ipynb #3e0d2381
+# %% ../nbs/10i_members.ipynb #6c4061bc
 import copy, csv, json, math, statistics, subprocess, sys, tempfile
 from pathlib import Path
 from .augment import STILL, make_batch, make_store
@@ -15,9 +15,9 @@ from .core import LayerscaleError, provenance, versions, write_atomic, write_row
 from .data import roadscenes
 from .frames import to_frames
 from .ladder import LADDER, named
-from .runtime import device_name, pick_device, time_module
+from .runtime import device_name, pick_device, precision, time_module
 from .study import exhaust
-from .train import Recipe, fit, precision, save_checkpoint
+from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, build, check_memory, cost, free_bytes, memory_bytes, quiet_ultralytics, rescale
 
 # %% ../nbs/10i_members.ipynb #b5ee87f4

@@ -55,12 +55,13 @@ def blocks(out: int) -> int:
     "Rows of a block: the largest divisor of the number of outputs that is at most `BLOCK`."
     return max(b for b in range(1, min(BLOCK, out) + 1) if out % b == 0)
 
-# %% ../nbs/08h_optimizer.ipynb #1a819121
+# %% ../nbs/08h_optimizer.ipynb #bcef8d70
 def muon_update(
     weights: list,   # (out, in, k, k) each, with gradients
     means: list,     # running means of their gradients, changed in place
     lr: float,
     momentum: float,
+    keep=None,       # tensor, 1 or 0: factor on the step
 ):
     "Move the weights by `lr` in every direction of their averaged gradients, block by block."
     import torch
@@ -70,9 +71,10 @@ def muon_update(
     steps = orthogonal([g.reshape(-1, blocks(len(g)), g[0].numel()) for g in ahead])
     for x in steps:
         if x.shape[1] > x.shape[2]: x.mul_((x.shape[1]/x.shape[2])**0.5)
+    if keep is not None: steps = [x*keep for x in steps]
     torch._foreach_add_(weights, [x.reshape(g.shape).permute(0, 3, 1, 2) for x, g in zip(steps, ahead)], alpha=-lr)
 
-# %% ../nbs/08h_optimizer.ipynb #83bef780
+# %% ../nbs/08h_optimizer.ipynb #25f7e7dd
 @lru_cache
 def muon_class() -> type:
     "AdamW (Loshchilov and Hutter 2019) whose groups with `muon` set are moved by Muon (Jordan et al. 2024) instead."
@@ -85,8 +87,8 @@ def muon_class() -> type:
                 moved, overflow = [p for p in g['params'] if p.grad is not None], getattr(self, 'found_inf', None)
                 for p in moved:
                     if not self.state[p]: self.state[p].update(mean=torch.zeros_like(p), step=torch.tensor(0.))  # AdamW's loader asks every weight for a step
-                    if overflow is not None: p.grad = torch.where(overflow.bool(), torch.zeros_like(p.grad), p.grad)
-                if moved: muon_update(moved, [self.state[p]['mean'] for p in moved], g['lr'], g['muon'])
+                    if overflow is not None: p.grad = torch.where(overflow.bool(), self.state[p]['mean'], p.grad)  # the mean of the mean and itself is the mean
+                if moved: muon_update(moved, [self.state[p]['mean'] for p in moved], g['lr'], g['muon'], None if overflow is None else 1 - overflow.float())
                 for p in moved: p.grad = None
             super().step(closure)
     return Muon

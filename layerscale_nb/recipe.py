@@ -23,16 +23,16 @@ PIECES = {
     "Ultralytics' first bias": dict(prior=0.0), 'wide first boxes': dict(narrow=0.0), 'slow batch norm': dict(bn_momentum=0.03), 'no augmentation': dict(augment=STILL), 'half the zoom': dict(augment=Augment(zoom=0.25, shift=0.1)), 'no mosaic': dict(augment=Augment(mosaic=0)),
     'small pictures first': dict(small=0.3), 'batch 16': dict(batch=16), '13 anchors per object': dict(topk=13)}
 
-# %% ../nbs/10h_recipe.ipynb #cf3274b1
+# %% ../nbs/10h_recipe.ipynb #50ec6e19
 def ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
     "Train yolov8n once; images and seconds to mAP50 0.10 and 0.20, and the mAP in the end."
     import torch
     clock = time.perf_counter if st.device.type == 'cuda' else time.process_time
-    curve, spent, before, per_step = [], 0., clock(), min(recipe.batch, len(st.train))
+    curve, spent, done, before, per_step = [], 0., 0, clock(), min(recipe.batch, len(st.train))
     for p in fit(yolov8('n', nc=len(st.names)), st.train, st.val, recipe, seed, st.device):
         if look: look(p)
-        if p.row is None: spent += clock() - before  # a row comes after validation
-        elif p.row['map50'] == p.row['map50']: curve.append((spent, p.step*per_step, p.row['map50'])); last = p.row
+        if p.step > done: spent, done = spent + clock() - before, p.step  # validation makes no step
+        if p.row and p.row['map50'] == p.row['map50']: curve.append((spent, p.step*per_step, p.row['map50'])); last = p.row
         before = clock()
     to = lambda k, v: seconds_to([(c[k], c[2]) for c in curve], v)
     return dict(piece=piece, images=curve[-1][1], images_to_10=to(1, .1), images_to_20=to(1, .2), s_to_10=to(0, .1), s_to_20=to(0, .2),

@@ -92,7 +92,7 @@ def features(
     moved, out = c.moved*batch*mb, c.out*batch*mb
     return c.macs*batch/1e9, c.weights*mb, moved, max(0, moved + c.weights*mb - cache_mb), out*(out > PAGE_MB), 1.0
 
-# %% ../nbs/05a_roofline.ipynb #1064cb56
+# %% ../nbs/05a_roofline.ipynb #5a38e625
 @dataclass(frozen=True)
 class Profile:
     "Rates of one device, for one number format and memory order."
@@ -103,7 +103,7 @@ class Profile:
     channels_last: bool
     cache_mb: float       # maps up to this size stay near the processor
     form: str             # 'sum': arithmetic + traffic; 'max': the larger of the two
-    rates: dict           # kind -> {term: ms}
+    rates: dict           # kind -> {term: ms}; of a GPU also 'host', the time that asking for a call takes
     error: float          # median error on layers left out of the fit, as a share
     layers: int           # layers measured
     seconds: float        # the measurement took
@@ -111,7 +111,7 @@ class Profile:
 
     def __post_init__(self):
         for kind, r in self.rates.items():
-            bad = [t for t in TERMS if not isinstance(r.get(t), (int, float)) or not 0 <= r[t] < math.inf] if isinstance(r, dict) else TERMS
+            bad = [t for t in (*TERMS, *(['host'] if 'host' in r else [])) if not isinstance(r.get(t), (int, float)) or not 0 <= r[t] < math.inf] if isinstance(r, dict) else TERMS
             if bad: raise LayerscaleError(f"profile {self.name}: the rate '{bad[0]}' of '{kind}' is not a number >= 0. Measure it again: layerscale profile.")
 
 # %% ../nbs/05a_roofline.ipynb #a143eede
@@ -163,7 +163,7 @@ class LayerTime(NamedTuple):
     ms: float
     memory_bound: bool  # does it wait longer for memory than for arithmetic?
 
-# %% ../nbs/05a_roofline.ipynb #6688694e
+# %% ../nbs/05a_roofline.ipynb #72f87564
 def call_times(
     calls: list,       # of `Call`
     profile: Profile,
@@ -174,7 +174,8 @@ def call_times(
     for c in calls:
         a, t, o = call_ms(c, profile, batch)
         out.append(LayerTime(c.part, c.kind, c.n, c.n*((max(a, t) if profile.form == 'max' else a + t) + o), t > a))
-    return out
+    asked = [c.n*profile.rates[c.kind].get('host', 0) for c in calls]
+    return out if sum(asked) <= sum(l.ms for l in out) else [l._replace(ms=ms) for l, ms in zip(out, asked)]
 
 # %% ../nbs/05a_roofline.ipynb #caf636e2
 def layer_times(

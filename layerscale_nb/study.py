@@ -8,7 +8,7 @@ __all__ = ['VARIANTS', 'PRESETS', 'RECIPE_KEYS', 'CONFIG_KEYS', 'Variant', 'Stud
            'timings', 'quality', 'make_row', 'finished_row', 'train_run', 'exhaust', 'Event', 'check_space',
            'check_folder', 'run_study', 'collect']
 
-# %% ../nbs/10_width_depth.ipynb #d54e9c73
+# %% ../nbs/10_width_depth.ipynb #a3e3b8ce
 import json, shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,8 +18,8 @@ from .core import LayerscaleError, check_keys, check_number, check_size, fingerp
 from .data import load_data
 from .frames import natural_size, to_frames
 from .ladder import named, with_head
-from .runtime import device_name, pick_device, time_module
-from .train import Progress, Recipe, check_recipe, fit, precision, save_checkpoint
+from .runtime import device_name, pick_device, precision, time_module
+from .train import Progress, Recipe, check_recipe, fit, save_checkpoint
 from .yolo import Yolo, cost, identity, realised, rescale
 
 # %% ../nbs/10_width_depth.ipynb #d25ecd14

@@ -6,11 +6,11 @@
 __all__ = ['TIME_HELP', 'PROFILE_HELP', 'batches_of', 'fitting_profile', 'forecast', 'time_network', 'time_text',
            'add_time_commands', 'time_command', 'profile_command', 'bench_time_command']
 
-# %% ../nbs/14b_timing.ipynb #b12340a0
-import json, sys
+# %% ../nbs/14b_timing.ipynb #3b15b282
+import json, math, sys
 from pathlib import Path
 from .anymodule import MODULES, network_calls, opened, predict_calls, validate_any
-from .core import LayerscaleError, check_number, provenance
+from .core import LayerscaleError, check_number, provenance, tidy
 from .nets import Net
 from .roofline import PROFILE_FILE, load_profile, save_profile
 from .runtime import device_name, half, keep_memory, pick_device, timing_row
@@ -49,7 +49,7 @@ def forecast(
     except LayerscaleError as e: return None, str(e)
     return (lambda batch: predict_calls(found, profile, batch)), ''
 
-# %% ../nbs/14b_timing.ipynb #df699c02
+# %% ../nbs/14b_timing.ipynb #a4dbd4cc
 def time_network(
     name,             # as for `lookup.find`
     batches=(1, 8),
@@ -64,13 +64,14 @@ def time_network(
     module, label = make(), net.name if isinstance(net, Net) else str(name) if isinstance(name, (str, Path)) else type(net).__name__
     ahead, reason = forecast(net, module, size, p, mode)
     if device.type == 'cpu': keep_memory()
-    rows, guessed = [], {}
+    rows, guessed, fits = [], {}, math.inf
     for b in batches:
+        if b > fits: continue  # a smaller one did not
         r = timing_row(label, module, size, device, b, mode, dtype, **kw)
         said = ahead(r['batch']) if ahead else None
         rows.append(r | dict(img_s=1e3/r['ms_img'], predicted_ms=said and said.ms))
         guessed = said.guessed if said else {}
-        if r['batch'] < b: break  # larger ones will not fit either
+        if r['batch'] < b: fits = r['batch']
     return dict(name=rows[0]['name'], size=f'{size[1]}x{size[0]}', mode=mode, dtype=dtype, profile=p.name if p else None, no_prediction=why or reason, guessed=guessed,
                 rows=rows, origin=provenance(device=device_name(device)))
 
@@ -115,12 +116,11 @@ def add_time_commands(add):
         q.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: %(default)s)'); q.add_argument('--dtype', default='fp32', help='fp32, bf16 or fp16 (default: %(default)s)')
         q.add_argument('--json', action='store_true', help='print one JSON object')
 
-# %% ../nbs/14b_timing.ipynb #2fb79be8
+# %% ../nbs/14b_timing.ipynb #14091b67
 def time_command(a) -> int:
     "`time`: a table, or one JSON object."
     r = time_network(a.name, batches_of(a.batch), a.imgsz, a.device, a.dtype, a.mode, a.profile, repeats=check_number(a.repeats, 'repeats', whole=True))
-    plain = lambda v: None if isinstance(v, float) and v != v else v
-    print(json.dumps(r | dict(rows=[{k: plain(v) for k, v in x.items()} for x in r['rows']])) if a.json else time_text(r))
+    print(json.dumps(r | dict(rows=[tidy(x) for x in r['rows']])) if a.json else time_text(r))
     return 0
 
 # %% ../nbs/14b_timing.ipynb #dfd85202
@@ -136,7 +136,7 @@ def profile_command(a) -> int:
     print(json.dumps(asdict(p)) if a.json else f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, {p.threads} thread{"s"*(p.threads > 1)}; median error on layers left out {100*p.error:.0f}%')
     return 0
 
-# %% ../nbs/14b_timing.ipynb #facedccb
+# %% ../nbs/14b_timing.ipynb #46f7305e
 def bench_time_command(a) -> int:
     "`bench acts` and `bench predictor`: the stored tables of the runtime pages, row by row into `--out`."
     from layerscale_nb.actbound import bench_acts, bench_predictor, correlations
@@ -148,7 +148,7 @@ def bench_time_command(a) -> int:
         how |= dict(rows_of=validate_any, names=tuple(MODULES) if a.names == ['modules'] else a.names, imgsz=a.imgsz)
         for name in [] if a.names == ['modules'] else a.names: opened(name, a.imgsz)  # a wrong name or size is said before anything is measured
     rows = (bench_acts if a.what == 'acts' else bench_predictor)(out, **how)
-    if a.json: print(json.dumps(rows)); return 0
+    if a.json: print(json.dumps([tidy(r) for r in rows])); return 0
     large = [r for r in rows if r['batch'] > 1] or rows
     if a.what == 'acts': table = correlations(rows)
     elif len(large) < 4: import pandas as pd; table = pd.DataFrame(rows)[['name', 'batch', 'ms', 'predicted_ms']].set_index('name')  # too few for lines through them

@@ -4,20 +4,19 @@
 
 # %% auto #0
 __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', 'network', 'distinct', 'sizes_near', 'features',
-           'fit_speed', 'Forecast', 'predict', 'look_at', 'probe', 'average_of', 'pictures', 'run_name', 'tidy',
-           'place', 'train_trial', 'is_out_of_memory', 'train_or_halve', 'empty_gpu', 'Trainer', 'only_one',
-           'read_kept', 'keep_row', 'kept_row']
+           'fit_speed', 'Forecast', 'predict', 'look_at', 'probe', 'average_of', 'pictures', 'run_name', 'place',
+           'train_trial', 'train_or_halve', 'Trainer', 'only_one', 'read_kept', 'keep_row', 'kept_row']
 
-# %% ../nbs/10d_trial.ipynb #f8455a59
+# %% ../nbs/10d_trial.ipynb #856e8e8a
 import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, provenance, write_atomic, write_rows
+from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, provenance, tidy, write_atomic, write_rows
 from .data import load_data, roadscenes
 from .detection import detect
 from .frames import draw_boxes, natural_size
-from .runtime import device_name
+from .runtime import device_name, give_back, out_of_memory
 from .study import Study, open_setting
 from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, build, cost, identity, realised
@@ -182,11 +181,6 @@ def run_name(st, t: Trial) -> str:
     told = asdict(replace(t, d=0, w=0, device=st.device.type))
     return fingerprint(dict(told, net=repr(identity(network(t, len(st.names)))), digest=st.digest))
 
-# %% ../nbs/10d_trial.ipynb #80670cbc
-def tidy(row: dict) -> dict:
-    "A row with None for not-a-number: JSON has no such thing."
-    return {k: None if v != v else v for k, v in row.items()}
-
 # %% ../nbs/10d_trial.ipynb #5372abdb
 def place(device) -> str:
     "The device in words; for a processor also how many threads torch uses."
@@ -218,28 +212,17 @@ def train_trial(
         save_checkpoint(session, st.names, folder/'best.pt', st.size)
     finally: state.unlink(missing_ok=True)
 
-# %% ../nbs/10d_trial.ipynb #607c8c67
-def is_out_of_memory(e: Exception) -> bool:
-    "Is this the error of a full memory, the computer's or the GPU's?"
-    return isinstance(e, MemoryError) or (isinstance(e, RuntimeError) and any(s in str(e) for s in ('out of memory', "can't allocate memory")))
-
-# %% ../nbs/10d_trial.ipynb #1056fe5b
+# %% ../nbs/10d_trial.ipynb #c73153f9
 def train_or_halve(st, t: Trial, out):
     "`train_trial`; when memory runs out, once more with half the batch, and a 'note' that says so."
     small = replace(t, batch=t.batch//2)
     for trial in (t, small):
         try: return (yield from train_trial(st, trial, out))
         except (MemoryError, RuntimeError) as e:
-            if not is_out_of_memory(e): raise
+            if not out_of_memory(e): raise
         if trial is small or not small.batch: raise LayerscaleError(f'out of memory at batch {trial.batch} and {st.size[1]}x{st.size[0]}. Choose a smaller width or resolution.')
-        if st.device.type == 'cuda': empty_gpu()
+        give_back(st.device)
         yield dict(kind='note', text=f'Out of memory at batch {t.batch}: started again with batch {small.batch}.')
-
-# %% ../nbs/10d_trial.ipynb #bff2cc75
-def empty_gpu():
-    "Give back GPU memory that torch holds for later."
-    import gc, torch
-    gc.collect(); torch.cuda.empty_cache()
 
 # %% ../nbs/10d_trial.ipynb #a4921404
 class Trainer:

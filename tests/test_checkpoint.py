@@ -29,7 +29,7 @@ def test_predict_agrees_with_our_detections(trained):
     from ultralytics import YOLO
     model = YOLO(folder/'best.pt')
     assert model.names == dict(enumerate(st.names))
-    image = st.val.images[0].permute(1, 2, 0).numpy()
+    image = st.val.images[0].permute(1, 2, 0).cpu().numpy()
     theirs = model.predict(image[..., ::-1].copy(), imgsz=list(st.size), conf=0.001, iou=0.7, verbose=False, device='cpu')[0].boxes.data.numpy()
     ours = detect(model.model.float().eval(), st.val, [0], conf=0.001)[0]
     assert len(ours) > 0

@@ -156,8 +156,10 @@ def test_a_reader_explores(page, lab):
     e.do('notebook:restart-kernel')
     page.locator('.jp-Dialog button.jp-mod-accept').click()
     until(lambda: not ours(), 20, 'the old child to end')
+    e.do('notebook:clear-all-cell-outputs')
+    until(lambda: not page.locator('.jp-OutputArea .widget-button').count(), 20, 'the old panel to go')
     e.open()
-    assert f'{row.map50:.3f}' in e.text()
+    assert f'{row.map50:.3f}' in e.text() and len(ours()) == 1
     session = json.loads(urllib.request.urlopen(f'{address}/api/sessions?token=t').read())[0]['id']
     urllib.request.urlopen(urllib.request.Request(f'{address}/api/sessions/{session}?token=t', method='DELETE'))
     until(lambda: not ours(), 20, 'the child to end with its kernel')

@@ -83,8 +83,8 @@ def test_fit_finds_the_rates_of_a_made_machine():
     from layerscale_nb.calibrate import conv_specimens, fit_rates
     true = dict(zip(TERMS, (20., .1, .03, .05, .4, .02)))
     cost = lambda c, b: sum(x*true[t] for x, t in zip(features(c, b, 8), TERMS))
-    made = [(c, b, cost(c, b)) for ops in conv_specimens().values() for i, (op, side) in enumerate(ops) for c in [conv_call(op, side*side)] for b in [(8, 1, 3)[i % 3]]]
-    made += [(Call(k, 0, 0, m*v, v), b, cost(Call(k, 0, 0, m*v, v), b)) for k, m in (('add', 3), ('norm', 2)) for v in (10**5, 10**6, 3*10**6, 10**4) for b in (1, 4, 8)]
+    made = [(c, b, cost(c, b), 0.) for ops in conv_specimens().values() for i, (op, side) in enumerate(ops) for c in [conv_call(op, side*side)] for b in [(8, 1, 3)[i % 3]]]
+    made += [(Call(k, 0, 0, m*v, v), b, cost(Call(k, 0, 0, m*v, v), b), 0.) for k, m in (('add', 3), ('norm', 2)) for v in (10**5, 10**6, 3*10**6, 10**4) for b in (1, 4, 8)]
     cache, form, rates, errors = fit_rates(made)
     assert cache == 8 and form == 'sum' and errors['sum'] < 0.02
     assert rates['1x1']['gmac'] == pytest.approx(20, rel=.05) and rates['add']['page_mb'] == pytest.approx(.4, rel=.05)
@@ -103,7 +103,7 @@ def test_correlations_on_known_data():
     from layerscale_nb.actbound import correlations, pearson
     assert pearson([1, 2, 3], [2, 4, 6]) == pytest.approx(1) and pearson([1, 2, 4], [4, 2, 1], logs=True) == pytest.approx(-1)
     assert math.isnan(pearson([1, 1, 1], [1, 2, 3]))
-    rows = [dict(base=b, batch=8, dtype='fp32', channels_last=True, macs=x, params=9 - x, acts=x**3, ms=x**3*k) for b, k in (('a', 1), ('b', 50)) for x in (1, 2, 3, 4)]
+    rows = [dict(base=b, asked_batch=8, batch=8, dtype='fp32', channels_last=True, macs=x, params=9 - x, acts=x**3, ms=x**3*k) for b, k in (('a', 1), ('b', 50)) for x in (1, 2, 3, 4)]
     t = correlations(rows).set_index('base')
     assert t.acts['a'] == pytest.approx(1) and t['log macs']['b'] == pytest.approx(1) and t['log params']['a'] < 0
     assert t.acts['all'] < 0.9  # the same cost, two paces
@@ -115,7 +115,7 @@ def test_rows_are_whole_and_not_measured_twice(tmp_path, monkeypatch):
     def fake(j, device, command='', **kw):
         if len(calls) == 2: raise KeyboardInterrupt
         calls.append(j)
-        return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, dtype=j.dtype, channels_last=j.channels_last, device=a.device_name(device), ms=1.5, note='a, "b"')
+        return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, dtype=j.dtype, channels_last=j.channels_last, **dict(zip(('device', 'threads'), a.machine(device))), ms=1.5, note='a, "b"')
     monkeypatch.setattr(a, 'measure_job', fake)
     jobs, out = a.jobs_of(bases=('EN-B0',), factors=(2,), batches=(1,))[:4], tmp_path/'r.csv'
     with pytest.raises(KeyboardInterrupt): a.bench_acts(out, jobs, 'cpu')
@@ -179,6 +179,72 @@ def test_memory_too_small_falls_back_and_says_so(monkeypatch, capsys, tmp_path):
     assert main(['time', SMALL, '--batch', '8,64', '--imgsz', '64', '--repeats', '3']) == 0
     out = capsys.readouterr().out
     assert 'batch 8 did not fit into memory; 2 did' in out and '64 did' not in out
+
+
+def test_memory_runs_out_for_real(monkeypatch):
+    "A fence around little memory: images that cannot even be made are too large a batch, and a smaller one is timed."
+    import torch
+    import layerscale_nb.runtime as r
+    whole, cpu, conv = r.memory_fence, torch.device('cpu'), torch.nn.Conv2d(3, 1, 1)
+    monkeypatch.setattr(r, 'memory_fence', lambda device: whole(device, 0.02))
+    row = r.timing_row('conv', conv, (1024, 1024), cpu, 4096, repeats=3, warmup=0)
+    assert 1 <= row['batch'] < 4096 and row['note'] == f"batch 4096 did not fit into memory; {row['batch']} did" and row['ms'] > 0
+    assert row['batch'] <= r.largest_batch(conv, (1024, 1024), cpu, limit=4096)*2
+    class Fat(torch.nn.Conv2d):
+        def to(self, *a, **kw): raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+    with pytest.raises(LayerscaleError, match='its weights do not fit'): r.timing_row('fat', Fat(3, 1, 1), (8, 8), cpu, 1)
+
+
+def test_a_smaller_batch_after_one_that_did_not_fit_is_still_timed(monkeypatch):
+    import layerscale_nb.timing as t
+    row = lambda label, module, size, device, b, *a, **kw: dict(name=label, batch=min(b, 4), ms_img=1., note='')
+    monkeypatch.setattr(t, 'timing_row', row)
+    assert [x['batch'] for x in t.time_network(SMALL, (64, 1, 8), 64, 'cpu')['rows']] == [4, 1]
+
+
+@pytest.mark.parametrize('error, memory', [(MemoryError(), True), (RuntimeError('CUDA out of memory. Tried to allocate'), True), (RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED'), True),
+                                           (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True), (RuntimeError('shapes do not match'), False), (ValueError('out of memory'), False)])
+def test_what_counts_as_out_of_memory(error, memory):
+    from layerscale_nb.runtime import out_of_memory
+    assert out_of_memory(error) == memory
+
+
+def test_a_network_that_cannot_run_is_left_out_and_the_others_go_on(tmp_path, monkeypatch):
+    import layerscale_nb.actbound as a
+    whole = a.measure_job
+    def picky(j, device, command='', **kw):
+        if j.dtype == 'bf16': raise LayerscaleError('no bf16 here.')
+        return whole(j, device, command, **kw)
+    monkeypatch.setattr(a, 'measure_job', picky)
+    jobs = [a.Job('RegNetX-200MF', '', 1, 1, d) for d in ('bf16', 'fp32')]
+    with pytest.warns(UserWarning, match='left out: no bf16 here'): rows = a.bench_acts(tmp_path/'r.csv', jobs, 'cpu', repeats=3)
+    assert [r['dtype'] for r in rows] == ['fp32'] and len(a.read_rows(tmp_path/'r.csv')) == 1
+
+
+def test_json_has_no_not_a_number(tmp_path, monkeypatch, capsys):
+    import layerscale_nb.actbound as a
+    monkeypatch.setattr(a, 'bench_acts', lambda out, **kw: [dict(batch=1, peak_mb=math.nan)])
+    assert main(['bench', 'acts', '--json', '--out', str(tmp_path/'r.csv')]) == 0
+    assert capsys.readouterr().out.strip() == '[{"batch": 1, "peak_mb": null}]'
+
+
+def test_a_gpu_hides_the_shorter_of_asking_and_working():
+    "With `host` rates the time of a pass is the larger of two sums, and the layers share it."
+    net, p = named('EN-B0'), profile(gmac=20, near_mb=.03, call=.01)
+    slow = replace(p, rates={k: r | dict(host=50.) for k, r in p.rates.items()})
+    fast = replace(p, rates={k: r | dict(host=1e-6) for k, r in p.rates.items()})
+    n = sum(c.n for c in calls(net))
+    assert predict_ms(net, fast, 8) == predict_ms(net, p, 8) and predict_ms(net, slow, 8) == pytest.approx(50*n)
+    assert sum(l.ms for l in layer_times(net, slow, 8)) == pytest.approx(50*n)
+    with pytest.raises(LayerscaleError, match="the rate 'host'"): replace(p, rates={k: r | dict(host=-1) for k, r in p.rates.items()})
+
+
+def test_stored_predictions_are_within_fifteen_percent_and_ahead_of_every_line(repo):
+    from layerscale_nb.actbound import read_rows
+    from layerscale_nb.calibrate import compare_predictors
+    for name in ('predictor_cpu.csv', 'predictor_modules_cpu.csv'):
+        t = compare_predictors([r for r in read_rows(repo/'nbs'/'results'/name) if r['batch'] == 8])['median']
+        assert t['per-layer model'] <= 15 and t['per-layer model'] == t.min(), name
 
 
 def test_a_model_without_half_precision():
@@ -319,12 +385,16 @@ def test_bench_predictor_with_names(tmp_path, monkeypatch, capsys):
     import layerscale_nb.actbound as a
     from layerscale_nb.anymodule import network_calls
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(a, 'calibrate', lambda *_, **kw: priced({c.kind for c in network_calls('yolov8n', 64)}))
+    here = dict(zip(('device', 'threads'), a.machine(torch.device('cpu'))))
+    monkeypatch.setattr(a, 'calibrate', lambda *_, **kw: replace(priced({c.kind for c in network_calls('yolov8n', 64)}), **here))
     words = ['bench', 'predictor', '--names', 'yolov8n', '--imgsz', '64', '--device', 'cpu', '--out', 'm.csv', '--json']
     assert main(words) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(r['name'], r['size'], r['batch']) for r in rows] == [('yolov8n', '64x64', 8), ('yolov8n', '64x64', 1)] and {'command', 'versions', 'device', 'seed', 'date'} <= set(rows[0])
     assert main(words) == 0 and json.loads(capsys.readouterr().out) == a.read_rows('m.csv') and (tmp_path/'m_profile.json').exists()
+    save_profile(replace(load_profile(tmp_path/'m_profile.json'), device='another machine'), tmp_path/'m_profile.json')
+    assert main(words) == 2 and 'm_profile.json is a profile of another machine' in capsys.readouterr().err
+    save_profile(replace(load_profile(tmp_path/'m_profile.json'), **here), tmp_path/'m_profile.json')
     assert main(words[:-1]) == 0 and 'predicted_ms' in capsys.readouterr().out
 
 
