@@ -12,12 +12,12 @@ from .augment import make_store
 from .core import LayerscaleError, check_number, write_atomic
 from .train import Recipe, fit
 
-# %% ../nbs/09a_ddp.ipynb #71799f80
+# %% ../nbs/09a_ddp.ipynb #25e3a5f7
 def run_rank(rank: int, world: int, folder: str):
     "Train as process `rank` of `world` what `folder/job.pkl` says; writes a checksum of the final weights beside the run."
     import torch, torch.distributed as dist
     job = pickle.loads((Path(folder)/'job.pkl').read_bytes())
-    cuda = torch.cuda.is_available()
+    cuda = job['gpus'] > 0
     device = torch.device('cuda', rank) if cuda else torch.device('cpu')
     if cuda: torch.cuda.set_device(device)
     dist.init_process_group('nccl' if cuda else 'gloo', init_method=f'file://{Path(folder).resolve()}/meet', rank=rank, world_size=world)
@@ -47,21 +47,23 @@ def wait_for_all(children: list, folder: Path):
         for c in children:
             if c.poll() is None: c.kill(); c.wait()
 
-# %% ../nbs/09a_ddp.ipynb #350ec335
+# %% ../nbs/09a_ddp.ipynb #147990c8
 def fit_on_ranks(
     net,            # Yolo
     train, val,     # Frames, not stores: each process puts them on its own device
     folder,         # where the run lives
     recipe=Recipe(), seed=0,
     world=None,     # processes; default: one per GPU
+    device='auto',  # 'cpu': processes on the processor although there are GPUs
 ) -> list:
     "Train one network in several processes; returns each one's checksum. `folder` holds epochs.csv and state.pt as ever."
     import torch
-    world = check_number(world or torch.cuda.device_count() or 1, 'world', whole=True)
+    gpus = 0 if device == 'cpu' else torch.cuda.device_count()
+    world = check_number(world or gpus or 1, 'world', whole=True)
     if recipe.batch % world: raise LayerscaleError(f'a batch of {recipe.batch} does not divide among {world} processes. Use a batch of {-(-recipe.batch//world)*world}.')
     if min(len(train), recipe.batch) % world: raise LayerscaleError(f'{len(train)} images do not divide among {world} processes. Use more images.')
-    if torch.cuda.is_available() and world > torch.cuda.device_count(): raise LayerscaleError(f'{world} processes were asked for and torch sees {torch.cuda.device_count()} GPUs.')
+    if gpus and world > gpus: raise LayerscaleError(f"{world} processes were asked for and torch sees {gpus} GPUs. Use fewer, or device='cpu'.")
     with tempfile.TemporaryDirectory() as tmp:
-        (Path(tmp)/'job.pkl').write_bytes(pickle.dumps(dict(net=net, train=train, val=val, recipe=recipe, seed=seed, folder=str(folder))))
+        (Path(tmp)/'job.pkl').write_bytes(pickle.dumps(dict(net=net, train=train, val=val, recipe=recipe, seed=seed, folder=str(folder), gpus=gpus)))
         wait_for_all([start_rank(r, world, tmp) for r in range(world)], Path(tmp))
     return [json.loads((Path(folder)/f'rank{r}.json').read_text()) for r in range(world)]

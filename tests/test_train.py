@@ -103,7 +103,7 @@ def test_two_processes_take_the_mean_of_their_gradients(tmp_path):
     data, net = roadscenes(8, 4), Yolo(d=.33, w=.125, nc=5)
     frames = [to_frames(x, (96, 320)) for x in (data.train, data.val)]
     r = Recipe(epochs=1, batch=8, amp='off', warmup=0., ema=0., augment=STILL)
-    ends = fit_on_ranks(net, *frames, tmp_path, r, world=2)
+    ends = fit_on_ranks(net, *frames, tmp_path, r, world=2, device='cpu')
     assert ends[0] == ends[1] and ends[0]['steps'] == 1
     s, store = start(net, r, 1, 0, CPU), make_store(frames[0], CPU)
     order = epoch_order(8, 0, 0, 8)[0][0]
