@@ -43,18 +43,18 @@ class Store:
     @property
     def size(self): return tuple(self.images.shape[2:])
 
-# %% ../nbs/08d_augment.ipynb #0feec03c
-def fits_on(device, nbytes: int, share=0.5) -> bool:
+# %% ../nbs/08d_augment.ipynb #a057535f
+def fits_on(device, nbytes: int, share=0.2) -> bool:
     "Do the images take at most this share of the GPU's free memory? Always true on a CPU."
     import torch
     return device.type != 'cuda' or nbytes <= share*torch.cuda.mem_get_info(device)[0]
 
-# %% ../nbs/08d_augment.ipynb #2706542e
+# %% ../nbs/08d_augment.ipynb #edae2966
 def make_store(
     frames,  # layerscale_nb.frames.Frames
     device,  # torch.device
 ) -> Store:
-    "Frames as tensors on the device; images that would fill more than half of a GPU's free memory stay in host memory."
+    "Frames as tensors on the device; images that would fill more than a fifth of a GPU's free memory stay in host memory."
     import torch
     k, n = max(1, max(len(b) for b in frames.boxes)), len(frames)
     boxes, cls, valid = torch.zeros(n, k, 4), torch.zeros(n, k, dtype=torch.long), torch.zeros(n, k, dtype=torch.bool)

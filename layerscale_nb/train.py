@@ -287,9 +287,9 @@ def epoch_row(s: Session, validated: bool, loss: float, seconds: float) -> dict:
     row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, s.recipe), train_s=round(seconds, 3))
     return row | ({k: v for k, v in scores(s.matches).items() if k in row} if validated else {})
 
-# %% ../nbs/09_train.ipynb #15ddea8f
+# %% ../nbs/09_train.ipynb #fb2821a0
 def check_fits(net: Yolo, size, recipe: Recipe, device):
-    "Raise `LayerscaleError`, before anything is built, if training this network on images of (h, w) needs more memory than is free."
+    "Raise `DoesNotFit`, before anything is built, if training this network on images of (h, w) needs more memory than is free."
     each = recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))  # images of one process; half precision halves their maps
     check_memory(net, size, each, training=True, free=free_bytes(device))
 

@@ -7,7 +7,7 @@ __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', '
            'fit_speed', 'Forecast', 'predict', 'look_at', 'probe', 'average_of', 'pictures', 'run_name', 'place',
            'train_trial', 'train_or_halve', 'Trainer', 'only_one', 'read_kept', 'keep_row', 'kept_row']
 
-# %% ../nbs/10d_trial.ipynb #856e8e8a
+# %% ../nbs/10d_trial.ipynb #8bf11ded
 import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,7 +16,7 @@ from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, 
 from .data import load_data, roadscenes
 from .detection import detect
 from .frames import draw_boxes, natural_size
-from .runtime import device_name, give_back, out_of_memory
+from .runtime import DoesNotFit, device_name, give_back, out_of_memory
 from .study import Study, open_setting
 from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, build, cost, identity, realised
@@ -212,14 +212,14 @@ def train_trial(
         save_checkpoint(session, st.names, folder/'best.pt', st.size)
     finally: state.unlink(missing_ok=True)
 
-# %% ../nbs/10d_trial.ipynb #c73153f9
+# %% ../nbs/10d_trial.ipynb #883c4356
 def train_or_halve(st, t: Trial, out):
     "`train_trial`; when memory runs out, once more with half the batch, and a 'note' that says so."
     small = replace(t, batch=t.batch//2)
     for trial in (t, small):
         try: return (yield from train_trial(st, trial, out))
-        except (MemoryError, RuntimeError) as e:
-            if not out_of_memory(e): raise
+        except (MemoryError, RuntimeError, DoesNotFit) as e:
+            if not isinstance(e, DoesNotFit) and not out_of_memory(e): raise
         if trial is small or not small.batch: raise LayerscaleError(f'out of memory at batch {trial.batch} and {st.size[1]}x{st.size[0]}. Choose a smaller width or resolution.')
         give_back(st.device)
         yield dict(kind='note', text=f'Out of memory at batch {t.batch}: started again with batch {small.batch}.')

@@ -9,12 +9,13 @@ __all__ = ['ACTIVATIONS', 'YOLOV8', 'KEEP', 'HEADS', 'COSTS', 'yolov8_rows', 'Yo
            'quiet_ultralytics', 'memory_bytes', 'free_bytes', 'check_memory', 'build', 'realised', 'rescale',
            'identity']
 
-# %% ../nbs/07_yolo.ipynb #9619a1df
+# %% ../nbs/07_yolo.ipynb #804d543b
 import importlib, math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from .core import Cost, LayerscaleError, check_number, check_size, human, nearest
+from .runtime import DoesNotFit
 
 # %% ../nbs/07_yolo.ipynb #0f75985e
 def yolov8_rows(
@@ -257,12 +258,12 @@ def free_bytes(device=None):
     lines = info.read_text().splitlines() if info.exists() else []
     return next((1024*int(l.split()[1]) for l in lines if l.startswith('MemAvailable')), None)
 
-# %% ../nbs/07_yolo.ipynb #2ad8ce2b
+# %% ../nbs/07_yolo.ipynb #39ab562e
 def check_memory(net: Yolo, size=None, batch=1, training=False, free=None):
-    "Raise `LayerscaleError` if the network needs more memory than there is (`free` bytes; default: this machine's)."
+    "Raise `DoesNotFit` if the network needs more memory than there is (`free` bytes; default: this machine's)."
     free, need = free_bytes() if free is None else free, memory_bytes(net, size, batch, training)
     if free is not None and need > free:
-        raise LayerscaleError(f'{net.name} needs about {human(need, "B")} of memory{" to train" if training else ""}, {human(free, "B")} are free. Take a smaller network, image or batch.')
+        raise DoesNotFit(f'{net.name} needs about {human(need, "B")} of memory{" to train" if training else ""}, {human(free, "B")} are free. Take a smaller network, image or batch.')
 
 # %% ../nbs/07_yolo.ipynb #8dcfaac8
 def build(net: Yolo):

@@ -14,6 +14,7 @@ import pytest
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.live import live_explorer
 from layerscale_nb.panel import choice, make_panel, pump, wait
+from layerscale_nb.runtime import DoesNotFit
 from layerscale_nb.trial import Trainer, Trial, check_trial, look_at, read_kept, train_or_halve, trial_call
 from layerscale_nb.worker import Worker
 from layerscale_nb.yolo import Yolo, cost
@@ -231,11 +232,12 @@ class Parts:
     class device: type = 'cpu'
 
 
+@pytest.mark.parametrize('error', [RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB'), DoesNotFit('yolov8 needs about 9 GB of memory to train, 4 GB are free.')], ids=['while it trains', 'foreseen'])
 @pytest.mark.parametrize('fits_at, kinds', [(4, ['note', 'done']), (2, ['note', 'error'])])
-def test_out_of_memory_halves_the_batch_once(monkeypatch, fits_at, kinds):
+def test_out_of_memory_halves_the_batch_once(monkeypatch, fits_at, kinds, error):
     import layerscale_nb.trial as trial
     def fake(st, t, out):
-        if t.batch > fits_at: raise RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB')
+        if t.batch > fits_at: raise error
         yield dict(kind='done', batch=t.batch)
     monkeypatch.setattr(trial, 'train_trial', fake)
     heard = []
