@@ -265,14 +265,14 @@ def chart_time(
         marks.append(Mark('dot', xs, ys, RULE_COLOURS.get(rule, '#888'), tips=[f'measured, {rule}: {y:.3g} ms' for y in ys]))
     return svg_chart([*marks, Mark('ring', [here[0]/1e9], [here[1]], '#d00')], 'macs (G)', 'ms per image', size=size, log='xy')
 
-# %% ../nbs/05c_actbound.ipynb #0bc12258
+# %% ../nbs/05c_actbound.ipynb #17ecf19a
 def share_bars(parts: dict, width=170) -> str:
     "HTML bars of `time_by_part`: blue waits for arithmetic, orange for memory."
     most = max(a + m for a, m, _ in parts.values())
     bar = lambda v, kind: f'<span style="display:inline-block;height:12px;width:{width*v/most:.1f}px;background:{BOUND_COLOURS[kind]}" title="{kind}: {v:.2f} ms"></span>'
     rows = ''.join(f'<tr><td style="text-align:right;padding-right:6px">{k}</td><td style="white-space:nowrap;text-align:left">{bar(a, "arithmetic")}{bar(m, "memory")} {a + m:.1f}</td><td style="color:#666;padding-left:6px;text-align:left">{escape(kind)}</td></tr>' for k, (a, m, kind) in parts.items())
-    key = ' '.join(f'<span style="color:{c}">■</span> waits for {k}' for k, c in BOUND_COLOURS.items())
-    return f'<div style="font-size:12px">{key} (ms of a batch; kind that takes most)<table style="border-collapse:collapse;font-size:12px">{rows}</table></div>'
+    key = ' '.join(f'<span style="color:{c}">■</span> {k}' for k, c in BOUND_COLOURS.items())
+    return f'<div style="font-size:12px">waits for {key}: ms of a batch<table style="border-collapse:collapse;font-size:12px">{rows}</table></div>'
 
 # %% ../nbs/05c_actbound.ipynb #f2bd1da1
 def runtime_panel(
