@@ -45,9 +45,9 @@ def progress_text(p) -> str:
     score = f'{p.map50:.3f}' if p.map50 == p.map50 else '  –  '
     return f'epoch {p.epoch:>3}/{p.epochs}  loss {p.loss:6.2f}  mAP50 {score}  {clock(p.eta_s)} left'
 
-# %% ../nbs/15_cli.ipynb #27ebd974
+# %% ../nbs/15_cli.ipynb #531fba7f
 STUDY_HELP = '''examples:
-  layerscale study                                  five variants on the embedded road scenes (about 6 minutes on 2 cores)
+  layerscale study                                  five variants on the embedded road scenes (6 to 12 minutes on 2 cores)
   layerscale study --plan                           only show what would be compared
   layerscale study --data path/to/kitti --imgsz 416x128 --seeds 0 1 2 --out runs/kitti
   layerscale study --preset kitti --data path/to/kitti --device cuda
