@@ -238,9 +238,9 @@ def costliest(net: Net, profile: Profile, batch=8, n=6) -> list:
     total = sum(ms for _, ms in spent.values())
     return [(part, kind, calls, ms/total, memory) for (part, kind, memory), (calls, ms) in sorted(spent.items(), key=lambda x: -x[1][1])[:n]]
 
-# %% ../nbs/05c_actbound.ipynb #a650580b
+# %% ../nbs/05c_actbound.ipynb #2eb0e033
 def costliest_html(layers: list) -> str:
-    "The result of `costliest` as one line."
+    "The result of `costliest` as HTML, a line for each."
     name = lambda part, kind, calls, share, memory: f'<span style="color:{BOUND_COLOURS["memory" if memory else "arithmetic"]}">■</span> {escape(part)}, {escape(kind)} ×{calls}: {share:.0%}'
     return f'<div style="font-size:12px;margin-top:6px">most expensive layers:<br>{"<br>".join(name(*l) for l in layers)}</div>'
 

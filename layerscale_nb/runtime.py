@@ -175,11 +175,11 @@ def time_in_turns(
         for n, (m, size) in modules.items(): times[n].append(time_module(m.to(device, memory_format=torch.channels_last), size, device, batch, repeats=1, warmup=1).ms)
     return {n: statistics.median(t) for n, t in times.items()}
 
-# %% ../nbs/05_runtime.ipynb #c9e848c6
+# %% ../nbs/05_runtime.ipynb #2bca4960
 def out_of_memory(error: Exception) -> bool:
     "Does this error say that memory is used up, the computer's or the GPU's?"
     texts = 'out of memory', "can't allocate memory", 'not enough memory', 'status_alloc_failed'
-    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(s in str(error).lower() for s in texts)
+    return isinstance(error, (MemoryError, DoesNotFit)) or isinstance(error, RuntimeError) and any(s in str(error).lower() for s in texts)
 
 # %% ../nbs/05_runtime.ipynb #69e6ad10
 def give_back(device):

@@ -212,14 +212,14 @@ def train_trial(
         save_checkpoint(session, st.names, folder/'best.pt', st.size)
     finally: state.unlink(missing_ok=True)
 
-# %% ../nbs/10d_trial.ipynb #883c4356
+# %% ../nbs/10d_trial.ipynb #1e6e6855
 def train_or_halve(st, t: Trial, out):
     "`train_trial`; when memory runs out, once more with half the batch, and a 'note' that says so."
     small = replace(t, batch=t.batch//2)
     for trial in (t, small):
         try: return (yield from train_trial(st, trial, out))
         except (MemoryError, RuntimeError, DoesNotFit) as e:
-            if not isinstance(e, DoesNotFit) and not out_of_memory(e): raise
+            if not out_of_memory(e): raise
         if trial is small or not small.batch: raise LayerscaleError(f'out of memory at batch {trial.batch} and {st.size[1]}x{st.size[0]}. Choose a smaller width or resolution.')
         give_back(st.device)
         yield dict(kind='note', text=f'Out of memory at batch {t.batch}: started again with batch {small.batch}.')
