@@ -43,7 +43,7 @@ def match_image(
         tp[i], free[np.flatnonzero(hit), best[hit]] = hit, False
     return tp
 
-# %% ../nbs/08c_ap.ipynb #b1842c8f
+# %% ../nbs/08c_ap.ipynb #b1b3fb0a
 @dataclass(frozen=True, eq=False)
 class Matches:
     "All detections of a validation run, most confident first, marked right or wrong."
@@ -53,8 +53,8 @@ class Matches:
     tp: np.ndarray     # (n, 10) bool, by IoU threshold
     truth: np.ndarray  # (images, classes) number of true boxes
 
-    def save(self, path):
-        with open(path, 'wb') as f: np.savez_compressed(f, **self.__dict__)
+    def save(self, file):
+        np.savez_compressed(file, **self.__dict__)
     @classmethod
     def load(cls, path):
         with np.load(path, allow_pickle=False) as z: return cls(**{k: z[k] for k in ('image', 'cls', 'score', 'tp', 'truth')})

@@ -103,21 +103,23 @@ def check_size(
             raise LayerscaleError(f'image size {size!r}: {side} {v} is not a positive ' + (f'multiple of the stride {stride}; the next one is {up}.' if stride > 1 else 'number of pixels.'))
     return h, w
 
-# %% ../nbs/00_core.ipynb #d0439d54
+# %% ../nbs/00_core.ipynb #6e911bfb
 def write_atomic(
     path,     # where to write
-    content,  # str, bytes, or a function that gets a path and writes there
+    content,  # str, bytes, or a function that writes into an open binary file
 ) -> Path:
     "Write a file so that a crash leaves the old content or the new one; raises `LayerscaleError` if the disk refuses."
     path = Path(path); part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if callable(content): content(part)
-        else: part.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with open(part, 'wb') as f:
+            if callable(content): content(f)
+            else: f.write(content if isinstance(content, bytes) else content.encode())
         os.replace(part, path)
     except (OSError, RuntimeError) as e:
         with suppress(OSError): part.unlink()
-        raise LayerscaleError(f'cannot write {path}: {getattr(e, "strerror", None) or e}. Free some space or choose another folder; nothing older was lost.') from e
+        why = next((x.strerror for x in (e, e.__context__) if isinstance(x, OSError)), None) or e  # torch hides the disk's answer behind its own
+        raise LayerscaleError(f'cannot write {path}: {why}. Free some space or choose another folder; nothing older was lost.') from e
     return path
 
 # %% ../nbs/00_core.ipynb #5e2eb0bf

@@ -197,13 +197,13 @@ def plan_of(s: Session) -> str:
     "A fingerprint of what this run will do: network, recipe, seed and number of steps."
     return fingerprint(dict(net=asdict(s.net), recipe=asdict(s.recipe), seed=s.seed, steps=s.steps))
 
-# %% ../nbs/09_train.ipynb #c28f489f
+# %% ../nbs/09_train.ipynb #7a1eab10
 def save_state(s: Session, folder):
     "Write the state, then the rows: after this line the epoch cannot be lost."
     import torch
     parts = {k: getattr(s, k).state_dict() for k in ('model', 'average', 'optimizer', 'scaler')}
     state = dict(plan=plan_of(s), epoch=s.epoch, step=s.step, rows=s.rows, **parts)
-    write_atomic(Path(folder)/'state.pt', lambda p: torch.save(state, p))
+    write_atomic(Path(folder)/'state.pt', lambda f: torch.save(state, f))
     write_rows(s.rows, Path(folder)/'epochs.csv')
 
 # %% ../nbs/09_train.ipynb #9bc8618f
@@ -331,7 +331,7 @@ def fit(
     if first and s.matches is None: list(validation(s, val))  # resumed after its last epoch
     return s
 
-# %% ../nbs/09_train.ipynb #8eb19a94
+# %% ../nbs/09_train.ipynb #714535c2
 def save_checkpoint(
     s: Session, names,  # class names
     path, size,         # where; (h, w) of the training frames
@@ -345,4 +345,4 @@ def save_checkpoint(
     model.criterion = None
     ckpt = dict(epoch=-1, best_fitness=None, model=None, ema=model.half().requires_grad_(False), updates=None, optimizer=None,
                 train_args=model.args, train_metrics=s.rows[-1] if s.rows else {}, date=None, version=ultralytics.__version__)
-    return write_atomic(path, lambda p: torch.save(ckpt, p))
+    return write_atomic(path, lambda f: torch.save(ckpt, f))

@@ -49,6 +49,19 @@ def test_val_and_export(trained, tmp_path):
     assert os.path.getsize(out) > 1e5
 
 
+def test_the_same_model_is_the_same_file(tmp_path, monkeypatch):
+    "Whatever the process is numbered: the size of the file is a column of the study."
+    import torch
+    from layerscale_nb.train import save_checkpoint, save_state, start
+    from layerscale_nb.yolo import Yolo
+    s = start(Yolo(d=.33, w=.125, nc=2), Recipe(), 10, device=torch.device('cpu'))
+    for i, pid in enumerate((7, 4_000_000)):
+        monkeypatch.setattr(os, 'getpid', lambda: pid)
+        save_checkpoint(s, ['a', 'b'], tmp_path/f'{i}'/'best.pt', (96, 320))
+        save_state(s, tmp_path/f'{i}')
+    for f in ('best.pt', 'state.pt'): assert (tmp_path/'0'/f).read_bytes() == (tmp_path/'1'/f).read_bytes()
+
+
 def test_no_settings_file_and_no_download(tmp_path):
     "With an empty home and no network, a training writes nothing outside its folder."
     code = '''

@@ -1,4 +1,5 @@
 "What happens when a run is killed, interrupted, starved of disk, or its loss breaks."
+import io
 import json
 import os
 import signal
@@ -144,9 +145,18 @@ def test_state_with_code_in_it_is_refused(tiny, tmp_path):
 
 def test_full_disk_keeps_the_old_file(tmp_path):
     write_atomic(tmp_path/'a.txt', 'old')
-    def full(path): path.write_text('ne'); raise OSError(28, 'No space left on device')
+    def full(file): file.write(b'ne'); raise OSError(28, 'No space left on device')
     with pytest.raises(LayerscaleError, match='No space left on device. Free some space'): write_atomic(tmp_path/'a.txt', full)
     assert (tmp_path/'a.txt').read_text() == 'old' and [p.name for p in tmp_path.iterdir()] == ['a.txt']
+
+
+def test_a_disk_that_fills_while_torch_writes(tmp_path):
+    import torch
+    class Full(io.BytesIO):
+        def write(self, b): raise OSError(28, 'No space left on device')
+    def save(file): torch.save({'a': torch.zeros(1000)}, Full())
+    with pytest.raises(LayerscaleError, match='a.pt: No space left on device. Free some space'): write_atomic(tmp_path/'a.pt', save)
+    assert not list(tmp_path.iterdir())
 
 
 def test_no_room_is_said_before_training(tiny, tmp_path, monkeypatch):
