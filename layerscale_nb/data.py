@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BROKEN', 'KITTI_NAMES', 'Item', 'Note', 'Dataset', 'clean_boxes', 'image_size', 'read_image', 'make_item',
            'roadscenes', 'kitti_line', 'need_folder', 'split_ids', 'find_images', 'pair_up', 'finish', 'kitti',
-           'voc_boxes', 'voc', 'yolo_boxes', 'yolo_images', 'label_path', 'yolo_set', 'yolo_folder', 'named_set',
-           'load_data', 'notes_table']
+           'voc_boxes', 'voc', 'yolo_boxes', 'yolo_images', 'label_path', 'yolo_names', 'yolo_set', 'yolo_folder',
+           'named_set', 'load_data', 'notes_table']
 
 # %% ../nbs/08_data.ipynb #e3ee0561
 import io
@@ -49,11 +49,10 @@ class Dataset:
 
     def take(self, n_train=None, n_val=None): return replace(self, train=self.train[:n_train], val=self.val[:n_val])
 
-# %% ../nbs/08_data.ipynb #cce95723
+# %% ../nbs/08_data.ipynb #b68dd85a
 def clean_boxes(
-    boxes,  # (k, 4) x1 y1 x2 y2 in pixels
-    size,   # image (h, w)
-    where,  # k places, 'file:line'
+    boxes, size,  # (k, 4) x1 y1 x2 y2 in pixels; image (h, w)
+    where,        # k places, 'file:line'
 ) -> tuple:
     "Boxes clipped to the image, which of them to keep, and a `Note` for each one changed."
     h, w = size
@@ -70,34 +69,33 @@ def clean_boxes(
 # %% ../nbs/08_data.ipynb #3c53f58c
 BROKEN = (OSError, SyntaxError, ValueError, ImportError, Image.DecompressionBombError)  # what decoders raise; ImportError: Ultralytics patches PIL to fetch a plugin
 
-# %% ../nbs/08_data.ipynb #7ac738c4
+# %% ../nbs/08_data.ipynb #60608f1a
 def image_size(path) -> tuple:
     "(h, w) from the file's header, rotated as its EXIF tag says; raises `LayerscaleError` if it is no image."
     try:
         with Image.open(path) as im:
-            w, h = im.size
-            turned = im.getexif().get(274, 1) in (5, 6, 7, 8)
-            return (w, h) if turned else (h, w)
+            turned = im.getexif().get(274, 1) in (5, 6, 7, 8) and im.format != 'TIFF'  # whose size is told turned already
+            return im.size if turned else im.size[::-1]
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such image. Restore the file or remove its label.') from None
     except BROKEN: raise LayerscaleError(f'{path}: not an image this computer can read. Replace or remove it.') from None
 
-# %% ../nbs/08_data.ipynb #b9489952
+# %% ../nbs/08_data.ipynb #1b45604d
 def read_image(path) -> np.ndarray:
     "Pixels (h, w, 3) uint8 RGB, decoded by content; raises `LayerscaleError` if the file is truncated or no image."
     from PIL import ImageOps
     try:
         with Image.open(io.BytesIO(Path(path).read_bytes())) as im:
-            return np.asarray(ImageOps.exif_transpose(im).convert('RGB'))
+            im = ImageOps.exif_transpose(im)
+            if im.mode == 'F': raise ValueError('its pixels are fractions')
+            if im.mode[0] == 'I': return np.repeat((np.asarray(im) >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, 2)  # 16 bits
+            return np.asarray(im.convert('RGB'))
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such image. Restore the file or remove its label.') from None
-    except BROKEN as e:
-        raise LayerscaleError(f'{path}: not a whole image ({e}). Replace or remove it.') from None
+    except BROKEN as e: raise LayerscaleError(f'{path}: not a whole image ({e}). Replace or remove it.') from None
 
-# %% ../nbs/08_data.ipynb #e4dfaaa9
+# %% ../nbs/08_data.ipynb #f3b5a95c
 def make_item(
-    path,   # image file
-    raw,    # list of (class index, x1, y1, x2, y2, 'file:line'), pixels
-    notes,  # list that takes the notes
-    size=None,
+    path, raw,   # image file; list of (class index, x1, y1, x2, y2, 'file:line'), pixels
+    notes, size=None,  # list that takes the notes; (h, w) if it is known
 ):
     "An `Item` with clean boxes, or None (and a note) if the image cannot be opened."
     try: size = size or image_size(path)
@@ -108,28 +106,26 @@ def make_item(
     notes += found
     return Item(Path(path).stem, Path(path), size, boxes[keep], np.array([r[0] for r in raw], np.int64)[keep])
 
-# %% ../nbs/08_data.ipynb #088f307b
+# %% ../nbs/08_data.ipynb #da339591
 def roadscenes(
     n_train=256, n_val=64,  # images in each split
-    seed=0,
-    size=(96, 320),         # (h, w) of the drawn image
+    seed=0, size=(96, 320), # (h, w) of the drawn image
 ) -> Dataset:
     "The embedded data set of drawn road scenes."
     def items(n, start):
         return tuple(Item(f'scene{start+i:05d}', s.image, s.image.shape[:2], s.boxes, s.cls)
                      for i, s in enumerate(road_scenes(n, seed=seed, size=size, start=start)))
-    return Dataset('roadscenes', SCENE_CLASSES, items(n_train, 0), items(n_val, 10_000))
+    return Dataset('roadscenes', SCENE_CLASSES, items(n_train, 0), items(n_val, max(10_000, n_train)))  # never a training scene
 
 # %% ../nbs/08_data.ipynb #ca3da225
 KITTI_NAMES = {'Car': 'car', 'Van': 'van', 'Truck': 'truck', 'Pedestrian': 'pedestrian', 'Person_sitting': 'person_sitting',
                'Cyclist': 'cyclist', 'Tram': 'tram', 'Misc': 'misc', 'DontCare': None}  # None: dropped and counted
 
-# %% ../nbs/08_data.ipynb #988c4b8e
+# %% ../nbs/08_data.ipynb #ea920ad1
 def kitti_line(
-    line: str, where: str,  # one label line; its 'file:line'
-    names: tuple,           # class names kept, lower case
-    notes: list,            # takes the notes
-    mapping=KITTI_NAMES,    # label name -> class name, or None to drop
+    line: str, where: str,       # one label line; its 'file:line'
+    names: tuple, notes: list,   # class names kept, lower case; takes the notes
+    mapping=KITTI_NAMES,         # label name -> class name, or None to drop
 ):
     "(class, x1, y1, x2, y2, where) of a KITTI label line, or None with a note."
     part = line.split()
@@ -150,26 +146,30 @@ def need_folder(path, holds: str) -> Path:
     if not any(path.iterdir()): raise LayerscaleError(f'{path}: the folder is empty; it should hold {holds}.')
     return path
 
-# %% ../nbs/08_data.ipynb #a215790c
+# %% ../nbs/08_data.ipynb #1591b386
 def split_ids(
     root, ids,                   # data folder; all image ids, sorted
     notes,                       # list that takes the notes
     folder='ImageSets', val=('val', 'test'),
 ) -> tuple:
     "(train ids, val ids): from ImageSets if there, else the last fifth as one block."
-    files = [Path(root)/folder/f'{s}.txt' for s in ('train', *val)]
-    have = [f for f in files if f.exists()]
-    if len(have) < 2 or have[0].stem != 'train':
+    parts = [[Path(root)/folder/f'{s}.txt' for s in names] for names in (('train', 'trainval'), val)]
+    have = [next(f for f in files if f.exists()) for files in parts if any(f.exists() for f in files)]
+    if len(have) < 2 or (have[0].stem, have[1].stem) == ('trainval', 'val'):
         cut = max(1, len(ids)*4//5)
         notes.append(Note('split made', 'no ImageSets: the last fifth validates', str(Path(root)/folder)))
         return ids[:cut], ids[cut:]
-    return tuple([w.split()[0] for w in f.read_text().splitlines() if w.split()] for f in have[:2])
+    known = set(ids)
+    return tuple([w.strip() if w.strip() in known else w.split()[0] for w in f.read_text('utf-8-sig').splitlines() if w.split()] for f in have)
 
-# %% ../nbs/08_data.ipynb #be89e970
-def find_images(folder, holds: str) -> dict:
-    "id -> image file, for every file of a folder with an image's ending."
-    ends = {'.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff'}
-    found = {p.stem: p for p in sorted(need_folder(folder, holds).iterdir()) if p.suffix.lower() in ends}
+# %% ../nbs/08_data.ipynb #eb315104
+def find_images(folder, holds: str, deep=False) -> dict:
+    "id -> image file, for every file of a folder (and, `deep`, of those in it) with an image's ending; raises `LayerscaleError` if two have one id, for they would share a label."
+    files, found = need_folder(folder, holds), {}
+    for p in sorted(files.rglob('*') if deep else files.iterdir()):
+        if p.suffix.lower() not in ('.png', '.jpg', '.jpeg', '.bmp', '.webp', '.tif', '.tiff'): continue
+        one = found.setdefault(str(p.relative_to(files).with_suffix('')), p)
+        if one != p: raise LayerscaleError(f'{p}: {one.name} in the same folder has the same name, so both would have one label. Rename one of them.')
     if not found: raise LayerscaleError(f'{folder}: no images here; it should hold {holds}.')
     return found
 
@@ -180,7 +180,7 @@ def pair_up(images: dict, labels: dict, notes: list) -> list:
     notes += [Note('label skipped', 'no image', str(labels[i])) for i in sorted(labels.keys() - images.keys())]
     return sorted(images.keys() & labels.keys())
 
-# %% ../nbs/08_data.ipynb #68cd5c86
+# %% ../nbs/08_data.ipynb #d761bf1f
 def finish(
     name, names, items, splits,  # data name; all class names; id -> Item or None; (train ids, val ids)
     notes, where,                # notes so far; the folder, for errors
@@ -194,9 +194,9 @@ def finish(
     used = sorted({int(c) for part in parts for x in part for c in x.cls})
     back = np.full(len(names), -1); back[used] = range(len(used))
     parts = [tuple(replace(x, cls=back[x.cls]) for x in part) for part in parts]
-    return Dataset(name, tuple(names[c] for c in used), *parts, tuple(notes))
+    return Dataset(name, tuple(names[c] for c in used), *parts, tuple(dict.fromkeys(notes)))  # a file that is in both splits is read twice
 
-# %% ../nbs/08_data.ipynb #cf6b0a2c
+# %% ../nbs/08_data.ipynb #d7d77963
 def kitti(
     root,                 # folder with training/image_2 and training/label_2
     mapping=KITTI_NAMES,  # label name -> class name, or None to drop
@@ -208,19 +208,18 @@ def kitti(
     names = tuple(dict.fromkeys(v for v in mapping.values() if v))
     ids, items = pair_up(images, labels, notes), {}
     for i in ids:
-        lines = [(l, f'{labels[i]}:{n}') for n, l in enumerate(labels[i].read_text(errors='replace').splitlines(), 1) if l.strip()]
+        lines = [(l, f'{labels[i]}:{n}') for n, l in enumerate(labels[i].read_text('utf-8-sig', errors='replace').splitlines(), 1) if l.strip()]
         raw = [kitti_line(l, w, names, notes, mapping) for l, w in lines]
         items[i] = make_item(images[i], [r for r in raw if r], notes)
     return finish(root.name, names, items, split_ids(root, ids, notes), notes, root)
 
-# %% ../nbs/08_data.ipynb #973b1b59
+# %% ../nbs/08_data.ipynb #be16f321
 def voc_boxes(
-    path,   # Annotations/x.xml
-    notes,  # takes the notes
+    path, notes,  # Annotations/x.xml; takes the notes
 ) -> list:
-    "(name, x1, y1, x2, y2, where) for each object; 'difficult' ones are dropped and counted."
+    "(name, x1, y1, x2, y2, where) for each object; 'difficult' ones are dropped and counted. None, and a note, if the file cannot be read."
     try: objects = ET.parse(path).getroot().findall('object')
-    except (ET.ParseError, OSError): return notes.append(Note('label skipped', 'not readable as XML', str(path))) or []
+    except (ET.ParseError, OSError): return notes.append(Note('image skipped', 'label not readable as XML', str(path)))
     out = []
     for n, o in enumerate(objects, 1):
         where, box = f'{path}: object {n}', o.find('bndbox')
@@ -231,43 +230,47 @@ def voc_boxes(
         out.append(((o.findtext('name') or '').strip(), x1-(x2 > x1), y1-(y2 > y1), x2, y2, where))
     return out
 
-# %% ../nbs/08_data.ipynb #8b09e70d
+# %% ../nbs/08_data.ipynb #a17b6d7a
 def voc(root) -> Dataset:
     "Pascal VOC layout: JPEGImages, Annotations, ImageSets/Main."
     root, notes = Path(root), []
     images = find_images(root/'JPEGImages', 'the VOC images')
     labels = {p.stem: p for p in need_folder(root/'Annotations', 'one .xml per image').glob('*.xml')}
     ids = pair_up(images, labels, notes)
-    raw = {i: voc_boxes(labels[i], notes) for i in ids}
+    raw = {i: r for i in ids if (r := voc_boxes(labels[i], notes)) is not None}
     names = tuple(sorted({r[0] for rs in raw.values() for r in rs}))
-    items = {i: make_item(images[i], [(names.index(r[0]), *r[1:]) for r in raw[i]], notes) for i in ids}
+    items = {i: make_item(images[i], [(names.index(r[0]), *r[1:]) for r in raw[i]], notes) if i in raw else None for i in ids}
     return finish(root.name, names, items, split_ids(root, ids, notes, 'ImageSets/Main'), notes, root)
 
-# %% ../nbs/08_data.ipynb #998c16b7
+# %% ../nbs/08_data.ipynb #a04fd661
 def yolo_boxes(path, size, nc, notes) -> list:
     "(class, x1, y1, x2, y2, where) from a YOLO label file; [] if there is none (background)."
     out, (h, w) = [], size
     if not Path(path).exists(): return out
-    for n, line in enumerate(Path(path).read_text(errors='replace').splitlines(), 1):
+    for n, line in enumerate(Path(path).read_text('utf-8-sig', errors='replace').splitlines(), 1):
         part, where = line.split(), f'{path}:{n}'
         if not part: continue
-        try: c, cx, cy, bw, bh = int(float(part[0])), *map(float, part[1:5])
-        except (ValueError, OverflowError): notes.append(Note('box dropped', 'not five numbers', where)); continue
+        try: c, v = int(float(part[0])), [float(x) for x in part[1:]]
+        except (ValueError, OverflowError): c, v = 0, []
+        if len(v) == 4: v = [v[0] - v[2]/2, v[1] - v[3]/2, v[0] + v[2]/2, v[1] + v[3]/2]
+        elif len(v) > 5 and len(v) % 2 == 0: v = [min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2])]  # an outline
+        else: notes.append(Note('box dropped', 'neither five numbers nor an outline', where)); continue
         if not 0 <= c < nc: notes.append(Note('box dropped', f'unknown class {c} (there are {nc})', where)); continue
-        out.append((c, (cx-bw/2)*w, (cy-bh/2)*h, (cx+bw/2)*w, (cy+bh/2)*h, where))
+        out.append((c, v[0]*w, v[1]*h, v[2]*w, v[3]*h, where))
     return out
 
-# %% ../nbs/08_data.ipynb #acfd1ad7
+# %% ../nbs/08_data.ipynb #04d559b6
 def yolo_images(root, entry, split, where) -> list:
     "Image files of a data.yaml entry: a folder, a .txt list, or a list of those."
     if not entry: raise LayerscaleError(f"{where}: no '{split}' entry. Add the folder of its images.")
     out = []
     for e in entry if isinstance(entry, list) else [entry]:
-        p = Path(e) if Path(e).is_absolute() else Path(root)/e
+        p = Path(root)/str(e)
+        if not p.exists() and str(e).startswith('../'): p = Path(root)/str(e)[3:]  # as Roboflow writes it, and Ultralytics reads it
         if p.suffix == '.txt' and p.exists():
-            lines = [Path(l.strip()) for l in p.read_text().splitlines() if l.strip()]
+            lines = [Path(l.strip()) for l in p.read_text('utf-8-sig').splitlines() if l.strip()]
             out += [l if l.is_absolute() else p.parent/l for l in lines]
-        else: out += list(find_images(p, f"the '{split}' images of {where}").values())
+        else: out += list(find_images(p, f"the '{split}' images of {where}", deep=True).values())
     return out
 
 # %% ../nbs/08_data.ipynb #38f4c469
@@ -278,16 +281,24 @@ def label_path(image) -> Path:
     if at: parts[at[-1]] = 'labels'
     return Path(*parts).with_suffix('.txt')
 
-# %% ../nbs/08_data.ipynb #92990d53
+# %% ../nbs/08_data.ipynb #86e0f284
+def yolo_names(cfg, where) -> tuple:
+    "The class names of a data.yaml, by number; raises `LayerscaleError` if they are no list and not numbered from 0."
+    if not isinstance(cfg, dict): raise LayerscaleError(f'{where}: expected "key: value" lines, found {type(cfg).__name__}.')
+    names = cfg.get('names') or (range(cfg['nc']) if type(cfg.get('nc')) is int else None)
+    if not names: raise LayerscaleError(f"{where}: no 'names'. Add the list of class names.")
+    if isinstance(names, dict) and set(names) == set(range(len(names))): names = [names[i] for i in range(len(names))]
+    if not isinstance(names, (list, tuple, range)): raise LayerscaleError(f"{where}: names are {names!r:.60}; write a list, or numbers from 0 with their names.")
+    return tuple(map(str, names))
+
+# %% ../nbs/08_data.ipynb #2a74c621
 def yolo_set(
     cfg: dict,  # 'train' and 'val' (folder, list file, or lists of those), 'names'
     root,       # what relative paths start from
     name, where,  # the data set's name; the file it came from, for errors
 ) -> Dataset:
     "A YOLO data set from its description."
-    names, items, splits, notes = cfg.get('names') or [str(i) for i in range(int(cfg.get('nc') or 0))], {}, [], []
-    names = tuple(str(v) for v in (names.values() if isinstance(names, dict) else names))
-    if not names: raise LayerscaleError(f"{where}: no 'names'. Add the list of class names.")
+    names, items, splits, notes = yolo_names(cfg, where), {}, [], []
     for split in ('train', 'val'):
         files = yolo_images(root, cfg.get(split), split, where)
         for f in files:
@@ -297,13 +308,13 @@ def yolo_set(
         splits.append([str(f) for f in files])
     return finish(name, names, items, splits, notes, where)
 
-# %% ../nbs/08_data.ipynb #c77290f3
+# %% ../nbs/08_data.ipynb #5beddc84
 def yolo_folder(path) -> Dataset:
     "A YOLO data set from its data.yaml, or from the folder that holds one."
     path = Path(path)
-    if path.is_dir(): path = next(iter(sorted(path.glob('*.yaml'))), path/'data.yaml')
-    cfg = read_yaml(path)
-    root = Path(cfg.get('path') or '.')
+    if path.is_dir(): path = next(p for p in (path/'data.yaml', path/'data.yml', *sorted(path.glob('*.y*ml'))) if p.exists())
+    cfg = read_yaml(path); yolo_names(cfg, path)  # a file that is none is said before it is used
+    root = Path(str(cfg.get('path') or '.'))
     return yolo_set(cfg, root if root.is_absolute() else path.parent/root, path.parent.name if path.stem == 'data' else path.stem, path)
 
 # %% ../nbs/08_data.ipynb #d390c6b7
@@ -318,7 +329,7 @@ def named_set(name: str) -> Dataset:
         raise LayerscaleError(f"data '{name}' is not on this machine and could not be downloaded ({str(e).strip().splitlines()[-1][:120]}). Connect to a network, or give a folder.") from None
     return yolo_set(cfg, cfg['path'], Path(name).stem, name)
 
-# %% ../nbs/08_data.ipynb #2d81bf0d
+# %% ../nbs/08_data.ipynb #5c9913d6
 def load_data(
     source='roadscenes',  # 'roadscenes', a KITTI, VOC or YOLO folder, a data.yaml, or a name such as 'kitti.yaml'
 ) -> Dataset:
@@ -329,15 +340,14 @@ def load_data(
     if (p/'training'/'image_2').is_dir() or (p/'training').is_dir(): return kitti(p)
     if (p/'JPEGImages').is_dir(): return voc(p)
     if p.is_file() and p.suffix in ('.yaml', '.yml'): return yolo_folder(p)
-    if p.is_dir() and list(p.glob('*.yaml')): return yolo_folder(p)
+    if p.is_dir() and [*p.glob('*.yaml'), *p.glob('*.yml')]: return yolo_folder(p)
     if p.suffix in ('.yaml', '.yml') and len(p.parts) == 1: return named_set(str(source))
     if not p.exists(): raise LayerscaleError(f"data '{source}': no such folder or file. Use 'roadscenes', a KITTI, VOC or YOLO folder, or a name such as kitti.yaml.")
     raise LayerscaleError(f'{p}: this is none of the layouts known: training/image_2 (KITTI), JPEGImages (VOC), or a data.yaml (YOLO).')
 
-# %% ../nbs/08_data.ipynb #b2608e3c
+# %% ../nbs/08_data.ipynb #3abe3ac2
 def notes_table(ds: Dataset) -> pd.DataFrame:
     "What the reader dropped, clipped or skipped: how often, why, and the first place."
-    rows = Counter((n.kind, n.why) for n in ds.notes)
-    first = {}
+    rows, first = Counter((n.kind, n.why) for n in ds.notes), {}
     for n in ds.notes: first.setdefault((n.kind, n.why), n.where)
     return pd.DataFrame([dict(what=k, why=w, count=c, first=first[k, w]) for (k, w), c in rows.most_common()], columns=['what', 'why', 'count', 'first'])

@@ -77,12 +77,12 @@ class Frames:
     ids: tuple          # n image ids
     def __len__(self): return len(self.images)
 
-# %% ../nbs/08b_frames.ipynb #ee3c5eab
+# %% ../nbs/08b_frames.ipynb #cdb268e3
 def letterbox(image, size, fill=114) -> tuple:
     "(frame, scale, (left, top)): the image scaled to fit `size` (h, w), centred on grey."
     h, w = size
     s = min(h/image.shape[0], w/image.shape[1])
-    nh, nw = min(h, round(image.shape[0]*s)), min(w, round(image.shape[1]*s))
+    nh, nw = (min(side, max(1, round(v*s))) for side, v in zip(size, image.shape))
     if (nh, nw) != image.shape[:2]: image = cv2.resize(image, (nw, nh), interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
     top, left = (h-nh)//2, (w-nw)//2
     out = np.full((h, w, 3), fill, np.uint8)

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.data import load_data, notes_table
-from layerscale_nb.frames import contact_sheet, natural_size, summary, to_frames
+from layerscale_nb.data import image_size, load_data, notes_table, read_image
+from layerscale_nb.frames import contact_sheet, letterbox, natural_size, summary, to_frames
 
 
 def picture(path, w=128, h=64, fmt=None):
@@ -86,12 +86,23 @@ def test_folders(tmp_path, make, words):
     with pytest.raises(LayerscaleError, match=words): load_data(make(tmp_path))
 
 
+def test_yolo_outlines_are_boxes(tmp_path):
+    "A set made for segmentation: class and points in turn. A sixth number that belongs to no point is refused."
+    root = yolo_set(tmp_path)
+    (root/'labels'/'train'/'0.txt').write_text('0 .4 .5 .5 .4 .6 .5 .5 .7\n0 .5 .5 .2 .4 .93\n0 .2 .2 .4 .4 .6\n')
+    ds = load_data(root)
+    size = np.array(ds.train[0].size[::-1]*2)
+    np.testing.assert_allclose(ds.train[0].boxes, [np.array([.4, .4, .6, .7])*size], atol=1e-3)
+    where = {w: why for why, w in places(ds)}
+    assert where['0.txt:2'] == where['0.txt:3'] == 'neither five numbers nor an outline'
+
+
 def test_yolo_bad_lines(tmp_path):
     root = yolo_set(tmp_path)
     (root/'labels'/'train'/'0.txt').write_text('7 .5 .5 .1 .1\n0 .5 .5 0 .1\n0 nan .5 .1 .1\n0 .5\n0 .95 .5 .2 .2\n0 .5 .5 .1 .1\n')
     where = {w: why for why, w in places(load_data(root))}
     assert where['0.txt:1'].startswith('unknown class 7') and where['0.txt:2'] == 'no area' and where['0.txt:3'] == 'not finite'
-    assert where['0.txt:4'] == 'not five numbers' and where['0.txt:5'] == 'partly outside'
+    assert where['0.txt:4'] == 'neither five numbers nor an outline' and where['0.txt:5'] == 'partly outside'
     assert len(load_data(root).train[0].boxes) == 2
 
 
@@ -107,6 +118,73 @@ def test_yolo_names_as_dict_and_lists(tmp_path):
     (root/'data.yaml').write_text('path: .\ntrain: train.txt\nval: [images/val]\nnames: {0: cat, 1: dog}\n')
     ds = load_data(root)
     assert len(ds.train) == 2 and ds.names == ('cat', 'dog') and len(ds.val) == 4
+
+
+def test_names_go_by_their_number(tmp_path):
+    root = yolo_set(tmp_path)
+    (root/'data.yaml').write_text('train: images/train\nval: images/val\nnames: {1: dog, 0: cat}\n')
+    assert load_data(root).names == ('cat', 'dog')
+    for bad in ('names: {1: dog, 2: cat}', 'names: car', 'names: 3', 'nc: two'):
+        (root/'data.yaml').write_text(f'train: images/train\nval: images/val\n{bad}\n')
+        with pytest.raises(LayerscaleError, match='names'): load_data(root)
+    (root/'data.yaml').write_text('- a\n')
+    with pytest.raises(LayerscaleError, match='expected "key: value" lines'): load_data(root)
+
+
+def test_a_yolo_folder_as_roboflow_and_windows_write_it(tmp_path):
+    "../train/images, subfolders, a BOM, data.yml, another yaml beside it, the same split twice."
+    root = yolo_set(tmp_path)
+    (root/'images'/'train'/'0.jpg').rename((root/'images'/'train'/'city').mkdir() or root/'images'/'train'/'city'/'0.jpg')
+    (root/'labels'/'train'/'0.txt').rename((root/'labels'/'train'/'city').mkdir() or root/'labels'/'train'/'city'/'0.txt')
+    (root/'labels'/'train'/'1.txt').write_bytes(b'\xef\xbb\xbf0 .5 .5 .4 .4\r\n9 .5 .5 .1 .1\r\n')
+    (root/'data.yaml').unlink(); (root/'args.yaml').write_text('epochs: 3\n')
+    (root/'data.yml').write_text('train: ../images/train\nval: ../images/train\nnames: [cat, dog]\n')
+    ds = load_data(root)
+    assert sorted(len(x.cls) for x in ds.train) == [1, 2, 2, 2] and len(ds.notes) == 1
+
+
+def test_two_images_of_one_name_are_a_sentence(tmp_path):
+    root = yolo_set(tmp_path); picture(root/'images'/'train'/'0.png')
+    with pytest.raises(LayerscaleError, match='0.jpg in the same folder has the same name'): load_data(root)
+
+
+def test_sixteen_bits_and_fractions(tmp_path):
+    deep = (np.arange(3000).reshape(50, 60)*20).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path/'a.png'); Image.fromarray(deep).save(tmp_path/'a.tif'); Image.fromarray((deep/60000).astype(np.float32)).save(tmp_path/'f.tif')
+    for name in ('a.png', 'a.tif'): np.testing.assert_array_equal(read_image(tmp_path/name)[..., 1], deep >> 8)
+    with pytest.raises(LayerscaleError, match='its pixels are fractions'): read_image(tmp_path/'f.tif')
+
+
+@pytest.mark.parametrize('end', ['jpg', 'png', 'tif', 'webp'])
+def test_turned_images_have_one_size(tmp_path, end):
+    im, exif = Image.fromarray(np.zeros((60, 100, 3), np.uint8)), Image.Exif()
+    exif[274] = 6
+    im.save(tmp_path/f'a.{end}', exif=exif)
+    assert image_size(tmp_path/f'a.{end}') == read_image(tmp_path/f'a.{end}').shape[:2] == (100, 60)
+
+
+def voc_set(root, names, splits):
+    (root/'Annotations').mkdir(); (root/'ImageSets'/'Main').mkdir(parents=True)
+    for n in names:
+        picture(root/'JPEGImages'/f'{n}.jpg')
+        (root/'Annotations'/f'{n}.xml').write_text('<a><object><name>cat</name><bndbox><xmin>5</xmin><ymin>5</ymin><xmax>50</xmax><ymax>40</ymax></bndbox></object></a>')
+    for k, v in splits.items(): (root/'ImageSets'/'Main'/f'{k}.txt').write_text('\n'.join(v))
+    return root
+
+
+def test_voc_names_with_spaces_and_trainval(tmp_path):
+    ds = load_data(voc_set(tmp_path, ('a 1', 'a 2', 'b'), dict(trainval=('a 1', 'a 2'), test=('b  1',))))
+    assert [x.id for x in ds.train] == ['a 1', 'a 2'] and [x.id for x in ds.val] == ['b'] and ds.notes == ()
+
+
+def test_an_unreadable_label_is_no_empty_scene(tmp_path):
+    root = voc_set(tmp_path, 'abc', dict(train='ab', val='c')); (root/'Annotations'/'b.xml').write_text('<a><object>')
+    ds = load_data(root)
+    assert [x.id for x in ds.train] == ['a'] and places(ds) == {('label not readable as XML', 'b.xml')}
+
+
+def test_a_sliver_can_be_letterboxed():
+    assert letterbox(np.zeros((2000, 1, 3), np.uint8), (96, 320))[0].shape == (96, 320, 3) and letterbox(np.zeros((1, 2000, 3), np.uint8), (96, 320))[0].shape == (96, 320, 3)
 
 
 def test_ultralytics_name_without_network():
