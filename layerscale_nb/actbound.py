@@ -54,14 +54,16 @@ def jobs_of(
     main = [j for base in bases for b in batches for j in grid(base, b)]
     return main + grid(bases[0], batches[0], half) + grid(bases[0], batches[0], 'fp32', False)
 
-# %% ../nbs/05c_actbound.ipynb #fad2a78b
-def read_rows(path) -> list:
-    "The rows of a csv file, numbers as numbers; an empty list if there is no file."
+# %% ../nbs/05c_actbound.ipynb #5887ad5a
+def read_rows(path, need=()) -> list:
+    "The rows of a csv file, numbers as numbers; an empty list if there is no file. Raises `LayerscaleError` for a table without the columns `need`."
     def value(v):
         try: return int(v) if v.lstrip('-').isdigit() else float(v)
         except ValueError: return {'True': True, 'False': False}.get(v, v)
     if not Path(path).exists(): return []
-    with open(path, newline='') as f: return [{k: value(v) for k, v in r.items()} for r in csv.DictReader(f)]
+    with open(path, newline='') as f: rows = list(csv.DictReader(f))
+    if any(None in r or None in r.values() or not set(need) <= set(r) for r in rows): raise LayerscaleError(f'{path} is not a table of this benchmark, or a line of it was cut. Choose another --out.')
+    return [{k: value(v) for k, v in r.items()} for r in rows]
 
 # %% ../nbs/05c_actbound.ipynb #13a19bba
 def steadiest(
@@ -89,7 +91,7 @@ def machine(device) -> tuple:
     import torch
     return device_name(device), torch.get_num_threads()
 
-# %% ../nbs/05c_actbound.ipynb #718873a0
+# %% ../nbs/05c_actbound.ipynb #66369251
 def bench_acts(
     out,             # csv file; rows that are there are not measured again
     jobs=None,       # default: `jobs_of` for the device
@@ -99,7 +101,7 @@ def bench_acts(
     command='', **kw,# for `timing_row`; default: 5 repeats or 2 seconds
 ) -> list:
     "Run the experiment of Figure 2, row by row; returns all rows."
-    device, start, rows, kw = pick_device(device), time.monotonic(), read_rows(out), dict(repeats=5, warmup=1, budget_s=2.) | kw
+    device, start, rows, kw = pick_device(device), time.monotonic(), read_rows(out, ('base', 'rule', 's', 'asked_batch', 'dtype', 'channels_last', 'device', 'threads')), dict(repeats=5, warmup=1, budget_s=2.) | kw
     if not jobs: jobs = jobs_of() if device.type == 'cpu' else jobs_of(factors=(2, 4, 8, 16, 32), batches=(64, 1), half=native_half(device))
     done = {(r['base'], r['rule'], float(r['s']), r['asked_batch'], r['dtype'], r['channels_last'], r['device'], r['threads']) for r in rows}
     if device.type == 'cpu': keep_memory()
@@ -112,7 +114,7 @@ def bench_acts(
         if look: look(rows[-1], n + 1, len(jobs))
     return rows
 
-# %% ../nbs/05c_actbound.ipynb #221d11ac
+# %% ../nbs/05c_actbound.ipynb #3d1e0ddb
 def bench_predictor(
     out, profile=None,  # csv file; a `Profile`, default: measured now and stored beside `out`
     names=VALIDATION, batches=None,  # default: (8, 1) on a CPU, (64, 8, 1) on a GPU
@@ -120,19 +122,21 @@ def bench_predictor(
     rows_of=validate, **kw,  # what measures a network, with options of its own
 ) -> list:
     "Predicted against measured time of networks that took no part in the profile, row by row; returns all rows."
-    device, start, rows = pick_device(device), time.monotonic(), read_rows(out)
+    device, start, rows = pick_device(device), time.monotonic(), read_rows(out, ('name', 'batch', 'dtype', 'device', 'threads'))
     batches = batches or ((8, 1) if device.type == 'cpu' else (64, 8, 1))
     kept = Path(out).with_name(f'{Path(out).stem}_profile.json')
     if profile is None and kept.exists():
         profile = load_profile(kept)
         if (profile.device, profile.threads) != machine(device): raise LayerscaleError(f'{kept} is a profile of {profile.device} ({profile.threads} threads), not of this {device_name(device)} ({machine(device)[1]}). Choose another --out.')
-    profile = profile or calibrate(device, name='validation', command=command)
+    elif rows and kept.exists() and load_profile(kept) != profile: raise LayerscaleError(f'{kept} holds another profile, and the rows of {out} belong to it. Choose another --out.')
+    profile, asked = profile or calibrate(device, name='validation', command=command), str(kw.get('imgsz') or '')
     save_profile(profile, kept)
     for n, (name, b) in enumerate([(name, b) for b in batches for name in names], 1):
         full = named(name).name if rows_of is validate else name
-        if any((r['name'], r.get('asked_batch') or r['batch'], r['device'], r['threads']) == (full, b, *machine(device)) for r in rows): continue  # older rows have no asked_batch
+        key = lambda r: (r['name'], r.get('asked_batch') or r['batch'], str(r.get('asked_size', '')), r['dtype'], r['device'], r['threads'])  # older rows have no asked_batch or asked_size
+        if (full, b, asked, profile.dtype, *machine(device)) in map(key, rows): continue
         if time.monotonic() - start > 60*minutes: break
-        rows.append(steadiest(lambda: rows_of(profile, [name], b, device, **kw)[0]) | provenance(command, device_name(device))); write_rows(rows, out)
+        rows.append(steadiest(lambda: rows_of(profile, [name], b, device, **kw)[0]) | dict(asked_size=asked) | provenance(command, device_name(device))); write_rows(rows, out)
         if look: look(rows[-1], n, len(names)*len(batches))
     return rows
 

@@ -7,8 +7,8 @@ __all__ = ['SAME', 'GROUPS', 'NEAREST', 'IN_PLACE', 'FREE', 'WORK', 'MODULES', '
            'product_call', 'pass_calls', 'Tracer', 'whole_attention', 'folded', 'module_calls', 'rated', 'Prediction',
            'opened', 'network_calls', 'predict_calls', 'predict', 'shares', 'plot_shares', 'validate_any']
 
-# %% ../nbs/07f_anymodule.ipynb #24e0560d
-import math
+# %% ../nbs/07f_anymodule.ipynb #3b359a87
+import copy, math
 from collections import Counter
 from contextlib import contextmanager
 from functools import partial
@@ -183,13 +183,13 @@ class Prediction(NamedTuple):
     times: list    # `LayerTime` of every call, in order
     guessed: dict  # kind without rates of its own -> share of all numbers moved
 
-# %% ../nbs/07f_anymodule.ipynb #9650aff1
+# %% ../nbs/07f_anymodule.ipynb #b35401b2
 def opened(net, imgsz=None) -> tuple:
     "(description or module, a function that gives the torch module in eval mode, (h, w) in pixels) of a network or its name; raises `LayerscaleError` with the nearest name."
     if isinstance(net, (str, Path)): net = find(net)
     if isinstance(net, Net): size = pixels(imgsz, net.r); return net, lambda: modules.build(net, size).eval(), size
     if isinstance(net, yolo.Yolo): return net, lambda: yolo.build(net).eval(), check_size(net.imgsz if imgsz is None else imgsz, net.stride)
-    return net, net.eval, pixels(imgsz, own_size(net))
+    return net, copy.deepcopy(net).eval, pixels(imgsz, own_size(net))  # yours stays as it is
 
 # %% ../nbs/07f_anymodule.ipynb #59771b3b
 def network_calls(

@@ -16,10 +16,11 @@ from functools import partial
 from .core import Cost, LayerscaleError, human
 from .plot import axes
 
-# %% ../nbs/02_complexity.ipynb #76daabcd
+# %% ../nbs/02_complexity.ipynb #c0788623
 def conv_macs(args, out) -> int:
     "Multiply-adds of a convolution, from its operands: each weight of one output channel, at each output; transposed: at each input."
     x, w, transposed = args[0], args[1], len(args) > 6 and bool(args[6])
+    if transposed and x.shape[1 - w.ndim] != w.shape[0]: raise RuntimeError(f'a transposed convolution expects {w.shape[0]} channels, was given {x.shape[1 - w.ndim]}')  # meta tensors do not check it
     walked = x if transposed else out
     return walked.numel()*w.shape[1:].numel()
 

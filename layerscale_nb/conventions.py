@@ -35,13 +35,13 @@ CONVENTIONS = {
     'darknet': Convention(2, dict(shortcut=1, max_pool_window=1), source='darknet convolutional_layer.c, shortcut_layer.c, maxpool_layer.c (BFLOPs)'),
     'SoViT': Convention(2, source='Getting ViT in Shape, arXiv 2305.13035: twice the products, attention included')}
 
-# %% ../nbs/02c_conventions.ipynb #57647881
+# %% ../nbs/02c_conventions.ipynb #d8f78323
 def under(
     c: Count,         # from `count`
     convention: str,  # a key of CONVENTIONS, or a Convention
 ) -> dict:
     "`flops`, `params` and `acts` of a network as that convention prints them; raises `LayerscaleError` for an unknown name."
-    if convention not in CONVENTIONS and not isinstance(convention, Convention): raise LayerscaleError(f"no convention '{convention}'. {nearest(convention, CONVENTIONS)}")
+    if not isinstance(convention, Convention) and convention not in CONVENTIONS: raise LayerscaleError(f"no convention '{convention}'. {nearest(convention, CONVENTIONS)}")
     v = convention if isinstance(convention, Convention) else CONVENTIONS[convention]
     flops = v.mac*c.macs + sum(w*c.tally.get(k, 0) for k, w in v.plus.items())
     return dict(flops=flops, params=c.params - v.fused*c.tally.get('batch_norm_weights', 0), acts=sum(c.tally.get(k, 0) for k in v.acts))

@@ -86,7 +86,7 @@ def check_number(
         raise LayerscaleError(f'{what} is {value!r}; it must be {kind} {sign} {low:g}{upto}.')
     return int(x) if whole else x
 
-# %% ../nbs/00_core.ipynb #87ca6644
+# %% ../nbs/00_core.ipynb #d04ffeb9
 def check_size(
     size,       # '416x128' (width x height), an int for a square, or a pair (h, w)
     stride=32,  # the network halves its map five times, so both sides must be multiples of this
@@ -94,9 +94,9 @@ def check_size(
     "The size as `(h, w)` in pixels; raises `LayerscaleError` if a side is not a positive multiple of `stride`."
     try:
         if isinstance(size, str): pair = [int(v) for v in size.lower().split('x')][::-1]
-        else: pair = [int(v) for v in size] if isinstance(size, (list, tuple)) else [int(size)]
+        else: pair = [int(v) if v == int(v) else int('') for v in (size if isinstance(size, (list, tuple)) else [size])]
         h, w = pair*2 if len(pair) == 1 else pair
-    except (TypeError, ValueError): raise LayerscaleError(f"image size {size!r}: write it as WIDTHxHEIGHT, for example 416x128.") from None
+    except (TypeError, ValueError, OverflowError): raise LayerscaleError(f"image size {size!r}: write it as WIDTHxHEIGHT, for example 416x128.") from None
     for side, v in (('height', h), ('width', w)):
         if v <= 0 or v % stride:
             up = max(stride, math.ceil(v/stride)*stride)
@@ -135,13 +135,13 @@ def tidy(row: dict) -> dict:
     "A row with None for not-a-number."
     return {k: None if v != v else v for k, v in row.items()}
 
-# %% ../nbs/00_core.ipynb #4983f9c0
+# %% ../nbs/00_core.ipynb #3f6d7df3
 def read_yaml(path) -> dict:
     "A YAML file as plain data; raises `LayerscaleError` if it is missing or not YAML."
     import yaml
     try: return yaml.safe_load(Path(path).read_text()) or {}
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Give the path of a .yaml file.') from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as e:
+    except (yaml.YAMLError, ValueError, OSError) as e:  # a date such as 2020-13-45 is a ValueError
         line = getattr(getattr(e, 'problem_mark', None), 'line', None)
         at = f', line {line+1}' if line is not None else ''
         raise LayerscaleError(f'{path}{at}: not readable as YAML ({getattr(e, "problem", None) or e}).') from None

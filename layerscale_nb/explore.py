@@ -63,11 +63,11 @@ def growth_table(c) -> str:
     style = 'style="border-collapse:collapse;display:inline-table;vertical-align:top;margin-right:36px"'
     return f'<table {style}>{head("", "asked", "got")}{dims}</table><table {style}>{head("", "before", "after", "factor", "exponent")}{costs}</table>'
 
-# %% ../nbs/04b_explore.ipynb #54fca997
+# %% ../nbs/04b_explore.ipynb #bafbea95
 def scaling_panel(net: Net, rule, s: float) -> str:
     "HTML of one state of the explorer: numbers above, both networks below."
     c = compare(net, rule, s)
-    return f'<div style="font-size:13px">{growth_table(c)}{draw_pair(net, c.net)}</div>'.replace('nan', '–')
+    return f'<div style="font-size:13px">{growth_table(c)}{draw_pair(net, c.net)}</div>'.replace('>nan<', '>–<')
 
 # %% ../nbs/04b_explore.ipynb #ff2050a1
 def distinct_factors(

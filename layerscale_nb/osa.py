@@ -12,7 +12,7 @@ from .csp import ConvSpec, conv_layer
 # %% ../nbs/06a_osa.ipynb #40c16d9b
 OSA_FORMS = ('dense', 'osa', 'csp', 'pcb', 'pcb_half')  # of a block that collects the outputs of its layers
 
-# %% ../nbs/06a_osa.ipynb #b04c6df6
+# %% ../nbs/06a_osa.ipynb #4355c0c3
 def osa_convs(
     b, g, k,     # channels in, growth per layer, number of layers
     form='osa',  # one of OSA_FORMS
@@ -21,6 +21,7 @@ def osa_convs(
     b, g, k = (check_number(v, n, whole=True) for v, n in ((b, 'channels b'), (g, 'growth g'), (k, 'number of layers k')))
     if form not in OSA_FORMS: raise LayerscaleError(f"form '{form}': {nearest(form, OSA_FORMS)}")
     if form == 'dense': return tuple(ConvSpec(b + i*g, g) for i in range(k))
+    if form != 'osa' and g > b: raise LayerscaleError(f'growth g is {g}, the block has only {b} channels for its first layer to read; take g of at most b.')
     total = {'osa': b + k*g, 'csp': k*g, 'pcb': b + k*g, 'pcb_half': b//2 + k*g}[form]
     if (total % 2 and form != 'csp') or (b % 2 and form == 'pcb_half'): raise LayerscaleError(f'{total} channels do not split into two equal paths. Choose b and g so that b + kg is even.')
     first, halves = (ConvSpec(b, g) if form == 'osa' else ConvSpec(g, g)), total//2

@@ -181,7 +181,7 @@ def svg_chart(
     frame = f'<path d="M{left} {top}V{low}H{right}" fill="none" stroke="#888"/>{svg_text((left + right)/2, H - 5, xlabel)}<g transform="translate(12 {(top + low)/2}) rotate(-90)">{svg_text(0, 0, ylabel)}</g>'
     return svg(W, H, f'{ylabel} against {xlabel}', grid, frame, *(svg_mark(m, px, py, box) for m in marks), end_names(marks, px, py))
 
-# %% ../nbs/01_plot.ipynb #749852e7
+# %% ../nbs/01_plot.ipynb #137b0127
 def flip_book(
     frames: dict,   # label -> html
     start=None,     # the label shown first; default: the first
@@ -189,10 +189,10 @@ def flip_book(
 ) -> str:
     "HTML with a slider that shows one of the ready-made frames; no kernel and no network needed."
     if not frames: raise LayerscaleError('a flip book needs at least one frame.')
-    labels = list(frames)
+    labels = [escape(str(k)) for k in frames]
     if start is not None and start not in frames: raise LayerscaleError(f"no frame '{start}'. {nearest(start, labels)}")
-    at = labels.index(start) if start is not None else 0
-    pages = ''.join(f'<div style="display:{"block" if i == at else "none"}" data-label="{k}">{h}</div>' for i, (k, h) in enumerate(frames.items()))
+    at = list(frames).index(start) if start is not None else 0
+    pages = ''.join(f'<div style="display:{"block" if i == at else "none"}" data-label="{k}">{h}</div>' for i, (k, h) in enumerate(zip(labels, frames.values())))
     turn = ("var b=this.parentNode,p=b.querySelectorAll('[data-label]');for(var i=0;i<p.length;i++)p[i].style.display=i==this.value?'block':'none';"
             "b.querySelector('output').textContent=p[this.value].dataset.label")
     return (f'<div>{name} <input type="range" min="0" max="{len(labels) - 1}" value="{at}" style="width:260px;vertical-align:middle" oninput="{turn}"> '

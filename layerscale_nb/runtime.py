@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DTYPES', 'pick_device', 'device_name', 'Timing', 'clock', 'time_call', 'keep_memory', 'half', 'native_half',
-           'cpu_has_bf16', 'precision', 'autocast', 'one_pass', 'DoesNotFit', 'time_module', 'time_in_turns',
-           'out_of_memory', 'give_back', 'memory_fence', 'largest_batch', 'timing_row']
+           'cpu_has_bf16', 'precision', 'autocast', 'one_pass', 'DoesNotFit', 'untouched', 'time_module',
+           'time_in_turns', 'out_of_memory', 'give_back', 'memory_fence', 'largest_batch', 'timing_row']
 
 # %% ../nbs/05_runtime.ipynb #8068d337
 import ctypes, math, statistics, time
@@ -62,7 +62,7 @@ def clock(device):
         return a.elapsed_time(b)
     return gpu
 
-# %% ../nbs/05_runtime.ipynb #e7dc35f9
+# %% ../nbs/05_runtime.ipynb #96d9ffce
 def time_call(
     f,               # function of no arguments
     device=None,     # torch.device to wait for; None: nothing to wait for
@@ -77,7 +77,7 @@ def time_call(
     if gpu: torch.cuda.synchronize(device)
     ms, start, once = [], time.perf_counter(), clock(device)
     while len(ms) < repeats and (len(ms) < 5 or time.perf_counter() - start < budget_s): ms.append(once(f))
-    q1, q2, q3 = statistics.quantiles(ms, n=4) if len(ms) > 1 else ms*3
+    q1, q2, q3 = statistics.quantiles(ms, n=4, method='inclusive') if len(ms) > 1 else ms*3
     return Timing(q2, q1, q3, len(ms), torch.cuda.max_memory_allocated(device)/1e6 if gpu else math.nan)
 
 # %% ../nbs/05_runtime.ipynb #9f58fbce
@@ -139,7 +139,21 @@ def one_pass(model, x, mode: str):
 class DoesNotFit(LayerscaleError):
     "Memory is too small for this batch."
 
-# %% ../nbs/05_runtime.ipynb #32908175
+# %% ../nbs/05_runtime.ipynb #6612dc95
+@contextmanager
+def untouched(model):
+    "Modes, gradients and buffers (running means) of a module are afterwards as they were."
+    import torch
+    modes, grads, buffers = [(m, m.training) for m in model.modules()], [(p, p.grad) for p in model.parameters()], [(b, b.clone()) for b in model.buffers()]
+    for p, _ in grads: p.grad = None
+    try: yield model
+    finally:
+        for m, was in modes: m.training = was
+        for p, g in grads: p.grad = g
+        with torch.no_grad():
+            for b, was in buffers: b.copy_(was)
+
+# %% ../nbs/05_runtime.ipynb #c1c73b7a
 def time_module(
     model, size,         # a torch module, already on the device; (h, w) of the images
     device, batch=1,
@@ -151,17 +165,14 @@ def time_module(
     "Time of one pass on random images of this size and batch; raises `LayerscaleError` if the module cannot run so, `DoesNotFit` if memory is too small."
     import torch
     order = torch.channels_last if channels_last else torch.contiguous_format
-    batch, dtype, was = check_number(batch, 'batch', whole=True), next(model.parameters()).dtype, model.training
+    batch, dtype = check_number(batch, 'batch', whole=True), next((p.dtype for p in model.parameters()), torch.float32)
     try:
         x = torch.rand(batch, channels, *size, device=device, dtype=dtype).contiguous(memory_format=order)
-        return time_call(one_pass(model.train(mode == 'train'), x, mode), device, **kw)
+        with untouched(model): return time_call(one_pass(model.train(mode == 'train'), x, mode), device, **kw)
     except LayerscaleError: raise
     except Exception as e:  # the module is somebody's code
         if out_of_memory(e): raise DoesNotFit(f'a batch of {batch} images of {size[1]}x{size[0]} does not fit into the memory of {device}; use a smaller batch.') from None
         raise LayerscaleError(f'the network fails at {size[1]}x{size[0]}, batch {batch}, {str(dtype)[6:]}: {(str(e) or repr(e)).splitlines()[0]:.120}. Try fp32, or another size or batch.') from None
-    finally:
-        model.train(was)
-        if mode == 'train': model.zero_grad(set_to_none=True)  # of a pass that was cut off
 
 # %% ../nbs/05_runtime.ipynb #5b36e91a
 def time_in_turns(

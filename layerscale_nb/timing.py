@@ -136,10 +136,10 @@ def profile_command(a) -> int:
     print(json.dumps(asdict(p)) if a.json else f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, {p.threads} thread{"s"*(p.threads > 1)}; median error on layers left out {100*p.error:.0f}%')
     return 0
 
-# %% ../nbs/14b_timing.ipynb #46f7305e
+# %% ../nbs/14b_timing.ipynb #21d81bed
 def bench_time_command(a) -> int:
     "`bench acts` and `bench predictor`: the stored tables of the runtime pages, row by row into `--out`."
-    from layerscale_nb.actbound import bench_acts, bench_predictor, correlations
+    from layerscale_nb.actbound import bench_acts, bench_predictor, correlations, machine
     from layerscale_nb.calibrate import compare_predictors
     say = lambda r, n, total: print(f"{n}/{total} {r['name']}, batch {r['batch']}, {r['dtype']}: {r['ms']:.1f} ms", file=sys.stderr, flush=True)
     out, command = a.out or f"{dict(acts='actbound', predictor='predictor')[a.what]}.csv", 'layerscale ' + ' '.join(sys.argv[1:])
@@ -148,6 +148,8 @@ def bench_time_command(a) -> int:
         how |= dict(rows_of=validate_any, names=tuple(MODULES) if a.names == ['modules'] else a.names, imgsz=a.imgsz)
         for name in [] if a.names == ['modules'] else a.names: opened(name, a.imgsz)  # a wrong name or size is said before anything is measured
     rows = (bench_acts if a.what == 'acts' else bench_predictor)(out, **how)
+    rows = [r for r in rows if (r['device'], r['threads']) == machine(pick_device(a.device))]  # those of another machine stay in the file
+    if not rows: raise LayerscaleError('nothing was measured. Give more --minutes, or see why networks were left out above.')
     if a.json: print(json.dumps([tidy(r) for r in rows])); return 0
     large = [r for r in rows if r['batch'] > 1] or rows
     if a.what == 'acts': table = correlations(rows)

@@ -36,7 +36,7 @@ def yolov8_rows(
 # %% ../nbs/07_yolo.ipynb #f2825af3
 ACTIVATIONS = dict(SiLU=None, Mish='torch.nn.Mish()', LeakyReLU='torch.nn.LeakyReLU(0.1)')  # as Ultralytics' yaml spells them
 
-# %% ../nbs/07_yolo.ipynb #6159268e
+# %% ../nbs/07_yolo.ipynb #bfc2eed4
 @dataclass(frozen=True)
 class Yolo:
     "A YOLO graph and its scale: rows as in Ultralytics' yaml, depth `d`, width `w`, `max_channels`, `nc` classes."
@@ -50,8 +50,8 @@ class Yolo:
     act: str = 'SiLU'           # activation of its convolutions, a key of `ACTIVATIONS`
 
     def __post_init__(self):
-        check_number(self.d, 'depth'), check_number(self.w, 'width'), check_number(self.imgsz, 'image size', whole=True)
-        check_number(self.max_channels, 'max_channels', whole=True), check_number(self.nc, 'number of classes', whole=True)
+        whole = dict(imgsz='image size', max_channels='max_channels', nc='number of classes')
+        for k, what in (dict(d='depth', w='width') | whole).items(): object.__setattr__(self, k, check_number(getattr(self, k), what, whole=k in whole))
         if self.act not in ACTIVATIONS: raise LayerscaleError(f"activation '{self.act}': {nearest(self.act, ACTIVATIONS)}")
     @cached_property
     def layers(self): return resolve(self)

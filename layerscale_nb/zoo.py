@@ -6,8 +6,8 @@
 __all__ = ['EFFICIENTNETS', 'REGNETX', 'REGNETY', 'REGNETZ', 'STAND_INS', 'RESNETS', 'VITS', 'ALIASES', 'efficientnet_b0',
            'efficientnet', 'regnet_widths', 'regnet', 'resnet', 'vit', 'zoo', 'named']
 
-# %% ../nbs/04_zoo.ipynb #346f9439
-import math
+# %% ../nbs/04_zoo.ipynb #5161ddea
+import math, re
 from dataclasses import replace
 from .core import LayerscaleError, check_number, nearest
 from .nets import Net, Stage, Stem, nearest_multiple
@@ -129,11 +129,13 @@ def zoo() -> dict:
 ALIASES = {'ResNeXt-50': 'ResNeXt-50-32x4d', 'RegNetY-4GF-224': 'RegNetY-4.0GF', 'RegNetX-4GF': 'RegNetX-4.0GF',
            'RegNetX-8GF': 'RegNetX-8.0GF', 'RegNetY-8GF': 'RegNetY-8.0GF', **{f'EfficientNet-B{i}': f'EN-B{i}' for i in range(8)}}
 
-# %% ../nbs/04_zoo.ipynb #be24047c
+# %% ../nbs/04_zoo.ipynb #adebd962
 def named(name: str) -> Net:
     "The network of this name; raises `LayerscaleError` with the nearest name."
     known = zoo()
-    plain = lambda s: str(s).lower().replace('-', '').replace('_', '').replace(' ', '').replace('/', '')
-    exact = name if name in known or name in ALIASES else {plain(k): k for k in (*known, *ALIASES)}.get(plain(name))
-    if exact is None: raise LayerscaleError(f"no network '{name}'. {nearest(name, (*known, *ALIASES))}")
-    return known[ALIASES.get(exact, exact)]()
+    plain = lambda s: re.sub('[-_ /]', '', str(s))
+    for f in (str, plain, lambda s: plain(s).lower()):  # ViT-g and ViT-G are two networks
+        fits = [k for k in (*known, *ALIASES) if f(k) == f(name)]
+        if len(fits) > 1: raise LayerscaleError(f"'{name}' may be {' or '.join(fits)}; write it so.")
+        if fits: return known[ALIASES.get(fits[0], fits[0])]()
+    raise LayerscaleError(f"no network '{name}'. {nearest(name, (*known, *ALIASES))}")

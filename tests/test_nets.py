@@ -45,7 +45,7 @@ def random_net(rng):
         w, b = 8*rng.randint(1, 12), rng.choice([0.5, 1, 2, 4])
         if block in ('basic', 'conv', 'mbconv'): b = 1 if block != 'mbconv' else rng.choice([1, 3, 4, 6])
         g = g if not g or round(w*(b if block in ('res', 'inverted') else 1)) % g == 0 else 0
-        stages.append(Stage(block, rng.randint(1, 3), w, rng.choice([1, 2, 2, 3]), rng.choice([1, 3, 3, 5, 7]), b, g, rng.choice([0, 0.25, 0.1])))
+        stages.append(Stage(block, rng.randint(1, 3), w, rng.choice([1, 2, 2, 3]), rng.choice([1, 3, 3, 5, 7]), b, g, 0 if block in ('basic', 'conv') else rng.choice([0, 0.25, 0.1])))
     for i, s in enumerate(stages):  # a grouped plain convolution needs an input width that its groups divide
         before = stages[i - 1].w if i else 24
         if s.block in ('conv', 'basic') and s.g and (before % (s.w//s.g) or s.block == 'conv'): stages[i] = Stage(s.block, s.d, s.w, s.stride, s.k, s.b, 0, s.se)
@@ -155,3 +155,18 @@ def test_scaled_networks_build():
 def test_bad_input_is_one_sentence(make, says):
     with pytest.raises(LayerscaleError) as e: make()
     assert says in str(e.value) and '\n' not in str(e.value)
+
+
+@pytest.mark.parametrize('make, text', [
+    (lambda: Stem(192, 16, 2, patch=True), 'give the stem stride 16 too'), (lambda: Stem('big'), "w of the stem is 'big'"),
+    (lambda: Stage('basic', 2, 64, se=.25), 'a basic block has no se'), (lambda: Stage('conv', 2, 64, b=4), 'a conv block has no b'),
+    (lambda: Net((Stage('conv', 1, 48, g=4),)), 'has 12 groups and reads 32 channels'), (lambda: Net((Stage('vit', 2, 96, 1, b=4, g=32),)), 'needs a stem of patches'),
+    (lambda: Net((Stage('vit', 2, 96, 1, b=4, g=32), Stage('vit', 2, 192, 1, b=4, g=32)), Stem(96, 16, 16, patch=True)), 'stage 2, a vit, is 192 wide and reads 96'),
+    (lambda: Net((Stage('res', 2, 64),), act='swish'), "activation 'swish'"), (lambda: Net((Stage('res', 2, 64),), classes='ten'), "classes of net is 'ten'"),
+    (lambda: Net((Stage('res', 2, 64),), head_w=12.5), 'head_w of net is 12.5')])
+def test_what_is_no_network_has_no_price(make, text):
+    with pytest.raises(LayerscaleError, match=text): make()
+
+
+def test_numbers_may_be_written_as_text_or_floats():
+    assert Stage('res', '2', 64.0) == Stage('res', 2, 64) and type(complexity(Net((Stage('res', 2.0, 64),))).total.macs) is int
