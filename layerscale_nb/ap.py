@@ -6,8 +6,9 @@
 __all__ = ['IOUS', 'RECALLS', 'MAX_DETS', 'box_iou', 'match_image', 'Matches', 'match_all', 'pr_curve', 'average_precision',
            'ap_table', 'operating_point', 'scores', 'weighted_ap', 'bootstrap_map50', 'Difference', 'is_it_real']
 
-# %% ../nbs/08c_ap.ipynb #3f045081
+# %% ../nbs/08c_ap.ipynb #45dfa940
 from dataclasses import dataclass
+import math
 import numpy as np
 from .core import LayerscaleError, check_number
 
@@ -145,7 +146,7 @@ def weighted_ap(
     ap = np.take_along_axis(np.c_[precision, np.zeros(len(weights))], at, 1).mean(1)
     return np.where(n_true > 0, ap, np.nan)
 
-# %% ../nbs/08c_ap.ipynb #25b5da36
+# %% ../nbs/08c_ap.ipynb #3bac8a66
 def bootstrap_map50(
     m: Matches,
     draws=1000, seed=0,  # the same seed gives the same draws to every detector: that makes it paired
@@ -157,7 +158,8 @@ def bootstrap_map50(
         weights = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(min(100, draws-k))]).astype(np.float32)
         keep = [m.cls == c for c in range(nc)]
         per_class = np.stack([weighted_ap(m.tp[k_, 0], m.image[k_], m.truth[:, c], weights) for c, k_ in enumerate(keep)])
-        out.append(np.nanmean(per_class, 0))
+        known = ~np.isnan(per_class)  # a class that was not drawn has no AP, a draw without any class no mAP
+        out.append(np.where(known, per_class, 0).sum(0)/np.where(known.any(0), known.sum(0), np.nan))
     return np.concatenate(out)
 
 # %% ../nbs/08c_ap.ipynb #8af05d76
@@ -169,7 +171,7 @@ class Difference:
     high: float
     verdict: str  # 'better', 'worse' or 'not shown'
 
-# %% ../nbs/08c_ap.ipynb #b2dcf868
+# %% ../nbs/08c_ap.ipynb #24bee10f
 def is_it_real(
     a: Matches, base: Matches,  # two detectors on the same validation images
     draws=1000, seed=0,
@@ -178,6 +180,7 @@ def is_it_real(
     if a.truth.shape != base.truth.shape or (a.truth != base.truth).any():
         raise LayerscaleError('the two runs were validated on different images, so they cannot be paired. Validate both on the same data.')
     d = bootstrap_map50(a, draws, seed) - bootstrap_map50(base, draws, seed)
-    low, high = np.quantile(d, [0.025, 0.975])
+    d = d[np.isfinite(d)]  # a draw without a labelled image has no mAP
+    low, high = np.quantile(d, [0.025, 0.975]) if len(d) > draws/2 else (math.nan, math.nan)
     verdict = 'better' if low > 0 else 'worse' if high < 0 else 'not shown'
     return Difference(scores(a)['map50'] - scores(base)['map50'], float(low), float(high), verdict)

@@ -29,10 +29,10 @@ def chart_kept(
     if now: marks.append(Mark('ring', [now[0]/1e9], [now[1]], FAMILY_COLOURS['width']))
     return svg_chart(marks, 'multiply-adds of one image (G)', 'mAP50', size=size, log='x')
 
-# %% ../nbs/10e_chart.ipynb #540d5e1f
+# %% ../nbs/10e_chart.ipynb #56ac8022
 def chart_run(curve, maps, epochs: int) -> tuple:
     "(loss, mAP50) of one run over its epochs, as two SVG texts; `curve` and `maps` are lists of (epoch, value)."
-    thin = curve[::max(1, len(curve)//200)] + curve[-1:]
+    thin = curve[::max(1, -(-len(curve)//200))] + curve[-1:]
     (steps, losses), (ends, found) = (list(map(list, zip(*v))) or ([], []) for v in (thin, maps))
     loss = [Mark('line', steps, losses, FAMILY_COLOURS['width'])]
     kinds = ('line', 'dot') if len(ends) < 25 else ('line',)

@@ -82,17 +82,17 @@ SCALE_HELP = '''examples:
   layerscale scale yolov8n --rule w --s 4 --imgsz 640
 rules: d, w, r (one dimension), dw, wr, dr (two), dwr (uniform), dWr (fast, alpha=0.8), orig (EfficientNet's 1.2, 1.1, 1.15), alpha=X'''
 
-# %% ../nbs/15_cli.ipynb #25330640
+# %% ../nbs/15_cli.ipynb #d7e887ca
 def add_cost_commands(add):
     "The parsers of `count` and `scale`."
     c = add('count', 'macs, params and acts of a network, by name or file', COUNT_HELP)
     c.add_argument('names', nargs='+', metavar='NAME', help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME')
     c.add_argument('--imgsz', help="pixels, or WIDTHxHEIGHT; default: the network's own, 640 for YOLO")
-    c.add_argument('--scale', help='which scale of a YOLO yaml that has several, for example m'); c.add_argument('--stages', action='store_true', help='also by stage, row or module')
+    c.add_argument('--stages', action='store_true', help='also by stage, row or module')
     s = add('scale', 'scale a network by a rule and show what it costs', SCALE_HELP)
     s.add_argument('name', metavar='NAME', help='a name from a paper, or a .yaml file')
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
-    for p in (c, s): p.add_argument('--json', action='store_true', help='print one JSON object')
+    for p in (c, s): p.add_argument('--scale', help='which scale of a YOLO yaml that has several, for example m'); p.add_argument('--json', action='store_true', help='print one JSON object')
 
 # %% ../nbs/15_cli.ipynb #0992ca0b
 BENCH_HELP = '''examples:
@@ -105,7 +105,7 @@ BENCH_HELP = '''examples:
   layerscale bench predictor --out predictor.csv     predicted against measured time
   layerscale bench predictor --names modules --out modules.csv     the same for YOLO graphs and modules of torchvision'''
 
-# %% ../nbs/15_cli.ipynb #ffb31dfe
+# %% ../nbs/15_cli.ipynb #141d7218
 def add_bench_command(add):
     "The parser of `bench`."
     b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, our counter beside others, or time against cost', BENCH_HELP)
@@ -117,7 +117,7 @@ def add_bench_command(add):
     b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'], help='train: which of layerscale tuned ultralytics (default: all)')
     b.add_argument('--minutes', default=12, help='give Ultralytics at most this long; acts, predictor: start no row after this long (default: %(default)s)')
     b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='seeds; train compares the final mAP50 over all of them (default: 0)')
-    b.add_argument('--out', help='train: write the JSON here after every run; recipe, acts, predictor: the table, whose finished rows are not run again (default: ablation.csv, actbound.csv, predictor.csv)')
+    b.add_argument('--out', help='train: write the JSON here after every run; count: write it at the end; recipe, acts, predictor: the table, whose finished rows are not run again (default: ablation.csv, actbound.csv, predictor.csv)')
 
 # %% ../nbs/15_cli.ipynb #ebd6d7b8
 def make_parser() -> argparse.ArgumentParser:
@@ -234,7 +234,7 @@ def data_command(a) -> int:
         print(f'contact sheet: {a.sheet}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #defd9dcd
+# %% ../nbs/15_cli.ipynb #3176ea25
 def bench_count_command(a) -> int:
     "`bench count`: our counter and its closed forms beside those people use, as a table or as JSON."
     from layerscale_nb.counters import bench_count, bench_count_table
@@ -243,6 +243,7 @@ def bench_count_command(a) -> int:
     line.show('about two minutes; each counter five times')
     r = bench_count(closed_form={k: lambda v=v: price(*v).total for k, v in forms.items()}, look=lambda rows: line.show(f'{rows[0]["network"]} counted'))
     line.show('')
+    if a.out: write_atomic(a.out, json.dumps(r, indent=1) + '\n')
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
     return 0
 
@@ -289,11 +290,11 @@ def count_command(a) -> int:
         print(json.dumps(price_json(p, a.stages)) if a.json else price_text(p, a.stages), flush=True)
     return 0
 
-# %% ../nbs/15_cli.ipynb #9ae297c7
+# %% ../nbs/15_cli.ipynb #c7a04cb0
 def scale_command(a) -> int:
     "`scale`: what was asked, what came out, and the costs before and after."
     from layerscale_nb.lookup import rescale_by_name, rescaled_json, rescaled_text
-    r = rescale_by_name(a.name, a.rule, a.s, a.imgsz)
+    r = rescale_by_name(a.name, a.rule, a.s, a.imgsz, a.scale)
     print(json.dumps(rescaled_json(r)) if a.json else rescaled_text(r))
     return 0
 
@@ -304,7 +305,7 @@ def report_command(a) -> int:
     print(f'report: {write_report(a.folder)}')
     return 0
 
-# %% ../nbs/15_cli.ipynb #9e0b21dc
+# %% ../nbs/15_cli.ipynb #47ec4f9d
 def main(argv=None) -> int:
     "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted."
     argv = sys.argv[1:] if argv is None else argv
@@ -313,6 +314,7 @@ def main(argv=None) -> int:
     commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command, time=time_command, profile=profile_command)
     try: return commands[a.cmd](a)
     except LayerscaleError as e: print(f'layerscale: {e}', file=sys.stderr); return 2
+    except OSError as e: print(f'layerscale: {e.filename or "a file"}: {e.strerror or e}. Choose another path, or mend this one.', file=sys.stderr); return 2
     except (MemoryError, RuntimeError) as e:
         from layerscale_nb.runtime import out_of_memory
         if not out_of_memory(e): raise

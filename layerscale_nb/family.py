@@ -7,19 +7,19 @@ __all__ = ['FAMILY', 'ABLATED', 'HEADED', 'GROUPS', 'SIZES', 'Member', 'member_n
            'member_row', 'train_member', 'run_family', 'needed_rows', 'without_levels', 'shrink', 'load_member',
            'levels_table', 'stride_scores', 'augmented', 'augment_table']
 
-# %% ../nbs/10g_family.ipynb #d3271f9a
+# %% ../nbs/10g_family.ipynb #2e8f91dc
 import json, math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from .anchor_loss import anchors_of, build_detector, fit_anchors, with_anchors
 from .ap import box_iou, match_all, scores
-from .augment import make_store
+from .augment import make_store, store_digest
 from .core import LayerscaleError, check_number, provenance, write_atomic, write_rows
 from .data import load_data
 from .frames import to_frames
 from .ladder import named, with_head
 from .runtime import pick_device, time_module
-from .study import exhaust
+from .study import exhaust, finished_row
 from .detection import detect
 from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, check_memory, cost, free_bytes, quiet_ultralytics, rescale
@@ -98,7 +98,7 @@ def member_row(m: Member, s, val, data: str, n_train: int, command='') -> dict:
                 **asdict(cost(s.net, m.size)), **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3,
                 train_s=s.rows[-1]['train_s'], **provenance(command, device=str(s.device), seed=s.seed))
 
-# %% ../nbs/10g_family.ipynb #53dd80cb
+# %% ../nbs/10g_family.ipynb #73bb15ef
 def train_member(
     m: Member, data, folder,  # data set as in `load_data`; where the run lives: called again it goes on or returns its row
     epochs=10, seed=0,
@@ -106,8 +106,10 @@ def train_member(
 ) -> dict:
     "Train a member, save `best.pt`, and return its row with cost, scores, latency and provenance."
     folder, device = Path(folder), pick_device(device)
-    if (folder/'row.json').exists(): return json.loads((folder/'row.json').read_text())
     names, train, val = open_data(data, m.size, n_train, n_val, device)
+    config = dict(member=asdict(m), epochs=epochs, seed=seed, data=store_digest(train, val))
+    if row := finished_row(folder, config): return row
+    write_atomic(folder/'config.json', json.dumps(config))
     corners = train.boxes[train.valid].cpu()
     net, recipe = member_net(m, len(names), corners[:, 2:] - corners[:, :2]), Recipe(epochs=epochs)
     check_memory(net, m.size, recipe.batch, training=True, free=free_bytes(device))

@@ -187,7 +187,7 @@ def time_reduced(
     check_memory(net, side, free=free_bytes(device))
     return time_module(build(net).eval().to(device), (side, side), device, repeats=repeats, warmup=1, budget_s=0).ms_q1*(net.imgsz/side)**2
 
-# %% ../nbs/10i_members.ipynb #ac4a4a7d
+# %% ../nbs/10i_members.ipynb #30af9e0b
 def remembered(
     path,          # csv of times; one file for each device
     time_of=None,  # Yolo -> ms, asked for a network that is not in the file; None: nothing is timed
@@ -196,13 +196,13 @@ def remembered(
 ):
     "`time_of` with a csv as its memory, so that a search can be stopped and asked again; raises `LayerscaleError` for a network that it has not and may not time."
     def f(net: Yolo) -> float:
-        rows, key = stored_rows(path), dict(name=net.name, w=f'{net.w:g}', d=f'{net.d:g}', imgsz=str(net.imgsz), how=how)
+        own = cost(net, net.imgsz)
+        rows, key = stored_rows(path), dict(name=net.name, w=f'{net.w:g}', d=f'{net.d:g}', imgsz=str(net.imgsz), how=how, params=str(own.params), macs=str(own.macs))
         here = device_name(pick_device())
         if time_of and any(r['device'] != here for r in rows): raise LayerscaleError(f"{path} holds times of {rows[0]['device']}, and this is {here}. Take one file for each device.")
         for r in rows:
-            if all(r[k] == v for k, v in key.items()): return float(r['ms'])
+            if all(r[k] == v for k, v in key.items()) and r.get('act', net.act) == net.act: return float(r['ms'])  # older rows do not name the activation
         if time_of is None: raise LayerscaleError(f'{path} has no time ({how}) of {net.name} at width {net.w:g} and depth {net.d:g}. Give time_of to measure it, and a csv of your own.')
-        own = cost(net, net.imgsz)
-        write_rows([*rows, key | dict(params=own.params, macs=own.macs, ms=round(time_of(net), 2)) | origin(command, pick_device(), '')], path)
+        write_rows([*rows, key | dict(act=net.act, ms=round(time_of(net), 2)) | origin(command, pick_device(), '')], path)
         return f(net)
     return f

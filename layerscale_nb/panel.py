@@ -168,14 +168,14 @@ def on_progress(p, m):
     p.ui.progress.value = (f"&nbsp;d={p.run.d:g} w={p.run.w:g} {p.run.imgsz[1]}x{p.run.imgsz[0]} · epoch {m['epoch']}/{m['epochs']} · loss {m['loss']:.2f} · {found} · "
                            f"{p.step_ms:.0f} ms/step · {clock(m['eta_s'])} to go")
 
-# %% ../nbs/10f_panel.ipynb #b5d82da5
+# %% ../nbs/10f_panel.ipynb #d7f6b7b8
 def on_end(p, m):
     "The run is over: finished, stopped, or failed with a sentence."
     was, p.training = p.training, False
     if m['kind'] == 'error': return say(p, m['text'], bad=True)
     if not was: return
     reached = f"mAP50 {p.row['map50']:.3f} after {clock(p.row['train_s'])}" if p.row else 'before its first validation'
-    if p.step_ms == p.step_ms: on_speed(p, dict(cost=vars(predict(p.run, len(p.names), p.n_train).cost), batch=min(p.run.batch, p.n_train), ms=p.step_ms))
+    if p.run and p.step_ms == p.step_ms: on_speed(p, dict(cost=vars(predict(p.run, len(p.names), p.n_train).cost), batch=min(p.run.batch, p.n_train), ms=p.step_ms))
     if len(p.points) < 4: send(p, train=False)  # go on measuring the machine
     say(p, f"{'Finished' if m['kind'] == 'done' else 'Stopped'}: {reached}." + (' Keep it, or move a slider.' if p.row else ''))
 
@@ -183,22 +183,25 @@ def on_end(p, m):
 HANDLERS = dict(ready=on_ready, speed=on_speed, start=on_start, progress=on_progress, done=on_end, stopped=on_end, error=on_end,
                 note=lambda p, m: say(p, m['text']), pictures=lambda p, m: show_images(p, m['jpeg'], f"what the network finds after epoch {m['epoch']} (confidence over 0.25)"))
 
-# %% ../nbs/10f_panel.ipynb #22db3718
+# %% ../nbs/10f_panel.ipynb #d5a2c2f0
 def pump(p: Panel):
     "Read what the worker has said so far, then draw once."
-    kinds = set()
-    while p.worker.inbox:
-        m = p.worker.inbox.popleft()
-        if m['kind'] not in ('ready', 'speed') and m['number'] != p.number: continue
-        HANDLERS[m['kind']](p, m); kinds.add(m['kind'])
-    if kinds: show_run(p), show_choice(p)
+    news = False
+    try:
+        while p.worker.inbox:
+            m = p.worker.inbox.popleft()
+            if m['kind'] not in ('ready', 'speed') and m['number'] != p.number: continue
+            news = True
+            HANDLERS[m['kind']](p, m)
+    finally:
+        if news: show_run(p), show_choice(p)  # also if a message could not be read: the buttons must never lie
 
-# %% ../nbs/10f_panel.ipynb #3d56b3ed
+# %% ../nbs/10f_panel.ipynb #e70c4d40
 def send(p: Panel, train=True):
     "Give the worker the sliders' trial; it gives up what it does now."
     p.number = p.worker.send(dict(trial=vars(choice(p)), out=str(p.out), train=train))
     p.training = train
-    if train: p.row, p.curve, p.maps, p.run = None, [], [], None; p.ui.bar.value, p.ui.progress.value = 0, '&nbsp;starting …'
+    if train: p.row, p.curve, p.maps, p.run, p.step_ms = None, [], [], None, math.nan; p.ui.bar.value, p.ui.progress.value = 0, '&nbsp;starting …'
 
 # %% ../nbs/10f_panel.ipynb #fb89e7b1
 def train(p: Panel):

@@ -38,17 +38,17 @@ def ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
     return dict(piece=piece, images=curve[-1][1], images_to_10=to(1, .1), images_to_20=to(1, .2), s_to_10=to(0, .1), s_to_20=to(0, .2),
                 map50=last['map50'], map50_95=last['map50_95'], s=spent, img_s=curve[-1][1]/spent, threads=torch.get_num_threads())
 
-# %% ../nbs/10h_recipe.ipynb #ca732b73
+# %% ../nbs/10h_recipe.ipynb #42cc1329
 def bench_recipe(
     data='roadscenes', imgsz=None, n_val=None, epochs=10, seeds=(0,), device='auto',
     out='ablation.csv', pieces=tuple(PIECES),
     look=None,  # called with (name, progress) while it runs
     command='', **study,  # further fields of the `Study`
 ):
-    "Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the table."
-    import pandas as pd
+    "Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the rows of these settings on this machine."
+    import pandas as pd, torch
     out, base = Path(out), Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
-    df = pd.read_csv(out) if out.exists() else pd.DataFrame()
+    df, mine = pd.read_csv(out) if out.exists() else pd.DataFrame(), []
     for seed in seeds:
         for piece in pieces:
             change = dict(PIECES[piece]); square = change.pop('square', False)
@@ -56,12 +56,13 @@ def bench_recipe(
             st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=recipe, **study))
             if square: st = open_setting(replace(st.study, imgsz=(max(st.size),)*2))
             config = fingerprint(dict(digest=st.digest, recipe=asdict(recipe), seed=seed))
-            if len(df) and config in set(df.config): continue
+            mine.append((config, device_name(st.device), torch.get_num_threads()))
+            if len(df) and mine[-1] in set(zip(df.config, df.device, df.threads)): continue
             row = ablation_run(st, piece, recipe, seed, look and (lambda p: look(f'{piece}, seed {seed}', p)))
             row |= dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', epochs=recipe.epochs, config=config, **provenance(command, device_name(st.device), seed))
             df = pd.concat([df, pd.DataFrame([row])], ignore_index=True)
             write_atomic(out, df.to_csv(index=False))
-    return df
+    return df[[r in mine for r in zip(df.config, df.device, df.threads)]]
 
 # %% ../nbs/10h_recipe.ipynb #596155c4
 def ablation_table(df):

@@ -8,12 +8,12 @@ __all__ = ['VARIANTS', 'PRESETS', 'RECIPE_KEYS', 'CONFIG_KEYS', 'Variant', 'Stud
            'timings', 'quality', 'make_row', 'finished_row', 'train_run', 'exhaust', 'Event', 'check_space',
            'check_folder', 'run_study', 'collect']
 
-# %% ../nbs/10_width_depth.ipynb #a3e3b8ce
+# %% ../nbs/10_width_depth.ipynb #aa6f7dff
 import json, shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from .ap import scores
-from .augment import Augment, check_memory, make_store
+from .augment import Augment, check_memory, make_store, store_digest
 from .core import LayerscaleError, check_keys, check_number, check_size, fingerprint, provenance, read_yaml, write_atomic
 from .data import load_data
 from .frames import natural_size, to_frames
@@ -106,8 +106,8 @@ def grid(depths, widths) -> tuple:
         return '_'.join(parts) or 'baseline'
     return tuple(Variant(name(d, w), d, w) for d in depths for w in widths)
 
-# %% ../nbs/10_width_depth.ipynb #e933939d
-RECIPE_KEYS = ('epochs', 'batch', 'lr', 'weight_decay', 'warmup', 'final', 'ema', 'clip', 'prior', 'narrow', 'bn_momentum', 'small', 'topk', 'eval_share', 'amp', 'compile')
+# %% ../nbs/10_width_depth.ipynb #ab20ae2d
+RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name != 'augment')
 CONFIG_KEYS = ('preset', 'variant', 'net', 'depth', 'width', 'data', 'imgsz', 'base', 'seeds', 'device', 'n_train', 'n_val', *RECIPE_KEYS)
 
 # %% ../nbs/10_width_depth.ipynb #b12c492c
@@ -121,14 +121,17 @@ def with_options(s: Study, **options) -> Study:
     recipe = replace(s.recipe, **{k: given.pop(k) for k in RECIPE_KEYS if k in given})
     return check_study(replace(s, recipe=recipe, **given))
 
-# %% ../nbs/10_width_depth.ipynb #779beb0f
+# %% ../nbs/10_width_depth.ipynb #13fe7d31
 def load_config(path) -> Study:
     "A `Study` of one variant from a YAML file; raises `LayerscaleError` for unknown keys and bad values."
     cfg = dict(check_keys(read_yaml(path), CONFIG_KEYS, str(path)))
+    if cfg.get('amp') is False: cfg['amp'] = 'off'  # YAML reads off as false
+    for k in ('preset', 'variant', 'net', 'data', 'device'):
+        if not isinstance(cfg.get(k, ''), str): raise LayerscaleError(f'{path}: {k} is {cfg[k]!r}; write it as text.')
     preset = cfg.pop('preset', 'quick')
     if preset not in PRESETS: raise LayerscaleError(f"{path}: no preset '{preset}'. Known: {', '.join(PRESETS)}.")
     d, w = cfg.pop('depth', 1.0), cfg.pop('width', 1.0)
-    variant = Variant(cfg.pop('variant', grid([d], [w])[0].name if all(isinstance(x, (int, float)) for x in (d, w)) else Path(path).stem), d, w, cfg.pop('net', ''))
+    variant = Variant(cfg.pop('variant', grid([d], [w])[0].name if all(isinstance(x, (int, float)) and x == x for x in (d, w)) else Path(path).stem), d, w, cfg.pop('net', ''))
     try: return with_options(replace(PRESETS[preset], variants=(variant,), seeds=(0,)), **cfg)
     except LayerscaleError as e: raise LayerscaleError(f'{path}: {e}') from None
 
@@ -143,7 +146,7 @@ def load_configs(
         if replace(s, variants=()) != replace(studies[0], variants=()): raise LayerscaleError(f'{p} has other settings than {paths[0]}; files of one study may differ in variant, net, depth and width only.')
     return check_study(replace(studies[0], variants=tuple(v for s in studies for v in s.variants)))
 
-# %% ../nbs/10_width_depth.ipynb #90e5a5b8
+# %% ../nbs/10_width_depth.ipynb #f831c13e
 @dataclass(frozen=True, eq=False)
 class Setting:
     "What all runs of a study share: the study, the data as tensors, and where they run."
@@ -154,9 +157,9 @@ class Setting:
     val: object    # Store
     device: object
     notes: tuple   # what the reader left out
-    digest: str    # fingerprint of the images and boxes
+    digest: str    # fingerprint of the images, boxes and classes
 
-# %% ../nbs/10_width_depth.ipynb #796da8a9
+# %% ../nbs/10_width_depth.ipynb #dd1ff147
 def open_setting(s: Study) -> Setting:
     "Read the data, decode every image once, and put it where training happens."
     s = check_study(s)
@@ -167,9 +170,8 @@ def open_setting(s: Study) -> Setting:
     train, val = to_frames(ds.train, size, notes), to_frames(ds.val, size, notes)
     for split, f in (('training', train), ('validation', val)):
         if not sum(map(len, f.boxes)): raise LayerscaleError(f'{s.data}: the {len(f)} {split} images hold no labelled box. Use more images or check the labels.')
-    digest = fingerprint(dict(size=size, names=ds.names, ids=[train.ids, val.ids], sums=[int(f.images[:, ::8, ::8].sum()) for f in (train, val)],
-                              boxes=[float(sum(b.sum() for b in f.boxes)) for f in (train, val)]))
-    return Setting(s, ds.names, size, make_store(train, device), make_store(val, device), device, tuple(notes), digest)
+    stores = make_store(train, device), make_store(val, device)
+    return Setting(s, ds.names, size, *stores, device, tuple(notes), fingerprint([ds.names, train.ids, val.ids, store_digest(*stores)]))
 
 # %% ../nbs/10_width_depth.ipynb #41a3ae61
 def run_config(st: Setting, variant: Variant, seed: int) -> dict:
@@ -259,19 +261,20 @@ def check_space(st: Setting, out):
     free = shutil.disk_usage(at).free
     if free < need: raise LayerscaleError(f'{out}: the study needs about {need/1e9:.1f} GB and {free/1e9:.1f} GB are free. Free some space or choose another --out.')
 
-# %% ../nbs/10_width_depth.ipynb #74d7ad41
+# %% ../nbs/10_width_depth.ipynb #5ec1c11d
 def check_folder(st: Setting, out):
-    "Raise `LayerscaleError` if `out` holds runs on other data, sizes or bases: their rows could not be compared."
-    want = dict(base=list(st.study.base), digest=st.digest, imgsz=list(st.size))
+    "Raise `LayerscaleError` if `out` holds runs on other data, sizes, bases, recipes or in another precision: their rows could not be compared."
+    want = {k: v for k, v in run_config(st, st.study.variants[0], 0).items() if k in ('base', 'digest', 'imgsz', 'recipe', 'precision')}
+    want = json.loads(json.dumps(want))
     for p in sorted(Path(out).glob('*/config.json')):
         other = [k for k, v in want.items() if json.loads(p.read_text()).get(k) != v]
         if other: raise LayerscaleError(f'{out} holds a study with another {" and ".join(other).replace("digest", "data")} ({p.parent.name}). Use another --out.')
 
-# %% ../nbs/10_width_depth.ipynb #e8a3e591
+# %% ../nbs/10_width_depth.ipynb #dec9528e
 def run_study(st: Setting, out, command=''):
     "Run every variant with every seed; yields `Event`s. `out/results.csv` holds a row per finished run at any time."
     out, runs = Path(out), [(v, s) for s in st.study.seeds for v in st.study.variants]
-    networks(st.study, len(st.names)), check_folder(st, out), check_space(st, out)
+    networks(st.study, len(st.names)), check_folder(st, out), check_space(st, out), collect(out)
     for i, (v, seed) in enumerate(runs, 1):
         name = f'{v.name}_seed{seed}'; tell = lambda kind, **kw: Event(kind, name, i, len(runs), **kw)
         folder, row, run = out/name, None, None

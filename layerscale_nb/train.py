@@ -8,14 +8,14 @@ __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'Sessio
            'plan_of', 'save_state', 'resume', 'Progress', 'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch',
            'validation', 'epoch_row', 'check_fits', 'last_map50', 'progress', 'fit', 'save_checkpoint']
 
-# %% ../nbs/09_train.ipynb #42754d58
+# %% ../nbs/09_train.ipynb #7bfb5421
 import copy, importlib.util, math, os, shutil, time, warnings
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from .anchor_loss import build_detector, net_loss
 from .ap import scores
-from .augment import Augment, Store, make_batch
+from .augment import Augment, Store, make_batch, store_digest
 from .core import LayerscaleError, check_number, fingerprint, write_atomic, write_rows
 from .detection import detect, truth_matches
 from .loss import narrow_boxes
@@ -68,7 +68,7 @@ def lr_at(
     if step < up: return r.lr*(step + 1)/up
     return r.lr*(r.final + (1 - r.final)*(1 + math.cos(math.pi*(step - up)/max(1, steps - up)))/2)
 
-# %% ../nbs/09_train.ipynb #807f5c83
+# %% ../nbs/09_train.ipynb #e5ea81ad
 @dataclass
 class Session:
     "The changing state of one run."
@@ -87,6 +87,7 @@ class Session:
     step: int = 0     # finished steps
     rows: list = field(default_factory=list)
     matches: object = None  # of the last validation
+    data: str = ''    # fingerprint of the training images, if the run is saved
 
 # %% ../nbs/09_train.ipynb #96da4bbf
 def first_guess(head, r: Recipe):
@@ -156,7 +157,7 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
     return Session(net, recipe, seed, device, model, average, optimizer, scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
 
-# %% ../nbs/09_train.ipynb #55c62c5e
+# %% ../nbs/09_train.ipynb #359bbd9d
 def train_step(s: Session, batch: dict):
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     for g in s.optimizer.param_groups: g['lr'] = lr_at(s.step, s.steps, s.recipe)*g['share']
@@ -167,7 +168,7 @@ def train_step(s: Session, batch: dict):
     clip_gradients(s.optimizer, s.recipe.clip)
     s.scaler.step(s.optimizer); s.scaler.update(); s.optimizer.zero_grad(set_to_none=True)
     s.step += 1
-    if s.step % AVERAGE_EVERY == 0 or s.step == s.steps: update_average(s)
+    if s.step % AVERAGE_EVERY == 0 or s.step == s.steps or not s.recipe.ema: update_average(s)
     return loss.detach()
 
 # %% ../nbs/09_train.ipynb #d8f30d6b
@@ -192,10 +193,10 @@ def update_average(s: Session):
         torch._foreach_lerp_(averaged, current, 1 - min(s.recipe.ema, (1 + s.step)/(10 + s.step))**AVERAGE_EVERY)
         for a, b in counts: a.copy_(b)
 
-# %% ../nbs/09_train.ipynb #750d2159
+# %% ../nbs/09_train.ipynb #9421239c
 def plan_of(s: Session) -> str:
-    "A fingerprint of what this run will do: network, recipe, seed and number of steps."
-    return fingerprint(dict(net=asdict(s.net), recipe=asdict(s.recipe), seed=s.seed, steps=s.steps))
+    "A fingerprint of what this run will do: network, recipe, data, seed and number of steps."
+    return fingerprint(dict(net=asdict(s.net), recipe=asdict(s.recipe), data=s.data, seed=s.seed, steps=s.steps))
 
 # %% ../nbs/09_train.ipynb #7a1eab10
 def save_state(s: Session, folder):
@@ -206,7 +207,7 @@ def save_state(s: Session, folder):
     write_atomic(Path(folder)/'state.pt', lambda f: torch.save(state, f))
     write_rows(s.rows, Path(folder)/'epochs.csv')
 
-# %% ../nbs/09_train.ipynb #9bc8618f
+# %% ../nbs/09_train.ipynb #3133a872
 def resume(s: Session, folder) -> bool:
     "Continue from the folder's state, if there is one; raises `LayerscaleError` if it belongs to another plan."
     import torch
@@ -214,7 +215,7 @@ def resume(s: Session, folder) -> bool:
     if not path.exists(): return False
     try: state = torch.load(path, map_location=s.device, weights_only=True)
     except Exception as e: raise LayerscaleError(f'{path}: this state cannot be read ({str(e).splitlines()[0][:80]}). Delete it to start the run again.') from None
-    if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, seed or number of images). Use another folder, or delete it.')
+    if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, images or seed). Use another folder, or delete it.')
     for k in ('model', 'average', 'optimizer', 'scaler'):
         if state[k]: getattr(s, k).load_state_dict(state[k])  # a run in another format had no loss scale
     s.epoch, s.step, s.rows = state['epoch'], state['step'], state['rows']
@@ -249,13 +250,13 @@ def epoch_order(n: int, seed: int, epoch: int, batch: int) -> tuple:
     order = torch.randperm(n, generator=g)
     return [b for b in order.split(min(batch, n)) if len(b) == min(batch, n)], g
 
-# %% ../nbs/09_train.ipynb #b4ad5a05
-def picture_size(step: int, steps: int, size: tuple, r: Recipe) -> tuple:
-    "(h, w) of the pictures of a step: three quarters, in multiples of 32, in the first `small` share of the run."
+# %% ../nbs/09_train.ipynb #75712fc8
+def picture_size(step: int, steps: int, size: tuple, r: Recipe, stride=32) -> tuple:
+    "(h, w) of the pictures of a step: three quarters, in multiples of the stride, in the first `small` share of the run."
     if step >= r.small*steps: return size
-    return tuple(max(32, round(v*0.75/32)*32) for v in size)
+    return tuple(max(stride, round(v*0.75/stride)*stride) for v in size)
 
-# %% ../nbs/09_train.ipynb #5e5a9f4b
+# %% ../nbs/09_train.ipynb #9c597465
 def one_epoch(s: Session, train: Store):
     "Train one epoch; yields (mean loss so far, step in epoch); raises `LayerscaleError` if the loss is no longer a number."
     import torch
@@ -263,7 +264,7 @@ def one_epoch(s: Session, train: Store):
     if rank: g.manual_seed(int(torch.randint(2**40, (1,), generator=g)) + rank)  # the same order, other warps
     total, look, size = torch.zeros((), device=s.device), 1 if s.device.type == 'cpu' else 10, train.size
     for i, index in enumerate(batches, 1):
-        if s.recipe.small: size = picture_size(s.step, s.steps, train.size, s.recipe)
+        if s.recipe.small: size = picture_size(s.step, s.steps, train.size, s.recipe, s.net.stride)
         total += train_step(s, make_batch(train, index[rank::world], s.recipe.augment, g, size))
         if i % look == 0 or i in (1, len(batches)): mean = float(total)/i  # this waits for the device
         if not math.isfinite(mean):
@@ -303,7 +304,7 @@ def progress(s: Session, epoch: int, loss: float, seconds: float, row=None) -> P
     "Where a session is; the time to go is that of its steps so far, for those to come."
     return Progress(epoch, s.recipe.epochs, s.step, s.steps, loss, last_map50(s.rows), seconds, seconds/s.step*(s.steps - s.step), row)
 
-# %% ../nbs/09_train.ipynb #8b24b5ea
+# %% ../nbs/09_train.ipynb #4f063f46
 def fit(
     net: Yolo,
     train: Store, val: Store,
@@ -316,7 +317,7 @@ def fit(
     per_epoch = len(epoch_order(len(train), seed, 0, recipe.batch)[0])
     check_fits(net, train.size, recipe, device or pick_device())
     s = start(net, recipe, per_epoch*recipe.epochs, seed, device)
-    if folder: resume(s, folder)
+    if folder: s.data = store_digest(train); resume(s, folder)
     first = ranks()[0] == 0  # of several processes only the first validates and saves
     seconds, validated = s.rows[-1]['train_s'] if s.rows else 0., eval_epochs(len(train), len(val), recipe)
     while s.epoch < recipe.epochs:

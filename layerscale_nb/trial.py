@@ -261,23 +261,23 @@ def only_one(out):
         except OSError: raise LayerscaleError(f'another explorer is already training in {out}. Stop it there, or give this one its own folder (out=...).') from None
         yield
 
-# %% ../nbs/10d_trial.ipynb #18d9aa8a
+# %% ../nbs/10d_trial.ipynb #3b893a17
 def read_kept(out) -> list:
     "The kept rows (dicts) of a folder; raises `LayerscaleError` if the file cannot be read."
     import pandas as pd
     path = Path(out)/'kept.csv'
     if not path.exists(): return []
-    try: df = pd.read_csv(path, dtype=dict(run=str))
+    try: df = pd.read_csv(path, dtype=dict(run=str, data=str))
     except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({str(e).splitlines()[0][:80]}). Move it away to start a new one.') from None
     missing = {'run', 'map50', 'macs', 'data'} - set(df)
     if missing: raise LayerscaleError(f'{path}: column {sorted(missing)[0]} is missing. Move the file away to start a new one.')
     return df.to_dict('records')
 
-# %% ../nbs/10d_trial.ipynb #fad1062a
+# %% ../nbs/10d_trial.ipynb #3f4e01c4
 def keep_row(out, row: dict) -> list:
     "Add a row to a folder's `kept.csv`, in place of an earlier one of the same run; returns all rows."
     rows = [r for r in read_kept(out) if r['run'] != row['run']] + [row]
-    write_rows([{k: r.get(k) for k in row} for r in rows], Path(out)/'kept.csv')
+    write_rows([{k: r.get(k) for k in row} | r for r in rows], Path(out)/'kept.csv')
     return rows
 
 # %% ../nbs/10d_trial.ipynb #b68c30c6

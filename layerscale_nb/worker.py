@@ -53,7 +53,7 @@ def open_lines():
     for f in (listen, watch_parent): threading.Thread(target=f, daemon=True).start()
     return jobs, send
 
-# %% ../nbs/10c_worker.ipynb #c19e1ce8
+# %% ../nbs/10c_worker.ipynb #bdb9ea50
 def serve(
     target: str,  # 'package.module:name'; calling name() gives the work
     idle_s=600,   # end after so many seconds without a job: memory is given back
@@ -66,19 +66,23 @@ def serve(
     work = getattr(import_module(module), name)()
     while True:
         try: number, job = jobs.get(timeout=idle_s)
-        except queue.Empty: return
+        except queue.Empty: os._exit(0)  # at once: a job sent from now on finds no one, and the parent starts another child
         tell = lambda message: send(dict(message, number=number))
         if job is None: continue
         if not jobs.empty(): tell(dict(kind='stopped')); continue
         do_job(work, job, jobs, tell)
 
-# %% ../nbs/10c_worker.ipynb #7ab9252c
+# %% ../nbs/10c_worker.ipynb #09fa5d21
 def listen(worker, child):
     "Fill the worker's inbox from the child until it ends; if it did not end by itself, say so."
     for line in child.stdout:
-        with suppress(ValueError): worker.inbox.append(json.loads(line))
+        with suppress(ValueError):
+            worker.inbox.append(m := json.loads(line))
+            if m['kind'] in ('done', 'stopped', 'error'): worker.answered = m['number']
         with suppress(RuntimeError): worker.wake()
     code = child.wait()
+    if not code and worker.child is child and worker.answered < worker.number:  # it went while a job was on its way
+        worker.child = start_child(worker); worker.write(worker.job)
     if code and worker.child is child:
         why = 'it was killed, often because memory ran out' if code == -9 else f'exit status {code}'
         worker.inbox.append(dict(kind='error', number=worker.number, text=f'the training process ended ({why}). Finished epochs are on disk; its last words are in {worker.log}.'))
@@ -95,7 +99,7 @@ def start_child(worker):
     threading.Thread(target=listen, args=(worker, child), daemon=True).start()
     return child
 
-# %% ../nbs/10c_worker.ipynb #86c3d528
+# %% ../nbs/10c_worker.ipynb #40a909f2
 class Worker:
     "A child process that does one job at a time; a new job ends the one before. It starts with the first job and ends with its parent."
     def __init__(self,
@@ -104,13 +108,13 @@ class Worker:
         wake=lambda: None,  # called, in another thread, when a message has come
         idle_s=600):  # the child ends after so many seconds without a job; the next job starts another
         self.target, self.log, self.wake, self.idle_s = target, Path(log), wake, idle_s
-        self.child, self.inbox, self.number = None, deque(), 0
+        self.child, self.inbox, self.number, self.answered, self.job = None, deque(), 0, 0, None
     @property
     def alive(self): return self.child is not None and self.child.poll() is None
     def send(self, job) -> int:
         "Begin a job and give up the one before; returns the number its messages carry."
         if not self.alive: self.child = start_child(self)
-        self.number += 1
+        self.number += 1; self.job = job
         self.write(job)
         return self.number
     def stop(self):

@@ -89,3 +89,15 @@ def test_different_images_cannot_be_paired():
 def test_bootstrap_seed():
     m = match_all(*random_run(1), 4)
     assert (bootstrap_map50(m, 20, 3) == bootstrap_map50(m, 20, 3)).all() and (bootstrap_map50(m, 20, 3) != bootstrap_map50(m, 20, 4)).any()
+
+
+def test_few_labelled_images_still_have_an_interval():
+    "A draw without a labelled image has no mAP and is left out; with one labelled image in twenty there is no interval, and no verdict."
+    def pair(labelled):
+        boxes = [np.array([[10., 10, 50, 50]])]*labelled + [np.zeros((0, 4))]*(20 - labelled)
+        cls = [np.zeros(len(b), int) for b in boxes]
+        sure = [np.array([[10., 10, 50, 50, .9, 0]])]*labelled + [np.zeros((0, 6))]*(20 - labelled)
+        return is_it_real(match_all(sure, boxes, cls, 1), match_all([d[:0] for d in sure], boxes, cls, 1))
+    d = pair(3)
+    assert d.verdict == 'better' and 0 < d.low <= d.high
+    assert pair(1).diff > 0

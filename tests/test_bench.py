@@ -67,6 +67,13 @@ def test_a_stopped_benchmark_keeps_its_finished_runs(tiny, monkeypatch, tmp_path
     assert [x['name'] for x in json.loads((tmp_path/'b.json').read_text())['runs']] == ['layerscale']
 
 
+def test_bench_count_keeps_its_result(monkeypatch, tmp_path, capsys):
+    from layerscale_nb import counters
+    monkeypatch.setattr(counters, 'bench_count', lambda **kw: dict(rows=[1]))
+    assert main(['bench', 'count', '--json', '--out', str(tmp_path/'a'/'c.json')]) == 0
+    assert json.loads((tmp_path/'a'/'c.json').read_text()) == json.loads(capsys.readouterr().out) == dict(rows=[1])
+
+
 def test_bad_budgets_are_sentences(capsys):
     for argv, text in ((['bench', 'train', '--minutes', '0'], 'minutes is'), (['bench', 'train', '--epochs', '0'], 'epochs is'), (['bench', 'train', '--net', 'EN-B0'], 'both trainers'), (['bench', 'recipe', '--epochs', 'x'], 'epochs is')):
         assert main(argv) == 2

@@ -44,6 +44,38 @@ def test_config_with_unknown_key(tmp_path, capsys):
     assert "unknown key 'widht'. Did you mean 'width'?" in capsys.readouterr().err
 
 
+def test_a_config_sets_any_number_of_the_recipe(tmp_path):
+    from dataclasses import asdict
+    from layerscale_nb.study import load_config
+    from layerscale_nb.train import Recipe
+    numbers = {k: v for k, v in asdict(Recipe()).items() if isinstance(v, float)}
+    assert 'muon' in numbers and len(numbers) > 8
+    (tmp_path/'c.yaml').write_text('\n'.join(f'{k}: {v/2}' for k, v in numbers.items()))
+    assert all(getattr(load_config(tmp_path/'c.yaml').recipe, k) == v/2 for k, v in numbers.items())
+
+
+def test_a_config_may_say_off(tmp_path):
+    from layerscale_nb.study import load_config
+    (tmp_path/'c.yaml').write_text('amp: off\n')
+    assert load_config(tmp_path/'c.yaml').recipe.amp == 'off'
+
+
+@pytest.mark.parametrize('text, sentence', [('data: 5', 'data is 5; write it as text'), ('preset: [a]', 'write it as text'), ('depth: .nan', 'is nan'), ('device: 0', 'write it as text')])
+def test_config_values_of_another_kind(text, sentence, tmp_path, capsys):
+    (tmp_path/'c.yaml').write_text(text + '\n')
+    assert main(['train', str(tmp_path/'c.yaml'), '--out', str(tmp_path/'o')]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_paths_that_are_something_else(tmp_path, capsys, repo):
+    (tmp_path/'file').write_text('x')
+    assert main(['train', str(repo/'configs'/'depth_033.yaml'), '--n-train', '8', '--n-val', '4', '--epochs', '1', '--out', str(tmp_path/'file')]) == 2
+    (tmp_path/'t.csv').write_text('a,b\n1,2\n')
+    assert main(['report', str(tmp_path/'t.csv')]) == 2
+    err = capsys.readouterr().err
+    assert 'file' in err and 'the column status is missing' in err and 'Traceback' not in err
+
+
 def test_shipped_configs_are_the_five(repo):
     from layerscale_nb.study import VARIANTS, load_config
     found = {v.name: v for p in sorted((repo/'configs').glob('*.yaml')) for v in load_config(p).variants}

@@ -33,7 +33,10 @@ def run(tmp_path_factory):
 
 def test_a_finished_run_is_not_trained_again(run):
     m, folder, row = run
-    assert train_member(m, 'nowhere', folder) == row == json.loads((folder/'row.json').read_text())
+    again = dict(epochs=2, n_train=12, n_val=6, device='cpu')
+    assert train_member(m, 'roadscenes', folder, **again) == row == json.loads((folder/'row.json').read_text())
+    for other in (dict(epochs=3), dict(seed=7), dict(n_train=11)):
+        with pytest.raises(LayerscaleError, match='holds a run with other settings'): train_member(m, 'roadscenes', folder, **again | other)
     assert {'command', 'versions', 'device', 'seed', 'date'} <= set(row) and not (folder/'state.pt').exists()
 
 

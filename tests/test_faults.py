@@ -77,6 +77,27 @@ def test_ctrl_c_ends_cleanly(tmp_path):
     assert list(pd.read_csv(tmp_path/'results.csv').variant) == ['baseline']
 
 
+def test_results_come_back_from_their_runs(whole, tmp_path):
+    "Without results.csv, as after a kill between two writes: the same command writes it again."
+    import shutil
+    shutil.copytree(whole[0], tmp_path/'s'); (tmp_path/'s'/'results.csv').unlink()
+    child = layerscale(tmp_path/'s'); text = child.communicate(timeout=300)[0]
+    assert child.returncode == 0 and text.count('done before') == 2 and len(pd.read_csv(tmp_path/'s'/'results.csv')) == 2, text
+
+
+def test_another_recipe_is_another_study(tiny, tmp_path):
+    exhaust(train_run(open_setting(replace(tiny, recipe=Recipe(epochs=1))), tiny.variants[1], 0, tmp_path/'depth_033_seed0'))
+    with pytest.raises(LayerscaleError, match='holds a study with another recipe .depth_033_seed0.'): next(run_study(open_setting(replace(tiny, recipe=Recipe(epochs=2))), tmp_path))
+
+
+def test_a_study_of_the_baseline_alone_has_a_report(whole, tmp_path):
+    from layerscale_nb.report import write_report
+    df = pd.read_csv(whole[0]/'results.csv').query('variant == "baseline"')
+    for rows in (df, pd.concat([df, df.assign(seed=1)]), pd.concat([pd.read_csv(whole[0]/'results.csv'), df.assign(seed=1)])):
+        rows.to_csv(tmp_path/'results.csv', index=False)
+        assert 'Leaderboard' in write_report(tmp_path).read_text()
+
+
 def test_screen_is_quiet(whole):
     out, text = whole
     lines = [l for l in text.splitlines() if l]

@@ -163,6 +163,62 @@ def test_train_keep_and_come_back(real, tmp_path):
     assert list(again.loss) == list(epochs.loss) and list(again.map50[1:]) == list(epochs.map50[1:])
 
 
+def test_stopped_before_the_second_run_began(p):
+    "The buttons answer although no 'start' came, and the first run's speed is not taken for the second's."
+    u = p.ui
+    u.train.click(); p.worker.trains(p); p.worker.says('done'); pump(p)
+    points = len(p.points)
+    u.train.click(); u.stop.click(); p.worker.says('stopped'); pump(p)
+    assert not p.training and not u.train.disabled and u.stop.disabled and 'before its first validation' in text(p) and len(p.points) == points
+
+
+def test_a_message_that_cannot_be_read_leaves_the_buttons_true(p):
+    p.points = [None]*4  # measured already, so the end of a run asks for nothing more
+    p.ui.train.click(); p.worker.says('done'); p.worker.says('progress', step='?')
+    with pytest.raises(Exception): pump(p)
+    assert not p.ui.train.disabled and p.ui.stop.disabled
+
+
+def test_a_job_is_not_lost_on_a_child_that_is_leaving(tmp_path, monkeypatch):
+    "The child ends, without an error, after the job was sent and before it was read: another child does it."
+    (tmp_path/'leaving.py').write_text("""
+import os
+from pathlib import Path
+def work():
+    def f(job):
+        if not (flag := Path(__file__).with_suffix('.flag')).exists(): flag.touch(); os._exit(0)
+        yield dict(kind='start', job=job)
+    return f
+""")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    w = Worker('leaving:work', tmp_path/'log')
+    w.send(dict(a=1)); end = time.monotonic() + 30
+    while not any(m['kind'] == 'done' for m in w.inbox) and time.monotonic() < end: time.sleep(.05)
+    assert [(m['kind'], m['number']) for m in w.inbox] == [('start', 1), ('done', 1)] and w.inbox[0]['job'] == dict(a=1)
+    w.close()
+
+
+def test_an_idle_child_leaves_at_once_and_the_next_job_has_its_own(tmp_path, monkeypatch):
+    (tmp_path/'slow_to_leave.py').write_text("import atexit, time\natexit.register(time.sleep, 5.)\ndef work():\n    def f(job): yield dict(kind='start')\n    return f\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    w = Worker('slow_to_leave:work', tmp_path/'log', idle_s=.3)
+    for number in (1, 2):
+        w.send({}); end = time.monotonic() + 30
+        while not any(m['kind'] == 'done' and m['number'] == number for m in w.inbox) and time.monotonic() < end: time.sleep(.02)
+        assert w.answered == number
+        time.sleep(1.); assert not w.alive
+    w.close()
+
+
+def test_kept_rows_keep_what_a_reader_adds(tmp_path):
+    from layerscale_nb.trial import keep_row
+    row = dict(run='00000001', map50=.1, macs=5, data='2011', n_train=4, n_val=2)
+    keep_row(tmp_path, row)
+    t = pd.read_csv(tmp_path/'kept.csv', dtype=str); t['mine'] = 'good'; t.to_csv(tmp_path/'kept.csv', index=False)
+    rows = keep_row(tmp_path, row | dict(run='00000002'))
+    assert [r['data'] for r in read_kept(tmp_path)] == ['2011', '2011'] and [r.get('mine') for r in rows] == ['good', None] and 'mine' in pd.read_csv(tmp_path/'kept.csv')
+
+
 def test_stop_and_live_act_within_a_step(real):
     p = real(epochs=100)
     p.ui.train.click(); assert wait(p, 60, lambda p: len(p.curve) > 2)

@@ -82,7 +82,7 @@ def test_constant_rate_is_constant():
 def test_average_is_off_at_zero():
     train, _ = tiny_stores()
     s = start(Yolo(d=.33, w=.125, nc=5), Recipe(ema=0.), 100, device=CPU)
-    for _ in range(AVERAGE_EVERY): train_step(s, make_batch(train, torch.arange(8)))
+    train_step(s, make_batch(train, torch.arange(8)))  # from the first step on
     assert all(torch.equal(a, b) for a, b in zip(s.average.state_dict().values(), s.model.state_dict().values()))
 
 
@@ -151,3 +151,16 @@ def test_no_step_waits_for_the_gpu(host, monkeypatch):
     try:
         for _ in range(6): train_step(s, make_batch(train, torch.arange(8), s.recipe.augment, g))
     finally: torch.cuda.set_sync_debug_mode('default')
+
+
+def test_small_pictures_keep_the_stride():
+    from layerscale_nb.train import picture_size
+    assert picture_size(0, 10, (128, 512), Recipe(small=.5), 128) == (128, 384) and picture_size(0, 10, (128, 416), Recipe(small=.5)) == (96, 320)
+
+
+def test_a_state_belongs_to_its_images(tmp_path):
+    train, val = tiny_stores()
+    net, r = Yolo(d=.33, w=.125, nc=5), Recipe(epochs=2)
+    for p in fit(net, train, val, r, device=CPU, folder=tmp_path):
+        if p.row: break
+    with pytest.raises(LayerscaleError, match='other network, recipe, images or seed'): next(fit(net, replace(train, images=255 - train.images), val, r, device=CPU, folder=tmp_path))
