@@ -317,13 +317,13 @@ def line_errors(x, y):
         out[i] = X[i] @ positive_fit(X[rest], y[rest])/y[i] - 1
     return out
 
-# %% ../nbs/05b_calibrate.ipynb #84ebdaa0
+# %% ../nbs/05b_calibrate.ipynb #cfb89798
 def compare_predictors(rows):
     "Median and largest error (%) of the model and of a line through acts, macs and params, as a table; `rows` of `validate`."
     import numpy as np, pandas as pd
     df = pd.DataFrame(rows)
     if len(df) < 4: raise LayerscaleError(f'{len(df)} networks are too few to compare predictors; measure at least 4.')
-    errors = {'per-layer model': df.predicted_ms/df.ms - 1} | {f'line through {k}': line_errors(df[k], df.ms/df.batch) for k in ('acts', 'macs', 'params')}  # of an image, since batches may differ
+    errors = {'per-layer model': df.predicted_ms/df.ms - 1} | {f'line through {k}': line_errors(df[k], df.ms/df.get('batch', 1)) for k in ('acts', 'macs', 'params')}  # of an image, since batches may differ
     table = {k: dict(median=100*np.median(np.abs(e)), largest=100*np.max(np.abs(e)), r=float(np.corrcoef(np.log(df.ms), np.log(df.ms*(1 + np.asarray(e))))[0, 1])) for k, e in errors.items()}
     return pd.DataFrame(table).T
 

@@ -55,19 +55,19 @@ class Stage:
     @property
     def inner(self): return self.b//INNER[self.kind]  # width inside a block: the same in the CSP form
 
-# %% ../nbs/06_csp.ipynb #bff2c053
+# %% ../nbs/06_csp.ipynb #b2bf6a4f
 def check_stage(s: Stage):
     "Raise `LayerscaleError` if the stage cannot be built."
     if s.kind not in INNER: raise LayerscaleError(f"block type '{s.kind}': {nearest(s.kind, INNER)}")
     if s.transition not in TRANSITIONS: raise LayerscaleError(f"transition '{s.transition}': {nearest(s.transition, TRANSITIONS)}")
     check_number(s.k, 'number of blocks k', whole=True), check_number(s.b, 'stage width b', whole=True)
     check_number(s.ratio, 'partial ratio', high=1), check_number(s.cross, 'cross share', high=1, open_low=False)
-    least = {'': s.ratio == 1 and s.cross == 0, 'paper': abs(s.ratio + s.cross - 1) < 1e-9, 'yolov4': s.cross > 0}[s.transition]
-    if not least: raise LayerscaleError(f"ratio {s.ratio:g} and cross {s.cross:g} make no stage with transition '{s.transition}'; '' takes 1 and 0, 'paper' two shares that make 1, 'yolov4' a cross above 0.")
     part = INNER[s.kind]*GROUPS[s.kind]
     if s.b % part: raise LayerscaleError(f'stage width b is {s.b}; a {s.kind} block needs a multiple of {part}, for example {math.ceil(s.b/part)*part}.')
     for share in (s.ratio, s.cross):
         if abs(s.b*share - round(s.b*share)) > 1e-9: raise LayerscaleError(f'{s.b} channels do not split at {share:g}: {s.b*share:g} is not a whole number. Choose b or the ratio so that both paths are whole.')
+    least = {'': True, 'paper': abs(s.ratio + s.cross - 1) < 1e-9, 'yolov4': s.cross > 0}[s.transition]
+    if not least: raise LayerscaleError(f"ratio {s.ratio:g} and cross {s.cross:g} make no stage with transition '{s.transition}'; 'paper' takes two shares that make 1, 'yolov4' a cross above 0.")
 
 # %% ../nbs/06_csp.ipynb #8d263a0c
 def block_convs(s: Stage) -> tuple:
@@ -136,11 +136,12 @@ def conv_layer(c: ConvSpec):
     from torch import nn
     return nn.Sequential(nn.Conv2d(c.cin, c.cout, c.k, padding=c.k//2, groups=c.groups, bias=False), nn.BatchNorm2d(c.cout), nn.SiLU(inplace=True))
 
-# %% ../nbs/06_csp.ipynb #94b83229
+# %% ../nbs/06_csp.ipynb #1b0a5497
 def build_stage(s: Stage):
-    "The torch module of a stage: (n, b, h, w) in, (n, b, h, w) out."
+    "The torch module of a stage: (n, b, h, w) in, (n, b, h, w) out; raises `LayerscaleError` for partial blocks that nothing joins."
     import torch
     from torch import nn
+    if not s.transition and s.ratio < 1: raise LayerscaleError('a stage of partial blocks needs a transition to be built; without one it has only a price.')
     class Module(nn.Module):
         def __init__(self):
             super().__init__()

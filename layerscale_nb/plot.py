@@ -67,14 +67,13 @@ def family(variant: str) -> str:
     kinds = [k for k in ('width', 'depth') if k in variant]
     return 'baseline' if variant == 'baseline' else kinds[0] if len(kinds) == 1 else 'other'
 
-# %% ../nbs/01_plot.ipynb #482bf623
+# %% ../nbs/01_plot.ipynb #d7cf0302
 def colours(variants) -> dict:
     "A colour for each variant: its family's, lighter from one member to the next."
     from matplotlib.colors import to_rgb
-    out, seen = {}, {}
-    for v in variants:
-        f = family(v); k = seen[f] = seen.get(f, -1) + 1
-        light = min(0.75, 0.38*k)
+    out, kinds = {}, [family(v) for v in variants]
+    for i, (v, f) in enumerate(zip(variants, kinds)):
+        light = kinds[:i].count(f)*min(0.38, 0.75/max(1, kinds.count(f) - 1))
         out[v] = tuple(c + (1 - c)*light for c in to_rgb(FAMILY_COLOURS[f]))
     return out
 

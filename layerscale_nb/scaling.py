@@ -212,7 +212,7 @@ def compare(net: Net, rule, s: float, rounding=PYCLS) -> Scaled:
     rule, out = as_rule(rule), scale(net, rule, s, rounding)
     return Scaled(net, out, rule, float(s), factors(rule, s), realised(out, net), complexity(net).total, complexity(out).total)
 
-# %% ../nbs/03_scaling.ipynb #81de155a
+# %% ../nbs/03_scaling.ipynb #5464b160
 def plot_growth(
     net: Net,
     rules=('w', 'dWr', 'dwr', 'dw'),       # as in Figure 1 of the paper
@@ -222,9 +222,10 @@ def plot_growth(
     "acts (or params) against macs of `net` under several rules, on log axes; returns the axes."
     from layerscale_nb.plot import axes, log_ticks, metric
     ax, my, mx = axes(ax), metric(key), metric('macs')
-    for rule, colour in zip(rules, ('#D55E00', '#009E73', '#000000', '#0072B2', '#CC79A7', '#E69F00')):
+    tints = ('#D55E00', '#009E73', '#000000', '#0072B2', '#CC79A7', '#E69F00')
+    for i, rule in enumerate(rules):
         rows = [complexity(scale(net, rule, x)).total for x in s]
-        ax.plot([c.macs*mx.factor for c in rows], [getattr(c, key)*my.factor for c in rows], 'o-', ms=3, lw=1.2, color=colour, label=as_rule(rule).name)
+        ax.plot([c.macs*mx.factor for c in rows], [getattr(c, key)*my.factor for c in rows], 'o-', ms=3, lw=1.2, color=tints[i % 6], ls='-' if i < 6 else '--', label=as_rule(rule).name)
     ax.set(xlabel=mx.label, ylabel=my.label, title=net.name)
     ax.legend(frameon=False, fontsize=8)
     return log_ticks(ax)

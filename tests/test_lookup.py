@@ -42,6 +42,14 @@ def test_a_broken_yolo_yaml_is_a_sentence(cfg, text, tmp_path):
     with pytest.raises(LayerscaleError, match=text): price(write(tmp_path/'a.yaml', cfg), 64)
 
 
+def test_partial_blocks_are_not_built_without_a_transition():
+    from layerscale_nb.csp import Stage, break_even, build_stage, saving
+    from layerscale_nb.osa import cio
+    for make, text in ((lambda: build_stage(Stage("dark", 64, 2, ratio=.5)), "needs a transition"), (lambda: Stage("dark", 64, 2, ratio=.5, transition="paper"), "two shares that make 1"),
+                       (lambda: saving("foo"), "block type"), (lambda: saving("dark", 3, .5, "v4"), "transition"), (lambda: break_even("dark", 1), "nothing is saved"), (lambda: cio(16, 32, 2, "csp"), "growth g is 32")):
+        with pytest.raises(LayerscaleError, match=text): make()
+
+
 def test_a_broken_date_is_a_sentence(tmp_path):
     (tmp_path/'a.yaml').write_text('stages: 2020-13-45')
     with pytest.raises(LayerscaleError, match='a.yaml.*not readable as YAML'): from_yaml(tmp_path/'a.yaml')

@@ -231,9 +231,11 @@ def test_a_duel_has_a_winner_only_beyond_the_tie(ms, words):
 
 def test_json_has_no_not_a_number(tmp_path, monkeypatch, capsys):
     import layerscale_nb.actbound as a
-    monkeypatch.setattr(a, 'bench_acts', lambda out, **kw: [dict(batch=1, peak_mb=math.nan)])
-    assert main(['bench', 'acts', '--json', '--out', str(tmp_path/'r.csv')]) == 0
-    assert capsys.readouterr().out.strip() == '[{"batch": 1, "peak_mb": null}]'
+    import torch
+    here = dict(zip(('device', 'threads'), a.machine(torch.device('cpu'))))
+    monkeypatch.setattr(a, 'bench_acts', lambda out, **kw: [dict(batch=1, peak_mb=math.nan) | here, dict(batch=8, device='another', threads=1)])
+    assert main(['bench', 'acts', '--device', 'cpu', '--json', '--out', str(tmp_path/'r.csv')]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=lambda c: pytest.fail(c)) == [dict(batch=1, peak_mb=None) | here]  # the other machine's row stays in the file
 
 
 def test_a_gpu_hides_the_shorter_of_asking_and_working():
