@@ -55,7 +55,7 @@ def blocks(out: int) -> int:
     "Rows of a block: the largest divisor of the number of outputs that is at most `BLOCK`."
     return max(b for b in range(1, min(BLOCK, out) + 1) if out % b == 0)
 
-# %% ../nbs/08h_optimizer.ipynb #bcef8d70
+# %% ../nbs/08h_optimizer.ipynb #e57bab63
 def muon_update(
     weights: list,   # (out, in, k, k) each, with gradients
     means: list,     # running means of their gradients, changed in place
@@ -63,11 +63,12 @@ def muon_update(
     momentum: float,
     keep=None,       # tensor, 1 or 0: factor on the step
 ):
-    "Move the weights by `lr` in every direction of their averaged gradients, block by block."
+    "Move the weights by `lr` in every direction of their averaged gradients, block by block; the gradients are used up."
     import torch
     grads = [w.grad for w in weights]
     torch._foreach_lerp_(means, grads, 1 - momentum)
-    ahead = [g.permute(0, 2, 3, 1) for g in torch._foreach_lerp(grads, means, momentum)]  # as channels_last stores them
+    torch._foreach_lerp_(grads, means, momentum)         # in place: a copy would be another number for each weight
+    ahead = [g.permute(0, 2, 3, 1) for g in grads]       # as channels_last stores them
     steps = orthogonal([g.reshape(-1, blocks(len(g)), g[0].numel()) for g in ahead])
     for x in steps:
         if x.shape[1] > x.shape[2]: x.mul_((x.shape[1]/x.shape[2])**0.5)
