@@ -227,7 +227,7 @@ def test_stop_and_live_act_within_a_step(real):
     print(f'first step of the new network after {time.monotonic() - start:.2f} s')
     p.ui.stop.click(); start = time.monotonic()
     assert wait(p, 30) and 'Stopped' in text(p)
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 10  # half a second on a quiet machine, see tests/bench/live.py
     p.ui.keep.click()
     assert len(read_kept(p.out)) == (p.row is not None)
 
@@ -336,10 +336,11 @@ def test_data_removed_meanwhile(tmp_path):
     with pytest.raises(LayerscaleError, match='none of .* images could be read'): list(work(job(imgsz=(64, 160))))
 
 
-def test_a_kitti_folder_is_looked_at_without_decoding(kitti_root):
-    start = time.perf_counter()
+def test_a_kitti_folder_is_looked_at_without_decoding(kitti_root, monkeypatch):
+    import layerscale_nb.data, layerscale_nb.frames
+    for m in (layerscale_nb.data, layerscale_nb.frames): monkeypatch.setattr(m, 'read_image', lambda p: pytest.fail(f'{p} was decoded'))
     names, n_train, n_val, size = look_at(Trial(data=str(kitti_root), n_val=32))
-    assert 'cyclist' in names and n_train > 300 and n_val == 32 and size == (96, 320) and time.perf_counter() - start < 5
+    assert 'cyclist' in names and n_train > 300 and n_val == 32 and size == (96, 320)
 
 
 def test_a_loss_that_breaks_is_a_sentence(monkeypatch, tmp_path):
