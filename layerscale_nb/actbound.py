@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['BASES', 'FIGURE_RULES', 'RULE_COLOURS', 'TIE', 'BOUND_COLOURS', 'PROFILE_COLOURS', 'Job', 'jobs_of', 'read_rows',
-           'steadiest', 'measure_job', 'machine', 'bench_acts', 'bench_predictor', 'correlations', 'pearson',
-           'plot_figure2', 'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'costliest',
-           'costliest_html', 'measured_points', 'chart_time', 'share_bars', 'runtime_panel', 'runtime_explorer',
-           'runtime_page']
+           'steadiest', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson', 'plot_figure2',
+           'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'costliest', 'costliest_html',
+           'measured_points', 'chart_time', 'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page']
 
-# %% ../nbs/05c_actbound.ipynb #18a2161e
+# %% ../nbs/05c_actbound.ipynb #65c65327
 import csv, math, time, warnings
 from html import escape
 from pathlib import Path
@@ -21,7 +20,7 @@ from .modules import build
 from .nets import Net, complexity
 from .plot import Mark, axes, flip_book, log_ticks, metric, svg_chart
 from .roofline import Profile, layer_times, load_profile, predict_ms, save_profile
-from .runtime import device_name, keep_memory, native_half, pick_device, time_in_turns, timing_row
+from .runtime import device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row
 from .scaling import alpha_rule, scale
 from .zoo import named
 
@@ -84,12 +83,6 @@ def measure_job(j: Job, device, command='', **kw) -> dict:
     t = steadiest(lambda: timing_row(net.name, model, (net.r, net.r), device, j.batch, dtype=j.dtype, channels_last=j.channels_last, **kw))
     c = complexity(net).total
     return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t, **provenance(command, device_name(device)))
-
-# %% ../nbs/05c_actbound.ipynb #58526508
-def machine(device) -> tuple:
-    "(device in words, threads): what a time on this device belongs to."
-    import torch
-    return device_name(device), torch.get_num_threads()
 
 # %% ../nbs/05c_actbound.ipynb #66369251
 def bench_acts(

@@ -183,13 +183,14 @@ class Prediction(NamedTuple):
     times: list    # `LayerTime` of every call, in order
     guessed: dict  # kind without rates of its own -> share of all numbers moved
 
-# %% ../nbs/07f_anymodule.ipynb #b35401b2
+# %% ../nbs/07f_anymodule.ipynb #eaa9fcf8
 def opened(net, imgsz=None) -> tuple:
     "(description or module, a function that gives the torch module in eval mode, (h, w) in pixels) of a network or its name; raises `LayerscaleError` with the nearest name."
-    if isinstance(net, (str, Path)): net = find(net)
+    yours = not isinstance(net, (str, Path))
+    if not yours: net = find(net)
     if isinstance(net, Net): size = pixels(imgsz, net.r); return net, lambda: modules.build(net, size).eval(), size
     if isinstance(net, yolo.Yolo): return net, lambda: yolo.build(net).eval(), check_size(net.imgsz if imgsz is None else imgsz, net.stride)
-    return net, copy.deepcopy(net).eval, pixels(imgsz, own_size(net))  # yours stays as it is
+    return net, lambda: (copy.deepcopy(net) if yours else net).eval(), pixels(imgsz, own_size(net))  # yours stays as it is
 
 # %% ../nbs/07f_anymodule.ipynb #59771b3b
 def network_calls(

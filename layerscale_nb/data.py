@@ -308,11 +308,11 @@ def yolo_set(
         splits.append([str(f) for f in files])
     return finish(name, names, items, splits, notes, where)
 
-# %% ../nbs/08_data.ipynb #5beddc84
+# %% ../nbs/08_data.ipynb #e79ffa59
 def yolo_folder(path) -> Dataset:
     "A YOLO data set from its data.yaml, or from the folder that holds one."
     path = Path(path)
-    if path.is_dir(): path = next(p for p in (path/'data.yaml', path/'data.yml', *sorted(path.glob('*.y*ml'))) if p.exists())
+    if path.is_dir(): path = next((p for p in (path/'data.yaml', path/'data.yml', *sorted(path.glob('*.y*ml'))) if p.exists()), path/'data.yaml')
     cfg = read_yaml(path); yolo_names(cfg, path)  # a file that is none is said before it is used
     root = Path(str(cfg.get('path') or '.'))
     return yolo_set(cfg, root if root.is_absolute() else path.parent/root, path.parent.name if path.stem == 'data' else path.stem, path)

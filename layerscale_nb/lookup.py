@@ -174,7 +174,7 @@ def check_rows(cfg: dict, where: str) -> list:
     if bad: raise LayerscaleError(f'{where}: row {bad[0]!r:.60} is not [from, repeats, module, args].')
     return rows
 
-# %% ../nbs/07e_lookup.ipynb #f767d0d7
+# %% ../nbs/07e_lookup.ipynb #2a3701f9
 def yolo_of(cfg: dict, where: str, letter=None):
     "A `Yolo` (or, with modules unknown here, the module Ultralytics builds) from a model yaml."
     letter, scale = pick_scale(cfg, where, letter)
@@ -184,7 +184,8 @@ def yolo_of(cfg: dict, where: str, letter=None):
     name = f'{Path(where).stem}{f" ({letter})" if letter and not scale_in(Path(where).stem, [letter]) else ""}'
     try:
         net = Yolo(frozen(rows), *[*scale, 2**31][:3], cfg.get('nc', 80), name)
-        return net if net.layers else net  # its rows are read here
+        net.layers  # its rows are read here
+        return net
     except LayerscaleError as e: raise LayerscaleError(f'{where}: {e}') from None
     except (IndexError, KeyError, TypeError, ValueError) as e: raise LayerscaleError(f'{where}: a row cannot be read ({e}); see its `from` and its arguments.') from None
 

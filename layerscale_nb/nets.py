@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from .core import Cost, LayerscaleError, check_number, human, nearest
 
-# %% ../nbs/02a_nets.ipynb #6142f217
+# %% ../nbs/02a_nets.ipynb #852d335a
 @dataclass(frozen=True)
 class Stage:
     "`d` blocks of one kind; raises `LayerscaleError` if the numbers do not describe a network."
@@ -31,8 +31,8 @@ class Stage:
         for name in ('d', 'w', 'stride', 'k'): object.__setattr__(self, name, check_number(getattr(self, name), f'{name} of a {self.block} stage', whole=True))
         check_number(self.b, 'bottleneck ratio b'), check_number(self.se, 'squeeze share se', high=1, open_low=False)
         object.__setattr__(self, 'g', check_number(self.g, 'group width g', open_low=False, whole=True))
-        for name, no in (('se', 0), ('b', 1)):
-            if getattr(self, name) != no and self.block in ('basic', 'conv', 'vit')[:3 if name == 'se' else 2]: raise LayerscaleError(f'a {self.block} block has no {name}; leave it out.')
+        for name, no, without in (('se', 0, ('basic', 'conv', 'vit')), ('b', 1, ('basic', 'conv'))):
+            if getattr(self, name) != no and self.block in without: raise LayerscaleError(f'a {self.block} block has no {name}; leave it out.')
         if self.k % 2 == 0: raise LayerscaleError(f'kernel side k is {self.k}; it must be odd, so that padding keeps the size of the map.')
         v = inner_width(self)
         if self.g and v % self.g: raise LayerscaleError(f'width {v} of a {self.block} stage is not divisible by its group width {self.g}; try {nearest_multiple(v, self.g)}, or another g.')

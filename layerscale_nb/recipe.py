@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['PIECES', 'ablation_run', 'bench_recipe', 'ablation_table', 'plot_ablation']
 
-# %% ../nbs/10h_recipe.ipynb #9cbbab4c
+# %% ../nbs/10h_recipe.ipynb #dece2838
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from .augment import STILL, Augment
 from .bench import seconds_to
 from .core import check_number, fingerprint, provenance, write_atomic
-from .runtime import device_name
+from .runtime import device_name, machine
 from .study import Study, open_setting
 from .train import Recipe, fit
 from .yolo import yolov8
@@ -38,7 +38,7 @@ def ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
     return dict(piece=piece, images=curve[-1][1], images_to_10=to(1, .1), images_to_20=to(1, .2), s_to_10=to(0, .1), s_to_20=to(0, .2),
                 map50=last['map50'], map50_95=last['map50_95'], s=spent, img_s=curve[-1][1]/spent, threads=torch.get_num_threads())
 
-# %% ../nbs/10h_recipe.ipynb #42cc1329
+# %% ../nbs/10h_recipe.ipynb #26e0ea06
 def bench_recipe(
     data='roadscenes', imgsz=None, n_val=None, epochs=10, seeds=(0,), device='auto',
     out='ablation.csv', pieces=tuple(PIECES),
@@ -46,7 +46,7 @@ def bench_recipe(
     command='', **study,  # further fields of the `Study`
 ):
     "Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the rows of these settings on this machine."
-    import pandas as pd, torch
+    import pandas as pd
     out, base = Path(out), Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
     df, mine = pd.read_csv(out) if out.exists() else pd.DataFrame(), []
     for seed in seeds:
@@ -56,7 +56,7 @@ def bench_recipe(
             st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=recipe, **study))
             if square: st = open_setting(replace(st.study, imgsz=(max(st.size),)*2))
             config = fingerprint(dict(digest=st.digest, recipe=asdict(recipe), seed=seed))
-            mine.append((config, device_name(st.device), torch.get_num_threads()))
+            mine.append((config, *machine(st.device)))
             if len(df) and mine[-1] in set(zip(df.config, df.device, df.threads)): continue
             row = ablation_run(st, piece, recipe, seed, look and (lambda p: look(f'{piece}, seed {seed}', p)))
             row |= dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', epochs=recipe.epochs, config=config, **provenance(command, device_name(st.device), seed))

@@ -6,14 +6,14 @@
 __all__ = ['TIME_HELP', 'PROFILE_HELP', 'batches_of', 'fitting_profile', 'forecast', 'time_network', 'time_text',
            'add_time_commands', 'time_command', 'profile_command', 'bench_time_command']
 
-# %% ../nbs/14b_timing.ipynb #3b15b282
+# %% ../nbs/14b_timing.ipynb #64b2db71
 import json, math, sys
 from pathlib import Path
 from .anymodule import MODULES, network_calls, opened, predict_calls, validate_any
 from .core import LayerscaleError, check_number, provenance, tidy
 from .nets import Net
 from .roofline import PROFILE_FILE, load_profile, save_profile
-from .runtime import device_name, half, keep_memory, pick_device, timing_row
+from .runtime import device_name, half, keep_memory, machine, pick_device, timing_row
 
 # %% ../nbs/14b_timing.ipynb #752b7122
 def batches_of(text) -> list:
@@ -21,17 +21,16 @@ def batches_of(text) -> list:
     out = [check_number(v.strip() or None, f"batch '{v.strip()}' of --batch {text}", whole=True) for v in str(text).split(',')]
     return list(dict.fromkeys(out))
 
-# %% ../nbs/14b_timing.ipynb #6fc387a7
+# %% ../nbs/14b_timing.ipynb #55223f71
 def fitting_profile(
     path,           # a profile; None: `PROFILE_FILE` if it is there
     device, dtype,  # torch.device, and fp32, bf16 or fp16
 ) -> tuple:
     "(profile or None, why not) for a measurement here; raises `LayerscaleError` for a file that is none."
-    import torch
     if path is None and not Path(PROFILE_FILE).exists(): return None, f'no {PROFILE_FILE} here; layerscale profile makes it'
     p = load_profile(path or PROFILE_FILE)
-    here = dict(device=device_name(device), dtype=dtype) | (dict(threads=torch.get_num_threads()) if device.type == 'cpu' else {})
-    other = next((k for k, v in here.items() if getattr(p, k) != v), None)
+    here = dict(zip(('device', 'threads'), machine(device)), dtype=dtype)
+    other = next((k for k, v in here.items() if getattr(p, k) != v and (k != 'threads' or device.type == 'cpu')), None)
     return (None, f'the profile is for {other} {getattr(p, other)}, this is {here[other]}') if other else (p, '')
 
 # %% ../nbs/14b_timing.ipynb #30fc4629
@@ -136,10 +135,10 @@ def profile_command(a) -> int:
     print(json.dumps(asdict(p)) if a.json else f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, {p.threads} thread{"s"*(p.threads > 1)}; median error on layers left out {100*p.error:.0f}%')
     return 0
 
-# %% ../nbs/14b_timing.ipynb #21d81bed
+# %% ../nbs/14b_timing.ipynb #6692d3b9
 def bench_time_command(a) -> int:
     "`bench acts` and `bench predictor`: the stored tables of the runtime pages, row by row into `--out`."
-    from layerscale_nb.actbound import bench_acts, bench_predictor, correlations, machine
+    from layerscale_nb.actbound import bench_acts, bench_predictor, correlations
     from layerscale_nb.calibrate import compare_predictors
     say = lambda r, n, total: print(f"{n}/{total} {r['name']}, batch {r['batch']}, {r['dtype']}: {r['ms']:.1f} ms", file=sys.stderr, flush=True)
     out, command = a.out or f"{dict(acts='actbound', predictor='predictor')[a.what]}.csv", 'layerscale ' + ' '.join(sys.argv[1:])

@@ -7,7 +7,7 @@ __all__ = ['DEPTHS', 'WIDTHS', 'EPOCHS', 'Trial', 'check_trial', 'trial_call', '
            'fit_speed', 'Forecast', 'predict', 'look_at', 'probe', 'average_of', 'pictures', 'run_name', 'place',
            'train_trial', 'train_or_halve', 'Trainer', 'only_one', 'read_kept', 'keep_row', 'kept_row']
 
-# %% ../nbs/10d_trial.ipynb #8bf11ded
+# %% ../nbs/10d_trial.ipynb #50b99f41
 import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -16,7 +16,7 @@ from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, 
 from .data import load_data, roadscenes
 from .detection import detect
 from .frames import draw_boxes, natural_size
-from .runtime import DoesNotFit, device_name, give_back, out_of_memory
+from .runtime import DoesNotFit, give_back, machine, out_of_memory
 from .study import Study, open_setting
 from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, build, cost, identity, realised
@@ -181,12 +181,11 @@ def run_name(st, t: Trial) -> str:
     told = asdict(replace(t, d=0, w=0, device=st.device.type))
     return fingerprint(dict(told, net=repr(identity(network(t, len(st.names)))), digest=st.digest))
 
-# %% ../nbs/10d_trial.ipynb #5372abdb
+# %% ../nbs/10d_trial.ipynb #e398bf12
 def place(device) -> str:
     "The device in words; for a processor also how many threads torch uses."
-    import torch
-    n = torch.get_num_threads()
-    return device_name(device) + (f", {n} thread{'s'*(n > 1)}" if device.type == 'cpu' else '')
+    name, n = machine(device)
+    return name + (f", {n} thread{'s'*(n > 1)}" if device.type == 'cpu' else '')
 
 # %% ../nbs/10d_trial.ipynb #6ca3650b
 def train_trial(

@@ -72,7 +72,7 @@ def serve(
         if not jobs.empty(): tell(dict(kind='stopped')); continue
         do_job(work, job, jobs, tell)
 
-# %% ../nbs/10c_worker.ipynb #09fa5d21
+# %% ../nbs/10c_worker.ipynb #d85f1c0e
 def listen(worker, child):
     "Fill the worker's inbox from the child until it ends; if it did not end by itself, say so."
     for line in child.stdout:
@@ -82,6 +82,7 @@ def listen(worker, child):
         with suppress(RuntimeError): worker.wake()
     code = child.wait()
     if not code and worker.child is child and worker.answered < worker.number:  # it went while a job was on its way
+        worker.answered = worker.number  # another child is tried once
         worker.child = start_child(worker); worker.write(worker.job)
     if code and worker.child is child:
         why = 'it was killed, often because memory ran out' if code == -9 else f'exit status {code}'
