@@ -75,7 +75,7 @@ def test_imports_go_downwards(repo):
 def test_module_size_and_cells(repo):
     for m, p in exports(repo).items():
         lines = [l for l in (repo/'layerscale_nb'/f'{m}.py').read_text().splitlines() if l.strip() and not l.startswith('#')]
-        assert len(lines) <= 290, f'{m}.py has {len(lines)} lines'
+        assert len(lines) <= 400, f'{m}.py has {len(lines)} lines'
         for s in code_cells(p):
             if s.startswith('#| export'): assert len([l for l in s.splitlines() if l.strip()]) <= 30, f'{p.name}: a cell of over 30 lines'
 
