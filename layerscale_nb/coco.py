@@ -4,15 +4,15 @@
 
 # %% auto #0
 __all__ = ['COCO_PLACES', 'read_json', 'id_of', 'printable', 'corners', 'CocoFile', 'coco_classes', 'coco_images', 'coco_row',
-           'read_coco', 'split_of', 'coco_files', 'image_folders', 'find_listed']
+           'read_coco', 'split_of', 'coco_files', 'image_folders', 'find_listed', 'coco_split', 'coco_source']
 
-# %% ../nbs/07g_coco.ipynb #9f35afed
+# %% ../nbs/07g_coco.ipynb #b49c94ba
 import json, os
 from dataclasses import dataclass, field
 from pathlib import Path
 from .core import LayerscaleError
 
-# %% ../nbs/07g_coco.ipynb #e31b838f
+# %% ../nbs/07g_coco.ipynb #526e495a
 def read_json(path):
     "A json file as plain data, in UTF-8, 16 or 32; raises `LayerscaleError` if it is missing or not json."
     if not os.path.isfile(path): raise LayerscaleError(f'{path}: no such file. Give the path of a .json file.')
@@ -21,18 +21,18 @@ def read_json(path):
     except (ValueError, OSError) as e: why = getattr(e, 'strerror', None) or e
     raise LayerscaleError(f'{path}: not readable as json ({why}). Restore the file or export it again.')
 
-# %% ../nbs/07g_coco.ipynb #7a732045
+# %% ../nbs/07g_coco.ipynb #7df5a833
 def id_of(value):
     "An id as text: 7, 7.0 and '7' are one id; None for what can be none."
     if isinstance(value, float) and value.is_integer(): value = int(value)
     return str(value) if type(value) in (int, str) else None
 
-# %% ../nbs/07g_coco.ipynb #c20846c2
+# %% ../nbs/07g_coco.ipynb #d0852ca5
 def printable(text: str) -> str:
     "The text with `?` for each half of a character (a lone surrogate)."
     return text.encode('utf-8', 'replace').decode()
 
-# %% ../nbs/07g_coco.ipynb #b4d39417
+# %% ../nbs/07g_coco.ipynb #1a41e16e
 def corners(bbox):
     "(x1, y1, x2, y2) of COCO's [x, y, w, h] in pixels; None if these are not four numbers."
     if not isinstance(bbox, list) or len(bbox) != 4 or any(isinstance(v, bool) for v in bbox): return None
@@ -40,7 +40,7 @@ def corners(bbox):
     except (TypeError, ValueError, OverflowError): return None
     return x, y, x + w, y + h
 
-# %% ../nbs/07g_coco.ipynb #cfad2b00
+# %% ../nbs/07g_coco.ipynb #8647ee24
 @dataclass(frozen=True)
 class CocoFile:
     "One annotation file as plain rows."
@@ -49,7 +49,7 @@ class CocoFile:
     rows: dict    # file name -> list of (index into `names`, x1, y1, x2, y2, where), in pixels
     notes: list = field(default_factory=list)  # (kind, why, where) of what was left out
 
-# %% ../nbs/07g_coco.ipynb #ddaa7020
+# %% ../nbs/07g_coco.ipynb #140e0553
 def coco_classes(entries: list, path) -> dict:
     "id -> class name; raises `LayerscaleError` if one id has two names."
     out = {}
@@ -60,23 +60,26 @@ def coco_classes(entries: list, path) -> dict:
         if out.setdefault(key, name) != name: raise LayerscaleError(f"{path}: category id {key} is '{out[key]}' and '{name}'. Give each category its own id.")
     return out
 
-# %% ../nbs/07g_coco.ipynb #d69fce05
+# %% ../nbs/07g_coco.ipynb #2f95e2c6
 def coco_images(
     entries: list, path,  # the list `images`; the file it came from
     notes: list,          # takes the notes
 ) -> dict:
     "id -> (file name, (h, w) or None) of each listed image; a note for an entry that is none, or whose id is not its own."
-    out, shared = {}, {}
+    out, shared, seen = {}, {}, set()
     for n, e in enumerate(entries):
         key, name = (id_of(e.get('id')), e.get('file_name')) if isinstance(e, dict) else (None, None)
         if key is None or not isinstance(name, str) or not name: notes.append(('image skipped', 'no id or no file_name', f'{path}: images[{n}]')); continue
         name, size = printable(name).replace('\\', '/'), (e.get('height'), e.get('width'))
-        if out.setdefault(key, (name, size if all(type(v) in (int, float) for v in size) else None))[0] != name: shared.setdefault(key, []).append(name)
+        one = out.setdefault(key, (name, size if all(type(v) in (int, float) for v in size) else None))[0]
+        if one != name: shared.setdefault(key, []).append(name)
+        elif name in seen: notes.append(('image listed twice', 'its boxes are joined', f'{path}: images[{n}]'))
+        seen.add(name)
     for key, names in shared.items():
         notes += [('image skipped', 'another image has the same id', f'{path}: image {key}, {name}') for name in (out.pop(key)[0], *names)]
     return out
 
-# %% ../nbs/07g_coco.ipynb #f06558d6
+# %% ../nbs/07g_coco.ipynb #c899dda7
 def coco_row(
     entry, where: str,            # one annotation; its place in the file
     images: dict, classes: dict,  # by id
@@ -88,11 +91,11 @@ def coco_row(
     image, kind = id_of(entry.get('image_id')), id_of(entry.get('category_id'))
     if image not in images: return drop('its image is not listed')
     if str(entry.get('iscrowd') or 0).lower() not in ('0', 'false'): return drop('crowd region')
-    if kind not in classes: return drop(f"unknown class {str(entry.get('category_id')):.40}")
+    if kind not in classes: return drop(f"unknown class {printable(str(entry.get('category_id'))):.40}")
     box = corners(entry.get('bbox'))
     return (images[image][0], kind, *box, where) if box else drop('box is not four numbers')
 
-# %% ../nbs/07g_coco.ipynb #4c12ccb5
+# %% ../nbs/07g_coco.ipynb #7a81cea2
 def read_coco(path) -> CocoFile:
     "The boxes of one COCO annotation file; raises `LayerscaleError` if it is none, or if two of its classes have one name."
     cfg, notes, rows = read_json(path), [], {}
@@ -108,17 +111,17 @@ def read_coco(path) -> CocoFile:
     for name, kind, *rest in found: rows.setdefault(name, []).append((ids.index(kind), *rest))
     return CocoFile(tuple(names), dict(images.values()), rows, notes)
 
-# %% ../nbs/07g_coco.ipynb #940a6782
+# %% ../nbs/07g_coco.ipynb #ac3cf58c
 def split_of(path) -> str:
     "'train', 'val' or 'test', by the name of a file or else of its folder; '' if neither says it."
     for name in (Path(path).stem.lower(), Path(path).parent.name.lower()):
         if hit := next((s for s in ('train', 'val', 'test') if s in name), ''): return hit
     return ''
 
-# %% ../nbs/07g_coco.ipynb #0596337d
+# %% ../nbs/07g_coco.ipynb #5261d8b7
 COCO_PLACES = ('[Aa]nnotations/instances_*.json', '[Aa]nnotations/*.json', '*/_annotations.coco.json', '*/*.json', '*.json')  # where COCO, CVAT and Roboflow write; the first that fits
 
-# %% ../nbs/07g_coco.ipynb #ce18fba2
+# %% ../nbs/07g_coco.ipynb #d4de4d1e
 def coco_files(folder) -> dict:
     "split -> annotation file of a folder, {} if it has none; raises `LayerscaleError` if two files are for one split."
     for place in COCO_PLACES:
@@ -131,7 +134,7 @@ def coco_files(folder) -> dict:
         if found: return found
     return {}
 
-# %% ../nbs/07g_coco.ipynb #001231dc
+# %% ../nbs/07g_coco.ipynb #0795d95c
 def image_folders(path, root) -> list:
     "Folders that may hold the images of an annotation file, the likeliest first; `root` is the data folder."
     path, tops, split = Path(path), [Path(root), Path(root)/'images', Path(root)/'data'], split_of(path)
@@ -140,7 +143,7 @@ def image_folders(path, root) -> list:
     found = [path.parent, *own, *kin, path.parent/'images', path.parent/'data', *tops[1:], tops[0]]
     return [d for d in dict.fromkeys(found) if d.is_dir()]
 
-# %% ../nbs/07g_coco.ipynb #3b83cd6a
+# %% ../nbs/07g_coco.ipynb #b6558d2c
 def find_listed(
     names,          # file names as the annotations write them
     folders: list,  # where to look, the likeliest first
@@ -154,3 +157,28 @@ def find_listed(
             if len(found) > len(best): best = found
             if len(best) == len(bare): break
     return {n: Path(f) for n, f in best.items()}
+
+# %% ../nbs/07g_coco.ipynb #859078ce
+def coco_split(
+    path, root,   # annotation file; the data folder
+    notes: list,  # takes the notes
+) -> tuple:
+    "(class names, image file -> (rows, (h, w) as told or None)) of one annotation file, sorted by file name."
+    read, out = read_coco(path), {}
+    at = find_listed(read.sizes, image_folders(path, root))
+    notes += read.notes + [('image skipped', 'listed, but not there', f'{path}: {n}') for n in read.sizes if n not in at]
+    for name in sorted(at):
+        out.setdefault(at[name], ([], read.sizes[name]))[0].extend(read.rows.get(name, []))
+    return read.names, out
+
+# %% ../nbs/07g_coco.ipynb #4b7894b8
+def coco_source(source) -> tuple:
+    "(data folder, the annotation files of its splits or one for both, files not used); raises `LayerscaleError` if there is no such pair."
+    path = Path(source)
+    if path.is_file(): return path.parent.parent if path.parent.name.lower() == 'annotations' else path.parent, [path], []
+    found = coco_files(path)
+    pair = [found.get('train'), found.get('val') or found.get('test')]
+    if None in pair:
+        if len(found) != 1: raise LayerscaleError(f"{path}: no pair of annotation files for training and validation ({', '.join(p.name for p in found.values())}). Write train and val into their names, or give one file.")
+        pair = [*found.values()]
+    return path, pair, [p for p in found.values() if p not in pair]
