@@ -12,7 +12,7 @@ import gc, time
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from .complexity import count
-from .core import LayerscaleError, check_number, nearest, provenance
+from .core import LayerscaleError, check_number, nearest, one_line, provenance
 from .plot import axes
 from .yolo import build, yolov8
 
@@ -112,7 +112,7 @@ def first_run(name, counter, f, packages) -> dict:
     row = dict(network=name, counter=counter, package=' '.join(found) if found else None, macs=None, seconds=None, runs=[], note='')
     if not found: return row | dict(note=f'absent: install {" or ".join(packages)}')
     try: return row | dict(macs=int(f()))
-    except Exception as e: return row | dict(note=f'failed: {(str(e).splitlines() or [type(e).__name__])[0]:.120}')
+    except Exception as e: return row | dict(note=f'failed: {one_line(e)}')
 
 # %% ../nbs/07c_counters.ipynb #392c6e5f
 def bench_one(name: str, side: int, repeats: int, closed=None) -> list:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np, pandas as pd
 from PIL import Image
-from .core import LayerscaleError, read_yaml
+from .core import LayerscaleError, one_line, read_yaml
 from .scenes import SCENE_CLASSES, road_scenes
 
 # %% ../nbs/08_data.ipynb #eaa292e7
@@ -326,7 +326,7 @@ def named_set(name: str) -> Dataset:
     try: cfg = check_det_dataset(name, autodownload=True)
     except LayerscaleError: raise
     except (Exception, SystemExit) as e:
-        raise LayerscaleError(f"data '{name}' is not on this machine and could not be downloaded ({str(e).strip().splitlines()[-1][:120]}). Connect to a network, or give a folder.") from None
+        raise LayerscaleError(f"data '{name}' is not on this machine and could not be downloaded ({one_line(e, last=True)}). Connect to a network, or give a folder.") from None
     return yolo_set(cfg, cfg['path'], Path(name).stem, name)
 
 # %% ../nbs/08_data.ipynb #5c9913d6

@@ -9,7 +9,7 @@ __all__ = ['run_rank', 'start_rank', 'wait_for_all', 'fit_on_ranks']
 import json, pickle, subprocess, sys, tempfile, time
 from pathlib import Path
 from .augment import make_store
-from .core import LayerscaleError, check_number, write_atomic
+from .core import LayerscaleError, check_number, one_line, write_atomic
 from .train import Recipe, fit
 
 # %% ../nbs/09a_ddp.ipynb #25e3a5f7
@@ -42,7 +42,9 @@ def wait_for_all(children: list, folder: Path):
     try:
         while any(c.poll() is None for c in children) and not any(c.poll() for c in children): time.sleep(0.1)
         for r, c in enumerate(children):
-            if c.poll(): raise LayerscaleError(f'process {r} of {len(children)} failed: {(folder/f"log{r}.txt").read_text().strip().splitlines()[-1][:200]}')
+            if not c.poll(): continue
+            said = one_line((folder/f'log{r}.txt').read_text('utf-8', errors='replace'), last=True, most=200)
+            raise LayerscaleError(f'process {r} of {len(children)} failed (status {c.poll()}): {said}')
     finally:
         for c in children:
             if c.poll() is None: c.kill(); c.wait()

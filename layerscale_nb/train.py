@@ -16,7 +16,7 @@ from pathlib import Path
 from .anchor_loss import build_detector, net_loss
 from .ap import scores
 from .augment import Augment, Store, make_batch, store_digest
-from .core import LayerscaleError, check_number, fingerprint, write_atomic, write_rows
+from .core import LayerscaleError, check_number, fingerprint, one_line, write_atomic, write_rows
 from .detection import detect, truth_matches
 from .loss import narrow_boxes
 from .optimizer import make_optimizer
@@ -214,7 +214,7 @@ def resume(s: Session, folder) -> bool:
     path = Path(folder)/'state.pt'
     if not path.exists(): return False
     try: state = torch.load(path, map_location=s.device, weights_only=True)
-    except Exception as e: raise LayerscaleError(f'{path}: this state cannot be read ({str(e).splitlines()[0][:80]}). Delete it to start the run again.') from None
+    except Exception as e: raise LayerscaleError(f'{path}: this state cannot be read ({one_line(e)}). Delete it to start the run again.') from None
     if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, images or seed). Use another folder, or delete it.')
     for k in ('model', 'average', 'optimizer', 'scaler'):
         if state[k]: getattr(s, k).load_state_dict(state[k])  # a run in another format had no loss scale
