@@ -18,7 +18,7 @@ from .core import LayerscaleError, human, provenance, write_rows
 from .explore import distinct_factors
 from .modules import build
 from .nets import Net, complexity
-from .plot import Mark, axes, flip_book, log_ticks, metric, svg_chart
+from .plot import Mark, axes, flip_book, log_ticks, metric, plain_text, svg_chart
 from .roofline import Profile, layer_times, load_profile, predict_ms, save_profile
 from .runtime import device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row
 from .scaling import alpha_rule, scale
@@ -168,7 +168,7 @@ def plot_figure2(rows, base='EN-B0', batch=8, dtype='fp32', channels_last=True):
             ax.plot(p[key]*m.factor, p.ms, 'o-', ms=3.5, lw=1.2, color=colour, label=rule)
         ax.set(xlabel=m.label, title=f'r = {pearson(d[key], d.ms):.2f}, of logs {pearson(d[key], d.ms, True):.2f}'); ax.title.set_fontsize(9.5); log_ticks(ax)
     three[0].set_ylabel('ms per image'); three[0].legend(frameon=False, fontsize=8)
-    fig.suptitle(f'{base}, batch {batch}, {dtype}', fontsize=11)
+    fig.suptitle(plain_text(f'{base}, batch {batch}, {dtype}'), fontsize=11)
     return three
 
 # %% ../nbs/05c_actbound.ipynb #25daa75f
@@ -267,7 +267,7 @@ def share_bars(parts: dict, width=170) -> str:
     "HTML bars of `time_by_part`: blue waits for arithmetic, orange for memory."
     most = max(a + m for a, m, _ in parts.values())
     bar = lambda v, kind: f'<span style="display:inline-block;height:12px;width:{width*v/most:.1f}px;background:{BOUND_COLOURS[kind]}" title="{kind}: {v:.2f} ms"></span>'
-    rows = ''.join(f'<tr><td style="text-align:right;padding-right:6px">{k}</td><td style="white-space:nowrap;text-align:left">{bar(a, "arithmetic")}{bar(m, "memory")} {a + m:.1f}</td><td style="color:#666;padding-left:6px;text-align:left">{escape(kind)}</td></tr>' for k, (a, m, kind) in parts.items())
+    rows = ''.join(f'<tr><td style="text-align:right;padding-right:6px">{escape(k)}</td><td style="white-space:nowrap;text-align:left">{bar(a, "arithmetic")}{bar(m, "memory")} {a + m:.1f}</td><td style="color:#666;padding-left:6px;text-align:left">{escape(kind)}</td></tr>' for k, (a, m, kind) in parts.items())
     key = ' '.join(f'<span style="color:{c}">■</span> {k}' for k, c in BOUND_COLOURS.items())
     return f'<div style="font-size:12px">waits for {key}: ms of a batch<table style="border-collapse:collapse;font-size:12px">{rows}</table></div>'
 
@@ -283,7 +283,7 @@ def runtime_panel(
     curves = {f'{p.name} ({p.dtype})': (PROFILE_COLOURS[i % 4], time_curve(base, alpha, p, batch)) for i, p in enumerate(profiles)}
     parts = time_by_part(net, profiles[0], batch)
     waits = sum(m for _, m, _ in parts.values())/sum(a + m for a, m, _ in parts.values())
-    told = '; '.join(f'<span style="color:{PROFILE_COLOURS[i % 4]}">{escape(p.name)} ({p.dtype})</span>: <b>{t:,.1f} ms</b>, {t/batch:.2f} per image' for i, (p, t) in enumerate(zip(profiles, ms)))
+    told = '; '.join(f'<span style="color:{PROFILE_COLOURS[i % 4]}">{escape(f"{p.name} ({p.dtype})")}</span>: <b>{t:,.1f} ms</b>, {t/batch:.2f} per image' for i, (p, t) in enumerate(zip(profiles, ms)))
     head = f'<b>{escape(net.name)}</b>, {net.r}x{net.r}, batch {batch}: macs {human(c.macs)}, params {human(c.params)}, acts {human(c.acts)}<br>predicted by {told}; {waits:.0%} of it waiting for memory'
     name = base.name.replace(' (stand-in)', '')
     dots = measured_points(rows, name, batch, profiles)

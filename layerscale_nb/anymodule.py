@@ -19,7 +19,7 @@ from .complexity import KINDS, PRODUCTS, NeedsValues, Recorder, as_input, attent
 from .core import LayerscaleError, check_size
 from .lookup import find, own_size, pixels
 from .nets import Net, Op
-from .plot import axes
+from .plot import axes, plain_text
 from .roofline import Call, Profile, call_times, calls, conv_kind, padding
 from .runtime import keep_memory, pick_device
 from . import modules, yolo
@@ -239,7 +239,7 @@ def plot_shares(predictions: dict, ax=None):
         part = [r[sort] for r in rows]
         ax.barh(range(len(rows)), part, left=left, color=colour, label=sort, height=0.7)
         left = [a + b for a, b in zip(left, part)]
-    ax.set_yticks(range(len(rows)), predictions); ax.invert_yaxis(); ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
+    ax.set_yticks(range(len(rows)), [plain_text(n) for n in predictions]); ax.invert_yaxis(); ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
     ax.set(xlim=(0, 1), xlabel='share of the predicted time'); ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(0.45, 1.0))
     return ax
 

@@ -19,7 +19,7 @@ from .detection import validate
 from .lookup import find
 from .runtime import autocast, device_name
 from .study import Setting, Study, open_setting
-from .train import Recipe, epoch_order, fit, start, train_step
+from .train import Recipe, check_batch_norm, epoch_order, fit, start, train_step
 from .yolo import Yolo, build, quiet_ultralytics, to_dict, yolov8
 
 # %% ../nbs/10b_bench.ipynb #b47a4cfe
@@ -56,9 +56,10 @@ def bench_limit(
     "img/s of the real training loop and of the bare one, the median of their ratio with quartiles, and that to a bare loop with AdamW for all weights."
     import torch
     wait = torch.cuda.synchronize if st.device.type == 'cuda' else (lambda: None)
-    real, bare, adamw = (start(net, replace(st.study.recipe, **change), 10**6, seed, st.device) for change in ({}, {}, dict(muon=0.)))
     batches, g = epoch_order(len(st.train), seed, 0, st.study.recipe.batch)
     b, step = len(batches[0]), iter(range(10**9))
+    check_batch_norm(net, st.size, st.study.recipe, b)
+    real, bare, adamw = (start(net, replace(st.study.recipe, **change), 10**6, seed, st.device) for change in ({}, {}, dict(muon=0.)))
     x = torch.rand(b, 3, *st.size, device=st.device).contiguous(memory_format=torch.channels_last)
     for group in bare.optimizer.param_groups + adamw.optimizer.param_groups: group['lr'] = 1e-7  # this loss has no lowest point
     def one(): train_step(real, make_batch(st.train, batches[next(step) % len(batches)], st.study.recipe.augment, g))

@@ -10,7 +10,7 @@ __all__ = ['LADDER', 'CONVS', 'PASSES', 'GROUPS', 'COPIES', 'MOVED', 'VALIDATION
 
 # %% ../nbs/05b_calibrate.ipynb #ff182aa6
 import itertools, math, statistics, time
-from .core import LayerscaleError, provenance
+from .core import LayerscaleError, one_line, provenance
 from .modules import build
 from .nets import Op, complexity
 from .plot import axes, label_points, log_ticks
@@ -267,7 +267,7 @@ def calibrate(
     start, device = time.perf_counter(), pick_device(device)
     if device.type == 'cpu': keep_memory()
     try: measured = measure_calls(device, dtype, channels_last, None, budget_s, look)
-    except RuntimeError as e: raise LayerscaleError(f'{device} cannot be measured in {dtype}: {str(e).splitlines()[0]:.120}. Try --dtype fp32.') from None
+    except RuntimeError as e: raise LayerscaleError(f'{device} cannot be measured in {dtype}: {one_line(e)}. Try --dtype fp32.') from None
     cache, form, rates, errors = fit_rates(measured, 4 if dtype == 'fp32' else 2, fresh_pages=device.type == 'cpu')
     if device.type == 'cuda': rates = with_host(rates, measured)
     return Profile(name, device_name(device), torch.get_num_threads(), dtype, channels_last, cache, form, rates, round(errors[form], 4), len(measured),

@@ -6,10 +6,10 @@
 __all__ = ['STUDY_HELP', 'COUNT_HELP', 'SCALE_HELP', 'BENCH_HELP', 'Line', 'clock', 'progress_text', 'add_run_options',
            'add_cost_commands', 'add_bench_command', 'make_parser', 'options_of', 'study_of', 'head', 'run_command',
            'tell', 'data_command', 'bench_count_command', 'bench_command', 'recipe_command', 'count_command',
-           'scale_command', 'report_command', 'main']
+           'scale_command', 'report_command', 'answer', 'any_encoding', 'main']
 
 # %% ../nbs/15_cli.ipynb #0d849267
-import argparse, contextlib, json, math, shutil, sys, time, warnings
+import argparse, codecs, contextlib, io, json, math, os, shutil, sys, time, warnings
 from pathlib import Path
 from .core import LayerscaleError, human, write_atomic
 from .timing import add_time_commands, bench_time_command, profile_command, time_command
@@ -18,7 +18,7 @@ from .timing import add_time_commands, bench_time_command, profile_command, time
 class Line:
     "One line on the screen that is rewritten in place; in a file only what is kept is written."
     def __init__(self, out=None, every=0.2):
-        self.out, self.every, self.last = out or sys.stdout, every, 0.
+        self.out, self.every, self.last = out or sys.stdout or io.StringIO(), every, 0.  # there may be no output at all
         self.live = self.out.isatty()
 
     def show(self, text):
@@ -191,7 +191,7 @@ def run_command(a) -> int:
     if getattr(a, 'plan', False): return 0
     command, line, done = 'layerscale ' + ' '.join(sys.argv[1:]), Line(), 0
     out.mkdir(parents=True, exist_ok=True)
-    with open(out/'log.txt', 'a', buffering=1) as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
+    with open(out/'log.txt', 'a', buffering=1, encoding='utf-8') as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
         log.write(f'# {command}\n{head(st, out)}\n')
         try:
             for e in run_study(st, out, command): done += e.kind in ('done', 'skip'); tell(e, line, log)
@@ -306,17 +306,44 @@ def report_command(a) -> int:
     return 0
 
 # %% ../nbs/15_cli.ipynb #47ec4f9d
-def main(argv=None) -> int:
-    "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted."
-    argv = sys.argv[1:] if argv is None else argv
+def answer(argv: list) -> int:
+    "Do what a command line asks; errors become one sentence and a status. A reader of the output who has gone is left to `main`."
     parser = make_parser(); a = parser.parse_args(argv)
     if not a.cmd: parser.print_help(); return 0
     commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command, time=time_command, profile=profile_command)
     try: return commands[a.cmd](a)
     except LayerscaleError as e: print(f'layerscale: {e}', file=sys.stderr); return 2
+    except BrokenPipeError: raise
     except OSError as e: print(f'layerscale: {e.filename or "a file"}: {e.strerror or e}. Choose another path, or mend this one.', file=sys.stderr); return 2
     except (MemoryError, RuntimeError) as e:
         from layerscale_nb.runtime import out_of_memory
         if not out_of_memory(e): raise
         print('layerscale: out of memory. Use a smaller --imgsz, fewer images, or --device cpu.', file=sys.stderr); return 2
     except KeyboardInterrupt: print('stopped.', file=sys.stderr); return 130
+
+# %% ../nbs/15_cli.ipynb #2c48924c
+@contextlib.contextmanager
+def any_encoding(stream):
+    "Within it, characters that the encoding of a text stream lacks are written as '-' (a dash) or '?' instead of raising."
+    def simple(e): return ''.join('-' if c == '–' else '?' for c in e.object[e.start:e.end]), e.end
+    was = getattr(stream, 'errors', '')
+    if was not in ('strict', 'surrogateescape') or not hasattr(stream, 'reconfigure'): yield; return  # it has a way of its own
+    codecs.register_error('layerscale', simple)
+    stream.reconfigure(errors='layerscale')
+    try: yield
+    finally:
+        with contextlib.suppress(OSError): stream.reconfigure(errors=was)  # flushes, and the reader may have gone
+
+# %% ../nbs/15_cli.ipynb #0d81254a
+def main(argv=None) -> int:
+    "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted, 141 the reader of the output has gone."
+    out = sys.stdout
+    with any_encoding(out):
+        try:
+            try: return answer(sys.argv[1:] if argv is None else argv)
+            finally: out and out.flush()  # here, where a failure is no traceback
+        except OSError as e:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # python flushes once more at its end
+            if isinstance(e, BrokenPipeError): return 141
+            print(f'layerscale: cannot write the output: {e.strerror or e}.', file=sys.stderr)
+            return 2

@@ -12,8 +12,8 @@ import gc, time
 from importlib.metadata import PackageNotFoundError, version
 from statistics import median
 from .complexity import count
-from .core import LayerscaleError, check_number, nearest, provenance
-from .plot import axes
+from .core import LayerscaleError, check_number, nearest, one_line, provenance
+from .plot import axes, plain_text
 from .yolo import build, yolov8
 
 # %% ../nbs/07c_counters.ipynb #5baf456a
@@ -112,7 +112,7 @@ def first_run(name, counter, f, packages) -> dict:
     row = dict(network=name, counter=counter, package=' '.join(found) if found else None, macs=None, seconds=None, runs=[], note='')
     if not found: return row | dict(note=f'absent: install {" or ".join(packages)}')
     try: return row | dict(macs=int(f()))
-    except Exception as e: return row | dict(note=f'failed: {(str(e).splitlines() or [type(e).__name__])[0]:.120}')
+    except Exception as e: return row | dict(note=f'failed: {one_line(e)}')
 
 # %% ../nbs/07c_counters.ipynb #392c6e5f
 def bench_one(name: str, side: int, repeats: int, closed=None) -> list:
@@ -167,7 +167,7 @@ def plot_bench_count(
     t = t.loc[t.mean(axis=1).sort_values(ascending=False).index]
     ax = axes(ax, figsize=(6.4, 1 + 0.42*len(t)))
     for k, (name, colour) in enumerate(zip(t.columns, ('#0072B2', '#D55E00', '#009E73', '#CC79A7'))):
-        ax.plot(t[name], [y + 0.12*(k - 1) for y in range(len(t))], 'o', color=colour, label=name)
-    ax.set_yticks(range(len(t)), t.index); ax.invert_yaxis()
+        ax.plot(t[name], [y + 0.12*(k - 1) for y in range(len(t))], 'o', color=colour, label=plain_text(name))
+    ax.set_yticks(range(len(t)), [plain_text(n) for n in t.index]); ax.invert_yaxis()
     ax.set_xscale('log'); ax.set_xlabel('seconds for one count (median)'); ax.legend(frameon=False, fontsize=8)
     return ax

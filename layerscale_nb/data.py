@@ -12,7 +12,7 @@ import os
 from collections import Counter
 from pathlib import Path
 import pandas as pd
-from .core import LayerscaleError, read_yaml
+from .core import LayerscaleError, one_line, read_yaml
 from .images import IMAGE_ENDINGS, Dataset, Item, find_files, finish, image_size, make_item, pair_up
 from .images import read_image, walk_files
 from .labels import KITTI_NAMES, Note, file_lines, kitti_boxes, voc_boxes, yolo_boxes
@@ -244,8 +244,7 @@ def named_set(name: str) -> Dataset:
     try: cfg = check_det_dataset(name, autodownload=True)
     except LayerscaleError: raise
     except (Exception, SystemExit) as e:
-        why = (str(e).strip() or type(e).__name__).splitlines()[-1][:120]
-        gone = f"data '{name}' is not on this machine and could not be downloaded ({why})"
+        gone = f"data '{name}' is not on this machine and could not be downloaded ({one_line(e, last=True)})"
         raise LayerscaleError(f'{gone}. Connect to a network, or give a folder.') from None
     return yolo_set(cfg, cfg['path'], Path(name).stem, name)
 

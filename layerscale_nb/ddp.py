@@ -9,8 +9,8 @@ __all__ = ['run_rank', 'start_rank', 'wait_for_all', 'fit_on_ranks']
 import json, pickle, subprocess, sys, tempfile, time
 from pathlib import Path
 from .augment import make_store
-from .core import LayerscaleError, check_number, write_atomic
-from .train import Recipe, fit
+from .core import LayerscaleError, check_number, one_line, write_atomic
+from .train import Recipe, check_batch_norm, fit
 
 # %% ../nbs/09a_ddp.ipynb #25e3a5f7
 def run_rank(rank: int, world: int, folder: str):
@@ -42,7 +42,9 @@ def wait_for_all(children: list, folder: Path):
     try:
         while any(c.poll() is None for c in children) and not any(c.poll() for c in children): time.sleep(0.1)
         for r, c in enumerate(children):
-            if c.poll(): raise LayerscaleError(f'process {r} of {len(children)} failed: {(folder/f"log{r}.txt").read_text().strip().splitlines()[-1][:200]}')
+            if not c.poll(): continue
+            said = one_line((folder/f'log{r}.txt').read_text('utf-8', errors='replace'), last=True, most=200)
+            raise LayerscaleError(f'process {r} of {len(children)} failed (status {c.poll()}): {said}')
     finally:
         for c in children:
             if c.poll() is None: c.kill(); c.wait()
@@ -63,6 +65,7 @@ def fit_on_ranks(
     if recipe.batch % world: raise LayerscaleError(f'a batch of {recipe.batch} does not divide among {world} processes. Use a batch of {-(-recipe.batch//world)*world}.')
     if min(len(train), recipe.batch) % world: raise LayerscaleError(f'{len(train)} images do not divide among {world} processes. Use more images.')
     if gpus and world > gpus: raise LayerscaleError(f"{world} processes were asked for and torch sees {gpus} GPUs. Use fewer, or device='cpu'.")
+    check_batch_norm(net, train.images.shape[1:3], recipe, min(len(train), recipe.batch)//world)
     with tempfile.TemporaryDirectory() as tmp:
         (Path(tmp)/'job.pkl').write_bytes(pickle.dumps(dict(net=net, train=train, val=val, recipe=recipe, seed=seed, folder=str(folder), gpus=gpus)))
         wait_for_all([start_rank(r, world, tmp) for r in range(world)], Path(tmp))

@@ -13,7 +13,7 @@ import importlib.util, re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from .complexity import count
-from .core import Cost, LayerscaleError, check_keys, check_number, check_size, human, nearest, read_yaml, tidy
+from .core import Cost, LayerscaleError, check_keys, check_number, check_size, human, nearest, one_line, read_yaml, tidy
 from .nets import Net, Stage, Stem, complexity, image_side
 from .scaling import as_rule, factors, growth, realised, scale
 from .yolo import Yolo, layer_costs, quiet_ultralytics
@@ -161,7 +161,7 @@ def by_ultralytics(cfg: dict, where: str, letter, scale):
     quiet_ultralytics()
     from ultralytics.nn.tasks import DetectionModel
     try: return DetectionModel({**cfg, 'scales': {letter: scale}, 'scale': letter} if letter else cfg, verbose=False).eval()
-    except Exception as e: raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({str(e).splitlines()[0]:.100}).') from None
+    except Exception as e: raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({one_line(e)}).') from None
 
 # %% ../nbs/07e_lookup.ipynb #05be57fe
 YOLO_KEYS = {'nc', 'scales', 'scale', 'backbone', 'head', 'depth_multiple', 'width_multiple', 'max_channels'}  # what we read; any other key goes to Ultralytics

@@ -11,7 +11,7 @@ __all__ = ['COLUMNS', 'least_side', 'two_scenes', 'few_steps', 'answer', 'apart'
 import copy, csv, json, math, statistics, subprocess, sys, tempfile
 from pathlib import Path
 from .augment import STILL, make_batch, make_store
-from .core import LayerscaleError, provenance, versions, write_atomic, write_rows
+from .core import LayerscaleError, one_line, provenance, versions, write_atomic, write_rows
 from .data import roadscenes
 from .frames import to_frames
 from .ladder import LADDER, named
@@ -140,7 +140,7 @@ def own_row(name: str, folder, **kw):
     "What the child does: the member's row, or the sentence of its failure, to `row.json` in the folder."
     try: row = check_member(name, folder, **kw)
     except Exception as e:
-        text = (str(e).splitlines() or ['no further words'])[0][:200]
+        text = one_line(str(e), most=200)
         row = dict(member=name, said=text if isinstance(e, LayerscaleError) else f'{type(e).__name__}: {text}') | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
     write_atomic(Path(folder)/'row.json', json.dumps(row))
 
@@ -152,7 +152,8 @@ def child_row(name: str, **kw) -> dict:
         r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
         made = Path(folder)/'row.json'
         if made.exists(): return json.loads(made.read_text())
-    return dict(member=name, said=f'the process ended with {r.returncode}: {(r.stderr.splitlines() or ["no words"])[-1][:200]}') | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
+    said = f'the process ended with {r.returncode}: {one_line(r.stderr, last=True, most=200)}'
+    return dict(member=name, said=said) | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
 
 # %% ../nbs/10i_members.ipynb #d43aa2e0
 def stored_rows(path) -> list:

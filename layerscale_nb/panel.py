@@ -9,11 +9,12 @@ __all__ = ['HANDLERS', 'clock', 'numbers_html', 'table_html', 'make_sliders', 'm
 
 # %% ../nbs/10f_panel.ipynb #a86ed043
 import base64, math, time
+from html import escape
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 from .chart import chart_kept, chart_run
-from .core import Cost, LayerscaleError, human
+from .core import Cost, LayerscaleError, human, one_line
 from .trial import DEPTHS, EPOCHS, WIDTHS, Trial, distinct, fit_speed, keep_row, kept_row, network, predict, read_kept, sizes_near, trial_call
 from .worker import Worker
 
@@ -32,17 +33,26 @@ def numbers_html(t: Trial, f) -> str:
              ('macs', human(f.cost.macs), 'per image'), ('params', human(f.cost.params), 'in all'), ('acts', human(f.cost.acts), 'per image'),
              ('step', '–' if f.step_ms != f.step_ms else f'{f.step_ms:.0f} ms', f'batch {t.batch}'), ('training', clock(f.train_s), f'{t.epochs} epochs')]
     cell = '<div style="border:1px solid #ddd;border-radius:4px;padding:3px 8px;line-height:1.3"><span style="color:#666;font-size:11px">{}</span><br><b style="font-size:16px">{}</b><br><span style="color:#666;font-size:11px">{}</span></div>'
-    return '<div style="display:grid;grid-template-columns:repeat(4,1fr);gap:6px">' + ''.join(cell.format(*c) for c in cards) + '</div>'
+    drawn = ''.join(cell.format(*(escape(v, quote=False) for v in card)) for card in cards)
+    return f'<div style="display:grid;grid-template-columns:repeat(4,1fr);gap:6px">{drawn}</div>'
 
 # %% ../nbs/10f_panel.ipynb #f9c8a3d5
 def table_html(rows: list) -> str:
-    "The leaderboard of kept runs, best first; numbers as on the chart."
+    "The leaderboard of kept runs, best first, mAP50 in bold; numbers as on the chart. Cells are text: markup in them is shown, not obeyed."
     if not rows: return '<p style="color:#666">No run kept yet. Train one and press <b>Keep</b>; it stays here, also after a restart of the kernel.</p>'
     head = ('#', 'd', 'w', 'image', 'epochs', 'seed', 'mAP50', 'macs', 'params', 'time s')
-    line = lambda r, n: (n, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], f"{r['done']:.0f}/{r['epochs']:.0f}", r['seed'], f"<b>{r['map50']:.3f}</b>", human(r['macs']), human(r['params']), f"{r['train_s']:.0f}")
+    def line(r, n):
+        return (n, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], f"{r['done']:.0f}/{r['epochs']:.0f}", r['seed'],
+                f"{r['map50']:.3f}", human(r['macs']), human(r['params']), f"{r['train_s']:.0f}")
+    def row(cells, tag):
+        bold = lambda i: ';font-weight:bold' if tag == 'th' or head[i] == 'mAP50' else ''
+        drawn = ''.join(f'<{tag} style="padding:2px 5px;text-align:right;white-space:nowrap{bold(i)}">{escape(str(c), quote=False)}</{tag}>'
+                        for i, c in enumerate(cells))
+        return f'<tr>{drawn}</tr>'
     ranked = sorted(zip(rows, range(1, len(rows) + 1)), key=lambda x: -x[0]['map50'])
-    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag} style="padding:2px 5px;text-align:right;white-space:nowrap">{c}</{tag}>' for c in cells) + '</tr>'
-    return '<div style="max-height:226px;overflow:auto"><table style="font-size:12px;line-height:1.4;border-collapse:collapse">' + row(head, 'th') + ''.join(row(line(r, n), 'td') for r, n in ranked) + '</table></div>'
+    body = row(head, 'th') + ''.join(row(line(r, n), 'td') for r, n in ranked)
+    style = 'font-size:12px;line-height:1.4;border-collapse:collapse'
+    return f'<div style="max-height:226px;overflow:auto"><table style="{style}">{body}</table></div>'
 
 # %% ../nbs/10f_panel.ipynb #f099881d
 def make_sliders(t: Trial, nc: int, natural) -> list:
@@ -101,10 +111,15 @@ def choice(p: Panel) -> Trial:
     return replace(p.trial, d=u.depth.value, w=u.width.value, imgsz=tuple(u.image.value), epochs=u.epochs.value)
 
 # %% ../nbs/10f_panel.ipynb #1f299b26
-def say(p: Panel, text='', bad=False):
+def say(
+    p: Panel,
+    text='',    # a sentence, shown as it is: markup in it is text
+    code='',    # shown after it as code
+    bad=False,  # in red
+):
     "Put a sentence on the panel's status line."
-    colour = '#B00020' if bad else '#333'
-    p.ui.status.value = f'<div style="min-height:20px;color:{colour}">{text}</div>'
+    drawn = escape(text, quote=False) + (f' <code>{escape(code, quote=False)}</code>' if code else '')
+    p.ui.status.value = f'<div style="min-height:20px;color:{"#B00020" if bad else "#333"}">{drawn}</div>'
 
 # %% ../nbs/10f_panel.ipynb #34dc64cf
 def show_choice(p: Panel):
@@ -112,8 +127,8 @@ def show_choice(p: Panel):
     t = choice(p)
     f = predict(t, len(p.names), p.n_train, p.speed)
     p.ui.numbers.value = numbers_html(t, f)
-    out = '' if str(p.out) == 'runs/live' else f", out='{p.out}'"
-    p.ui.call.value = f'<code>{trial_call(t)[:-1]}{out})</code>'
+    out = '' if str(p.out) == 'runs/live' else f', out={str(p.out)!r}'
+    p.ui.call.value = f'<code>{escape(f"{trial_call(t)[:-1]}{out})", quote=False)}</code>'
     now = (predict(p.run, len(p.names), p.n_train).cost.macs, p.row['map50']) if p.run and p.row else None
     p.ui.kept.value = chart_kept(p.kept, f.cost.macs, now)
 
@@ -140,7 +155,7 @@ def on_ready(p, m):
 def show_images(p, jpeg: list, caption: str):
     "Put pictures (base64-coded files) in their places."
     for image, data in zip(p.ui.images, jpeg): image.value = base64.b64decode(data)
-    p.ui.caption.value = f'<span style="color:#666;font-size:12px">{caption}</span>'
+    p.ui.caption.value = f'<span style="color:#666;font-size:12px">{escape(caption, quote=False)}</span>'
 
 # %% ../nbs/10f_panel.ipynb #5ccdf955
 def on_speed(p, m):
@@ -222,7 +237,7 @@ def keep(p: Panel):
     row = kept_row(p.run, predict(p.run, len(p.names), p.n_train), p.facts['run'], p.facts['device'], p.row, p.step_ms, p.n_train, p.n_val)
     p.kept = same_data(keep_row(p.out, row), p)
     show_kept(p), show_choice(p)
-    say(p, f"Kept in {p.out/'kept.csv'}: <code>{row['command']}</code>")
+    say(p, f"Kept in {p.out/'kept.csv'}:", row['command'])
 
 # %% ../nbs/10f_panel.ipynb #7fe1bce6
 def same_data(rows: list, p) -> list:
@@ -241,7 +256,7 @@ def guarded(p: Panel, f):
     def call(*_):
         try: f(p)
         except LayerscaleError as e: say(p, str(e), bad=True)
-        except Exception as e: say(p, f'{type(e).__name__}: {e}', bad=True)
+        except Exception as e: say(p, f'{type(e).__name__}: {one_line(str(e), most=300)}', bad=True)
     return call
 
 # %% ../nbs/10f_panel.ipynb #37426bf4

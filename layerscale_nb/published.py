@@ -167,9 +167,9 @@ def plot_search(
     ax=None,
 ):
     "params against acts of sampled networks, the scaled one marked; returns the axes."
-    from layerscale_nb.plot import axes, log_ticks
+    from layerscale_nb.plot import axes, log_ticks, plain_text
     ax, xy = axes(ax), lambda n: (complexity(n).acts/1e6, complexity(n).params/1e6)
     ax.scatter(*zip(*map(xy, sampled)), s=12, color='#999999', label=f'{len(sampled)} sampled, same macs')
-    ax.scatter(*xy(target), s=70, marker='*', color='#D55E00', label=target.name)
+    ax.scatter(*xy(target), s=70, marker='*', color='#D55E00', label=plain_text(target.name))
     ax.set(xlabel='acts (M)', ylabel='params (M)'); ax.legend(frameon=False, fontsize=8)
     return log_ticks(ax)

@@ -78,12 +78,14 @@ def ablation_table(df):
 # %% ../nbs/10h_recipe.ipynb #0b917d6f
 def plot_ablation(df, ax=None):
     "Final mAP50 of every run, by piece; the grey band is the range of the full recipe."
-    from layerscale_nb.plot import axes
+    from layerscale_nb.plot import axes, plain_text
     t, ax = ablation_table(df), ax or axes(figsize=(7, 3.6))
     full = df[df.piece == t.index[0]].map50
     ax.axvspan(full.min(), full.max(), color='#dddddd', zorder=0)
     for i, piece in enumerate(t.index):
         ax.plot(df[df.piece == piece].map50, [i]*sum(df.piece == piece), 'o', color='#D55E00' if i == 0 else '#0072B2', alpha=.6)
         ax.plot(t.map50[piece], i, '|', color='black', markersize=14)
-    ax.set(yticks=range(len(t)), yticklabels=t.index, xlim=(df.map50.min() - 0.02, df.map50.max() + 0.02), xlabel='mAP50 (COCO) at the same number of images'); ax.invert_yaxis()
+    ax.set(yticks=range(len(t)), yticklabels=[plain_text(piece) for piece in t.index], xlim=(df.map50.min() - 0.02, df.map50.max() + 0.02),
+           xlabel='mAP50 (COCO) at the same number of images')
+    ax.invert_yaxis()
     return ax

@@ -13,8 +13,8 @@ import base64, html, io, math
 from pathlib import Path
 import numpy as np, pandas as pd
 from .ap import Matches, is_it_real
-from .core import LayerscaleError, write_atomic
-from .plot import METRICS, axes, colours, family, label_points, metric
+from .core import LayerscaleError, one_line, write_atomic
+from .plot import METRICS, axes, colours, family, label_points, metric, plain_text
 
 # %% ../nbs/10a_report.ipynb #f956e8b7
 def read_results(path) -> pd.DataFrame:
@@ -23,7 +23,7 @@ def read_results(path) -> pd.DataFrame:
     path = path/'results.csv' if path.is_dir() else path
     if not path.exists(): raise LayerscaleError(f'{path}: no results yet. Run `layerscale study --out {path.parent}` first.')
     try: df = pd.read_csv(path)
-    except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({str(e).splitlines()[0]:.80}).') from None
+    except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}).') from None
     missing = [c for c in ('status', 'variant', 'seed', 'map50') if c not in df]
     if missing: raise LayerscaleError(f'{path}: no results of a study, the column {missing[0]} is missing. Give the folder of a study.')
     done = df[df.status == 'done'].reset_index(drop=True)
@@ -57,10 +57,10 @@ def plot_overall(df, keys=('map50', 'map50_95', 'params', 'macs', 'acts', 'laten
     m = by_variant(df); base = m.loc['baseline' if 'baseline' in m.index else m.index[0]]
     ax, tint, wide = axes(ax, (9, 3.2)), colours(m.index), 0.8/len(m)
     for i, v in enumerate(m.index):
-        ax.bar(np.arange(len(keys)) + (i - (len(m)-1)/2)*wide, [m.loc[v, k]/base[k] if base[k] else np.nan for k in keys], wide*0.92, color=tint[v], label=v)
+        ax.bar(np.arange(len(keys)) + (i - (len(m)-1)/2)*wide, [m.loc[v, k]/base[k] if base[k] else np.nan for k in keys], wide*0.92, color=tint[v], label=plain_text(v))
     ax.axhline(1, color='black', lw=0.6); ax.grid(axis='x', visible=False)
     ax.set_xticks(range(len(keys)), [short(k) for k in keys])
-    ax.set_ylabel(f'relative to {base.name}'); ax.legend(frameon=False, fontsize=8, ncols=len(m), loc='lower left', bbox_to_anchor=(0, 1))
+    ax.set_ylabel(plain_text(f'relative to {base.name}')); ax.legend(frameon=False, fontsize=8, ncols=len(m), loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
 # %% ../nbs/10a_report.ipynb #cd14f67c
@@ -111,9 +111,10 @@ def plot_classes(df, gap=False, ax=None):
     base = 'baseline' if 'baseline' in m.index else m.index[0]
     show = (100*(m - m.loc[base])).drop(base) if gap else m
     ax, tint, wide = axes(ax, (6.5, 3)), colours(m.index), 0.8/len(show)
-    for i, v in enumerate(show.index): ax.bar(np.arange(len(names)) + (i - (len(show)-1)/2)*wide, show.loc[v], wide*0.92, color=tint[v], label=v)
-    ax.set_xticks(range(len(names)), names); ax.grid(axis='x', visible=False)
-    ax.axhline(0, color='black', lw=0.6); ax.set_ylabel(f'AP50 minus {base} (points)' if gap else 'AP50')
+    for i, v in enumerate(show.index):
+        ax.bar(np.arange(len(names)) + (i - (len(show)-1)/2)*wide, show.loc[v], wide*0.92, color=tint[v], label=plain_text(v))
+    ax.set_xticks(range(len(names)), [plain_text(n) for n in names]); ax.grid(axis='x', visible=False)
+    ax.axhline(0, color='black', lw=0.6); ax.set_ylabel(plain_text(f'AP50 minus {base} (points)') if gap else 'AP50')
     ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     return ax
 
@@ -126,7 +127,7 @@ def plot_radar(df, keys=('map50', 'map50_95', 'precision', 'recall', 'throughput
     good = (good - good.min()*0.5)/(good.max() - good.min()*0.5)
     if ax is None: ax = plt.subplots(figsize=(5.6, 4), dpi=100, subplot_kw=dict(projection='polar'), layout='constrained')[1]
     angle, tint = np.linspace(0, 2*np.pi, len(keys) + 1), colours(m.index)
-    for v in good.index: ax.plot(angle, [*good.loc[v], good.loc[v].iloc[0]], color=tint[v], label=v, lw=1.6)
+    for v in good.index: ax.plot(angle, [*good.loc[v], good.loc[v].iloc[0]], color=tint[v], label=plain_text(v), lw=1.6)
     ax.set_xticks(angle[:-1], [short(k) for k in keys], fontsize=8); ax.tick_params(pad=7); ax.set_yticks([]); ax.set_ylim(0, 1.03)
     ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1.12, 0.5))
     return ax
@@ -162,7 +163,7 @@ def plot_spread(df, ax=None):
         ax.plot([i, i], [ap.min(), ap.max()], color=tint[v], lw=6, alpha=0.35, solid_capstyle='round')
         ax.scatter([i]*len(ap), ap, color=tint[v], s=22, zorder=3); ax.hlines(ap.mean(), i - 0.22, i + 0.22, color=tint[v])
         ax.annotate(f'sd {ap.std():.2f}', (i, ap.max()), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
-    ax.set_xticks(range(len(m)), m.index); ax.set_ylabel('AP50 by class'); ax.margins(y=0.15); ax.grid(axis='x', visible=False)
+    ax.set_xticks(range(len(m)), [plain_text(v) for v in m.index]); ax.set_ylabel('AP50 by class'); ax.margins(y=0.15); ax.grid(axis='x', visible=False)
     return ax
 
 # %% ../nbs/10a_report.ipynb #553a6fad
@@ -237,8 +238,8 @@ def plot_differences(d: pd.DataFrame, ax=None):
     for i, (v, r) in enumerate(d.iterrows()):
         ax.plot([100*r.low, 100*r.high], [i, i], color=tint[v], lw=2); ax.plot(100*r['diff'], i, 'o', color=tint[v])
         ax.annotate(r.verdict, (1.02, i), xycoords=('axes fraction', 'data'), va='center', fontsize=9)
-    ax.axvline(0, color='black', lw=0.8); ax.set_yticks(range(len(d)), d.index); ax.set_ylim(len(d) - 0.5, -0.5)
-    ax.set_xlabel(f'mAP50 minus baseline (points), 95% interval over {d.over.iloc[0]}')
+    ax.axvline(0, color='black', lw=0.8); ax.set_yticks(range(len(d)), [plain_text(v) for v in d.index]); ax.set_ylim(len(d) - 0.5, -0.5)
+    ax.set_xlabel(plain_text(f'mAP50 minus baseline (points), 95% interval over {d.over.iloc[0]}'))
     return ax
 
 # %% ../nbs/10a_report.ipynb #084355fb

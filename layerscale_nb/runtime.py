@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from .core import LayerscaleError, check_number
+from .core import LayerscaleError, check_number, one_line
 
 # %% ../nbs/05_runtime.ipynb #90d9d916
 def pick_device(
@@ -178,7 +178,8 @@ def time_module(
     except LayerscaleError: raise
     except Exception as e:  # the module is somebody's code
         if out_of_memory(e): raise DoesNotFit(f'a batch of {batch} images of {size[1]}x{size[0]} does not fit into the memory of {device}; use a smaller batch.') from None
-        raise LayerscaleError(f'the network fails at {size[1]}x{size[0]}, batch {batch}, {str(dtype)[6:]}: {(str(e) or repr(e)).splitlines()[0]:.120}. Try fp32, or another size or batch.') from None
+        what = f'the network fails at {size[1]}x{size[0]}, batch {batch}, {str(dtype)[6:]}'
+        raise LayerscaleError(f'{what}: {one_line(e)}. Try fp32, or another size or batch.') from None
 
 # %% ../nbs/05_runtime.ipynb #5b36e91a
 def time_in_turns(

@@ -220,12 +220,12 @@ def plot_growth(
     key='acts', ax=None,
 ):
     "acts (or params) against macs of `net` under several rules, on log axes; returns the axes."
-    from layerscale_nb.plot import axes, log_ticks, metric
+    from layerscale_nb.plot import axes, log_ticks, metric, plain_text
     ax, my, mx = axes(ax), metric(key), metric('macs')
     tints = ('#D55E00', '#009E73', '#000000', '#0072B2', '#CC79A7', '#E69F00')
     for i, rule in enumerate(rules):
         rows = [complexity(scale(net, rule, x)).total for x in s]
-        ax.plot([c.macs*mx.factor for c in rows], [getattr(c, key)*my.factor for c in rows], 'o-', ms=3, lw=1.2, color=tints[i % 6], ls='-' if i < 6 else '--', label=as_rule(rule).name)
-    ax.set(xlabel=mx.label, ylabel=my.label, title=net.name)
+        ax.plot([c.macs*mx.factor for c in rows], [getattr(c, key)*my.factor for c in rows], 'o-', ms=3, lw=1.2, color=tints[i % 6], ls='-' if i < 6 else '--', label=plain_text(as_rule(rule).name))
+    ax.set(xlabel=mx.label, ylabel=my.label, title=plain_text(net.name))
     ax.legend(frameon=False, fontsize=8)
     return log_ticks(ax)

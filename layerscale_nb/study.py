@@ -19,7 +19,7 @@ from .data import load_data
 from .frames import natural_size, to_frames
 from .ladder import named, with_head
 from .runtime import device_name, pick_device, precision, time_module
-from .train import Progress, Recipe, check_recipe, fit, save_checkpoint
+from .train import Progress, Recipe, check_fits, check_recipe, fit, save_checkpoint
 from .yolo import Yolo, cost, identity, realised, rescale
 
 # %% ../nbs/10_width_depth.ipynb #d25ecd14
@@ -225,6 +225,7 @@ def train_run(st: Setting, variant: Variant, seed: int, folder, command=''):
     config = run_config(st, variant, seed)
     done = finished_row(folder, config)
     if done and done['status'] == 'done': return done
+    check_fits(net, st.size, st.study.recipe, st.device, len(st.train))  # a run that cannot start leaves no folder that says it did
     write_atomic(folder/'config.json', json.dumps(config, indent=1))
     session = yield from fit(net, st.train, st.val, st.study.recipe, seed, st.device, folder)
     write_atomic(folder/'matches.npz', session.matches.save)

@@ -6,7 +6,8 @@
 __all__ = ['LIMITS', 'AVERAGE_EVERY', 'Recipe', 'check_recipe', 'lr_at', 'Session', 'first_guess', 'follow_statistics', 'seeded',
            'compiled', 'ranks', 'wrapped', 'averaged_pairs', 'start', 'train_step', 'clip_gradients', 'update_average',
            'plan_of', 'save_state', 'resume', 'Progress', 'eval_epochs', 'epoch_order', 'picture_size', 'one_epoch',
-           'validation', 'epoch_row', 'check_fits', 'last_map50', 'progress', 'fit', 'save_checkpoint']
+           'validation', 'epoch_row', 'check_batch_norm', 'check_fits', 'last_map50', 'progress', 'fit',
+           'save_checkpoint']
 
 # %% ../nbs/09_train.ipynb #7bfb5421
 import copy, importlib.util, math, os, shutil, time, warnings
@@ -16,7 +17,7 @@ from pathlib import Path
 from .anchor_loss import build_detector, net_loss
 from .ap import scores
 from .augment import Augment, Store, make_batch, store_digest
-from .core import LayerscaleError, check_number, fingerprint, write_atomic, write_rows
+from .core import LayerscaleError, check_number, fingerprint, one_line, write_atomic, write_rows
 from .detection import detect, truth_matches
 from .loss import narrow_boxes
 from .optimizer import make_optimizer
@@ -214,7 +215,7 @@ def resume(s: Session, folder) -> bool:
     path = Path(folder)/'state.pt'
     if not path.exists(): return False
     try: state = torch.load(path, map_location=s.device, weights_only=True)
-    except Exception as e: raise LayerscaleError(f'{path}: this state cannot be read ({str(e).splitlines()[0][:80]}). Delete it to start the run again.') from None
+    except Exception as e: raise LayerscaleError(f'{path}: this state cannot be read ({one_line(e)}). Delete it to start the run again.') from None
     if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, images or seed). Use another folder, or delete it.')
     for k in ('model', 'average', 'optimizer', 'scaler'):
         if state[k]: getattr(s, k).load_state_dict(state[k])  # a run in another format had no loss scale
@@ -288,9 +289,21 @@ def epoch_row(s: Session, validated: bool, loss: float, seconds: float) -> dict:
     row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, s.recipe), train_s=round(seconds, 3))
     return row | ({k: v for k, v in scores(s.matches).items() if k in row} if validated else {})
 
+# %% ../nbs/09_train.ipynb #c017fbfb
+def check_batch_norm(
+    net: Yolo, size, recipe: Recipe,  # (h, w) of the training images
+    images: int,                      # in one step of one process
+):
+    "Raise `LayerscaleError` if a step leaves batch norm one value of each channel on the coarsest map."
+    h, w = picture_size(0, 1, size, recipe, net.stride)
+    if images*max(1, h//net.stride)*max(1, w//net.stride) > 1: return
+    raise LayerscaleError(f'{net.name}: a step on 1 image of {w}x{h} leaves batch norm one value of each channel (stride {net.stride}), '
+                          'and it needs two. Use a batch of 2 or more for each process, more training images, or a larger image size.')
+
 # %% ../nbs/09_train.ipynb #fb2821a0
-def check_fits(net: Yolo, size, recipe: Recipe, device):
-    "Raise `DoesNotFit`, before anything is built, if training this network on images of (h, w) needs more memory than is free."
+def check_fits(net: Yolo, size, recipe: Recipe, device, n_train: int):
+    "Before anything is built: raise `DoesNotFit` if training on images of (h, w) needs more memory than is free, `LayerscaleError` for too few values."
+    check_batch_norm(net, size, recipe, min(recipe.batch, n_train)//ranks()[1])
     each = recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))  # images of one process; half precision halves their maps
     check_memory(net, size, each, training=True, free=free_bytes(device))
 
@@ -315,7 +328,7 @@ def fit(
 ):
     "Train a network; yields `Progress` after each step and each batch of a validation, and returns the finished `Session`."
     per_epoch = len(epoch_order(len(train), seed, 0, recipe.batch)[0])
-    check_fits(net, train.size, recipe, device or pick_device())
+    check_fits(net, train.size, recipe, device or pick_device(), len(train))
     s = start(net, recipe, per_epoch*recipe.epochs, seed, device)
     if folder: s.data = store_digest(train); resume(s, folder)
     first = ranks()[0] == 0  # of several processes only the first validates and saves

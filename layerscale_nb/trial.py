@@ -12,7 +12,7 @@ import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, provenance, tidy, write_atomic, write_rows
+from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, one_line, provenance, tidy, write_atomic, write_rows
 from .data import load_data, roadscenes
 from .detection import detect
 from .frames import draw_boxes, natural_size
@@ -267,7 +267,7 @@ def read_kept(out) -> list:
     path = Path(out)/'kept.csv'
     if not path.exists(): return []
     try: df = pd.read_csv(path, dtype=dict(run=str, data=str))
-    except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({str(e).splitlines()[0][:80]}). Move it away to start a new one.') from None
+    except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}). Move it away to start a new one.') from None
     missing = {'run', 'map50', 'macs', 'data'} - set(df)
     if missing: raise LayerscaleError(f'{path}: column {sorted(missing)[0]} is missing. Move the file away to start a new one.')
     return df.to_dict('records')

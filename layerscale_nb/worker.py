@@ -11,7 +11,7 @@ from collections import deque
 from contextlib import closing, suppress
 from importlib import import_module
 from pathlib import Path
-from .core import LayerscaleError
+from .core import LayerscaleError, one_line
 
 # %% ../nbs/10c_worker.ipynb #8e9e3260
 def do_job(
@@ -30,7 +30,7 @@ def do_job(
     except LayerscaleError as e: tell(dict(kind='error', text=str(e)))
     except Exception as e:
         traceback.print_exc()
-        tell(dict(kind='error', text=f'{type(e).__name__}: {(str(e).splitlines() or ["no further words"])[0][:200]}'))
+        tell(dict(kind='error', text=f'{type(e).__name__}: {one_line(str(e), most=200)}'))
 
 # %% ../nbs/10c_worker.ipynb #30719d38
 def watch_parent(every_s=1.0):

@@ -1,4 +1,5 @@
 "The command from outside: help with examples, one sentence for bad input, no traceback."
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -201,3 +202,62 @@ def test_bench_predictor_refuses_before_it_measures(words, sentence, capsys, tmp
     assert main(words) == 2
     err = capsys.readouterr().err
     assert sentence in err and err.count('\n') == 1 and not list(tmp_path.iterdir())
+
+
+COMMAND = [sys.executable, '-c', 'import sys; from layerscale_nb.cli import main; sys.exit(main())']
+BUFFERED = {k: v for k, v in os.environ.items() if k != 'PYTHONUNBUFFERED'}
+
+
+@pytest.mark.parametrize('encoding, dash', [('ascii', b'-'), ('cp437', b'-'), ('ascii:surrogateescape', b'-'), ('cp1252', b'\x96'), ('utf-8', '–'.encode())])
+def test_any_terminal_shows_our_dash(encoding, dash):
+    "The exponent of a factor of 1 is unknown, and shown as a dash."
+    r = subprocess.run([*COMMAND, 'scale', 'EN-B0', '--s', '1'], capture_output=True, env=os.environ | dict(PYTHONIOENCODING=encoding, PYTHONUTF8='0'))
+    assert r.returncode == 0 and not r.stderr, r.stderr
+    assert [line.split()[-1] for line in r.stdout.splitlines() if line.startswith((b'macs', b'params', b'acts'))] == [dash]*3
+
+
+def test_class_names_on_a_terminal_without_their_letters(tmp_path):
+    "A data set with classes in another script, where only ascii can be shown."
+    import numpy as np
+    from PIL import Image
+    for part in ('images', 'labels'): (tmp_path/part).mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((64, 64, 3), 90*i, np.uint8)).save(tmp_path/'images'/f'{i}.png')
+        (tmp_path/'labels'/f'{i}.txt').write_text(f'{i} .5 .5 .5 .5\n')
+    (tmp_path/'data.yaml').write_text('train: images\nval: images\nnames: ["Fu\\u00dfg\\u00e4nger", "\\u8f66"]\n')
+    r = subprocess.run([*COMMAND, 'data', str(tmp_path)], capture_output=True, env=os.environ | dict(PYTHONIOENCODING='ascii'), text=True)
+    assert r.returncode == 0 and 'Fu?g?nger' in r.stdout, r.stderr
+
+
+@pytest.mark.parametrize('words', [['count', *['EN-B0']*3], ['count', *['EN-B0']*3, '--json'], ['--help'], ['scale', 'EN-B0', '--json']])
+def test_a_reader_that_leaves_is_no_error(words):
+    "As in `| head -1`: no word, and the status a shell gives a program whose reader has gone."
+    for env in (BUFFERED, BUFFERED | dict(PYTHONUNBUFFERED='1')):
+        child = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env)
+        child.stdout.close()
+        assert child.stderr.read() == b'' and child.wait() in (141, 0 if '--help' in words else 141), 'argparse forgives a missing reader by itself'
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full here')
+def test_a_full_disk_behind_the_output_is_a_sentence():
+    with open('/dev/full', 'w') as full: r = subprocess.run([*COMMAND, 'scale', 'EN-B0', '--json'], stdout=full, stderr=subprocess.PIPE, env=BUFFERED, text=True)
+    assert r.returncode == 2 and r.stderr == 'layerscale: cannot write the output: No space left on device.\n'
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='a shell without >&-')
+def test_no_output_at_all(tmp_path):
+    r = subprocess.run(['sh', '-c', f'"{COMMAND[0]}" -c "{COMMAND[2]}" count EN-B0 >&-'], stderr=subprocess.PIPE, text=True)
+    assert r.returncode == 0 and r.stderr == ''
+
+
+def test_a_stream_keeps_its_own_way(capsys):
+    "Only what would raise is changed, and only while the command runs."
+    import io
+
+    from layerscale_nb.cli import any_encoding
+    for errors, shown in (('strict', b'-?'), ('backslashreplace', b'\\u2013\\u8f66'), ('ignore', b'')):
+        s = io.TextIOWrapper(io.BytesIO(), 'ascii', errors)
+        with any_encoding(s): s.write('–车')
+        assert s.buffer.getvalue() == shown or s.flush() or s.buffer.getvalue() == shown
+        assert s.errors == errors
+    with any_encoding(io.StringIO()), any_encoding(None): pass

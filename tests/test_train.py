@@ -164,3 +164,28 @@ def test_a_state_belongs_to_its_images(tmp_path):
     for p in fit(net, train, val, r, device=CPU, folder=tmp_path):
         if p.row: break
     with pytest.raises(LayerscaleError, match='other network, recipe, images or seed'): next(fit(net, replace(train, images=255 - train.images), val, r, device=CPU, folder=tmp_path))
+
+
+def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, monkeypatch):
+    "One image of 32x32 has one value on the map of stride 32; two images, or 64x32, have two and train."
+    from layerscale_nb import train as module
+    from layerscale_nb.bench import bench_limit
+    from layerscale_nb.cli import main
+    from layerscale_nb.study import Study, exhaust
+    begin, built, net, data = module.start, [], Yolo(d=.33, w=.125, nc=5), roadscenes(4, 4)
+    monkeypatch.setattr(module, 'start', lambda *a, **k: built.append(a) or begin(*a, **k))
+    words = ['--base', '1', '0.125', '512', '--n-val', '4', '--variants', 'baseline', '--device', 'cpu', '--imgsz', '32x32', '--batch', '1']
+    assert main(['study', *words, '--out', str(tmp_path)]) == 2
+    sentence = 'a step on 1 image of 32x32 leaves batch norm one value of each channel (stride 32), and it needs two. Use a batch of 2 or more'
+    assert sentence in capsys.readouterr().err and not list(tmp_path.glob('*/config.json')), 'the folder is free for --batch 2'
+    small = to_frames(data.train, (32, 32))
+    st = open_setting(Study(data=data, imgsz=(32, 32), recipe=Recipe(batch=1), device='cpu'))
+    refused = pytest.raises(LayerscaleError, match='leaves batch norm one value')
+    with refused: fit_on_ranks(net, small, small, tmp_path, Recipe(batch=2), world=2, device='cpu')
+    with refused: bench_limit(st, net, turns=1, steps=1)
+    with refused: next(fit(net, st.train, st.val, Recipe(batch=1, small=0.5), device=CPU))
+    with refused: next(fit(net, make_store(to_frames(data.train[:1], (32, 32)), CPU), st.val, Recipe(batch=8), device=CPU))
+    assert not built
+    for size, batch in (((32, 32), 2), ((64, 32), 1)):
+        store = make_store(to_frames(data.train, size), CPU)
+        assert exhaust(fit(net, store, store, Recipe(epochs=1, batch=batch, small=0.5), device=CPU)).step == 4//batch
