@@ -57,7 +57,7 @@ run the same command again to continue after an interrupt'''
 # %% ../nbs/15_cli.ipynb #0d0a1dcf
 def add_run_options(p, epochs=True):
     "Options shared by `study` and `train`."
-    p.add_argument('--data', help="'roadscenes', a KITTI, VOC or YOLO folder, a data.yaml, or a name such as kitti.yaml")
+    p.add_argument('--data', help="'roadscenes', a KITTI, VOC, YOLO or COCO folder, a data.yaml, or a name such as kitti.yaml")
     p.add_argument('--imgsz', help='WIDTHxHEIGHT, multiples of 32, for example 416x128')
     p.add_argument('--base', nargs=3, metavar=('D', 'W', 'CAP'), help='depth, width and max_channels of the baseline')
     p.add_argument('--seeds', nargs='+', metavar='N', help='one run per variant and seed')

@@ -15,7 +15,7 @@ from .worker import Worker
 
 # %% ../nbs/11_live.ipynb #18b11f50
 def live_explorer(
-    data='roadscenes',  # 'roadscenes', a KITTI, VOC or YOLO folder, or a name such as 'kitti.yaml'
+    data='roadscenes',  # 'roadscenes', a KITTI, VOC, YOLO or COCO folder, or a name such as 'kitti.yaml'
     d=0.33, w=0.25,     # depth and width of the YOLOv8 graph
     imgsz=None,         # '320x96' (width x height); default: the data's shape, 320 wide
     epochs=20, seed=0,
