@@ -11,7 +11,7 @@ __all__ = ['STILL', 'memory_need', 'check_memory', 'Store', 'store_digest', 'fit
 import math, zlib
 from dataclasses import dataclass
 import numpy as np
-from .core import LayerscaleError, fingerprint
+from .core import LayerscaleError, fingerprint, human_pair
 from .yolo import free_bytes
 
 # %% ../nbs/08d_augment.ipynb #0bf1dd09
@@ -29,7 +29,9 @@ def check_memory(
     "Raise `LayerscaleError` if decoding the images would not fit into memory; while they are stacked they are there twice."
     free, need = free or free_bytes(), 2*memory_need(n, size)
     if free and need > 0.9*free:
-        raise LayerscaleError(f'{n} images of {size[1]}x{size[0]} need {need/1e9:.1f} GB of memory and {free/1e9:.1f} GB are free. Use smaller images (imgsz) or fewer (n_train, n_val).')
+        needed, usable = human_pair(need, 0.9*free, 'B')
+        raise LayerscaleError(f'{n} images of {size[1]}x{size[0]} need {needed} of memory, and {usable} can be used (nine tenths of what is free). '
+                              'Use smaller images (imgsz) or fewer (n_train, n_val).')
 
 # %% ../nbs/08d_augment.ipynb #1023b607
 @dataclass(frozen=True, eq=False)

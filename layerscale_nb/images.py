@@ -36,6 +36,9 @@ class Dataset:
     val: tuple        # of Item
     notes: tuple = ()
 
+    def __str__(self): return self.name
+    def __repr__(self):
+        return f'<Dataset {self.name}: {len(self.names)} classes, {len(self.train)} + {len(self.val)} images>'
     def take(self, n_train=None, n_val=None): return replace(self, train=self.train[:n_train], val=self.val[:n_val])
 
 # %% ../nbs/07i_images.ipynb #597c648e

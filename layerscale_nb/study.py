@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from .ap import scores
 from .augment import Augment, check_memory, make_store, store_digest
-from .core import LayerscaleError, check_keys, check_number, check_size, fingerprint, provenance, read_yaml, write_atomic
+from .core import LayerscaleError, check_keys, check_number, check_size, fingerprint, human_pair, provenance, read_yaml, write_atomic
 from .data import load_data
 from .frames import natural_size, to_frames
 from .ladder import named, with_head
@@ -39,7 +39,7 @@ VARIANTS = (Variant('baseline'), Variant('width_050', w=0.5), Variant('width_033
 @dataclass(frozen=True)
 class Study:
     "A whole study as data: what is trained, on what, how, and with which seeds."
-    data: str = 'roadscenes'
+    data: object = 'roadscenes'      # what `load_data` understands, or a `Dataset`
     imgsz: tuple = None              # (h, w); None: the data's own rectangle, at most 640 wide
     base: tuple = (1.0, 0.25, 1024)  # depth, width, max_channels of the baseline
     variants: tuple = VARIANTS
@@ -260,7 +260,9 @@ def check_space(st: Setting, out):
     need = 2*16*max(sizes) + 3*sum(sizes)*len(st.study.seeds) + 50e6
     at = next(p for p in [Path(out).resolve(), *Path(out).resolve().parents] if p.exists())
     free = shutil.disk_usage(at).free
-    if free < need: raise LayerscaleError(f'{out}: the study needs about {need/1e9:.1f} GB and {free/1e9:.1f} GB are free. Free some space or choose another --out.')
+    if free >= need: return
+    needed, there = human_pair(need, free, 'B')
+    raise LayerscaleError(f'{out}: the study needs about {needed}, {there} are free. Free some space or choose another --out.')
 
 # %% ../nbs/10_width_depth.ipynb #5ec1c11d
 def check_folder(st: Setting, out):

@@ -41,6 +41,7 @@ class Trial:
 # %% ../nbs/10d_trial.ipynb #adde96bd
 def check_trial(t: Trial) -> Trial:
     "The trial with its numbers as numbers; raises `LayerscaleError` for the first that makes no sense."
+    if not isinstance(t.data, (str, Path)): raise LayerscaleError(f'data is {t.data!r:.80}; a run in the background needs a name or a folder, not the images.')
     whole = {k: check_number(getattr(t, k), k, whole=True) for k in ('epochs', 'batch', 'max_channels')}
     some = {k: None if getattr(t, k) is None else check_number(getattr(t, k), k, whole=True) for k in ('n_train', 'n_val')}
     return replace(t, d=check_number(t.d, 'd (depth)', high=10), w=check_number(t.w, 'w (width)', high=10), imgsz=check_size(t.imgsz), data=str(t.data),

@@ -14,7 +14,7 @@ import importlib, math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from .core import Cost, LayerscaleError, check_number, check_size, human, nearest
+from .core import Cost, LayerscaleError, check_number, check_size, human_pair, nearest
 from .runtime import DoesNotFit
 
 # %% ../nbs/07_yolo.ipynb #0f75985e
@@ -263,7 +263,8 @@ def check_memory(net: Yolo, size=None, batch=1, training=False, free=None):
     "Raise `DoesNotFit` if the network needs more memory than there is (`free` bytes; default: this machine's)."
     free, need = free_bytes() if free is None else free, memory_bytes(net, size, batch, training)
     if free is not None and need > free:
-        raise DoesNotFit(f'{net.name} needs about {human(need, "B")} of memory{" to train" if training else ""}, {human(free, "B")} are free. Take a smaller network, image or batch.')
+        needed, there = human_pair(need, free, 'B')
+        raise DoesNotFit(f'{net.name} needs about {needed} of memory{" to train" if training else ""}, {there} are free. Take a smaller network, image or batch.')
 
 # %% ../nbs/07_yolo.ipynb #8dcfaac8
 def build(net: Yolo):

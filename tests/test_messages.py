@@ -1,4 +1,5 @@
 "What people read: errors of other libraries in one line, text from data as text in HTML and in figures, any terminal."
+import re
 import subprocess
 import sys
 from collections import deque
@@ -206,3 +207,55 @@ def test_plain_text_draws_what_it_was_given():
     from layerscale_nb.plot import plain_text
     for s in (r'a\$b', '$', '$$', r'\\$x$', 'x^2_3', '{', '5 %'): assert Text(0, 0, '')._preprocess_math(plain_text(s)) == (s, False)
     assert plain_text('a\udcff') == 'a?' and plain_text(3) == '3'
+
+
+@pytest.mark.parametrize('need, free, words', [(104e6, 98e6, ('104 MB', '98 MB')), (1e9 + 4e5, 1e9, ('1.0004 GB', '1 GB')), (5.1, 5.0, ('5.1 B', '5 B')),
+                                               (2**40 + 1, 2**40, ('1.099511627777 TB', '1.099511627776 TB')), (1000.0, 999.0, ('1 kB', '999 B')), (7, 7, ('7 B', '7 B'))])
+def test_two_numbers_of_a_sentence_differ(need, free, words):
+    assert human_pair(need, free, 'B') == words
+
+
+def test_what_is_needed_and_what_is_free_are_told_apart(tiny, monkeypatch, tmp_path):
+    import shutil
+
+    from layerscale_nb import augment, study, yolo
+    net = yolo.yolov8('n')
+    need = yolo.memory_bytes(net, 640)
+    with pytest.raises(LayerscaleError, match='needs about 76.8528 MB of memory, 76.8527 MB are free'): yolo.check_memory(net, 640, free=need - 100)
+    size = (100, 100)  # 10 images need 600 kB while they are stacked
+    augment.check_memory(10, size, free=700_000)
+    with pytest.raises(LayerscaleError, match=r'10 images of 100x100 need 600 kB of memory, and 594 kB can be used .nine tenths of what is free.'): augment.check_memory(10, size, free=660_000)
+    st = study.open_setting(tiny)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=0))
+    with pytest.raises(LayerscaleError, match='0 B are free') as e: study.check_space(st, tmp_path)
+    nets = [yolo.cost(n, st.size).params for n in study.networks(tiny, len(st.names)).values()]
+    monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=32*max(nets) + 3*sum(nets) + 50e6 - 1000))
+    with pytest.raises(LayerscaleError, match='the study needs about') as e: study.check_space(st, tmp_path)
+    a, b = re.findall(r'[\d.]+ MB', str(e.value)); assert a != b
+
+
+def test_a_data_set_in_a_study_is_its_name(tmp_path, monkeypatch):
+    "Errors and config.json hold the name; the images decide the fingerprint."
+    import json
+
+    from layerscale_nb import study
+    from layerscale_nb.augment import STILL
+    from layerscale_nb.core import fingerprint
+    from layerscale_nb.data import Dataset, roadscenes
+    from layerscale_nb.study import Study, Variant, check_folder, exhaust, open_setting, run_config, train_run
+    from layerscale_nb.train import Recipe
+    from layerscale_nb.trial import Trial, check_trial
+    sets = [roadscenes(8, 4, seed) for seed in (0, 1)]
+    assert len(repr(sets[0])) < 100 and str(sets[0]) == 'roadscenes'
+    make = lambda ds: open_setting(Study(data=ds, imgsz=(32, 64), base=(.33, .125, 512), variants=(Variant('baseline'),), recipe=Recipe(epochs=1, augment=STILL), device='cpu'))
+    st, other = map(make, sets)
+    v = st.study.variants[0]
+    monkeypatch.setattr(study, 'timings', lambda *a: {})
+    row = exhaust(train_run(st, v, 0, tmp_path/'baseline_seed0'))
+    config = json.loads((tmp_path/'baseline_seed0'/'config.json').read_text())
+    assert config['data'] == 'roadscenes' == row['data'] and len(json.dumps(config)) < 2000
+    assert fingerprint(run_config(st, v, 0)) == row['config'] != fingerprint(run_config(other, v, 0))
+    with pytest.raises(LayerscaleError, match='holds a study with another data'): check_folder(other, tmp_path)
+    bare = Dataset('mine', ('car',), *(tuple(type(x)(x.id, x.image, x.size, x.boxes[:0], x.cls[:0]) for x in part) for part in (sets[0].train, sets[0].val)))
+    with pytest.raises(LayerscaleError, match='^mine: the 8 training images hold no labelled box'): make(bare)
+    with pytest.raises(LayerscaleError, match='data is <Dataset roadscenes: 5 classes, 8 . 4 images>; a run in the background needs a name or a folder'): check_trial(Trial(data=sets[0]))
