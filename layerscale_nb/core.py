@@ -123,10 +123,11 @@ def keep_number(
     obj,         # a frozen dataclass
     field: str,  # whose number is checked
     what: str,   # its name, for the sentence
-    **limits,    # for `check_number`; the largest allowed is `MOST` unless `high` says otherwise
+    high=MOST,   # largest allowed value
+    **limits,    # the others of `check_number`
 ):
     "Put the checked number into the field; raises `LayerscaleError` for text and for a number out of range."
-    object.__setattr__(obj, field, check_number(getattr(obj, field), what, text=False, **{'high': MOST} | limits))
+    object.__setattr__(obj, field, check_number(getattr(obj, field), what, high=high, text=False, **limits))
 
 # %% ../nbs/00_core.ipynb #d04ffeb9
 def check_size(
