@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from html import escape
-from .core import Cost, LayerscaleError, check_number, check_size, human, nearest
+from .core import Cost, LayerscaleError, check_number, check_size, human, keep_number, nearest
 from .nets import Op
 from .plot import Mark, svg, svg_chart, svg_text, to_pixels
 from .roofline import Call, Profile, call_times, conv_call, find_profile
@@ -61,8 +61,10 @@ def check_stage(s: Stage):
     "Raise `LayerscaleError` if the stage cannot be built."
     if s.kind not in INNER: raise LayerscaleError(f"block type '{s.kind}': {nearest(s.kind, INNER)}")
     if s.transition not in TRANSITIONS: raise LayerscaleError(f"transition '{s.transition}': {nearest(s.transition, TRANSITIONS)}")
-    check_number(s.k, 'number of blocks k', whole=True), check_number(s.b, 'stage width b', whole=True)
-    check_number(s.ratio, 'partial ratio', high=1), check_number(s.cross, 'cross share', high=1, open_low=False)
+    keep_number(s, 'k', 'number of blocks k', whole=True)
+    keep_number(s, 'b', 'stage width b', whole=True)
+    keep_number(s, 'ratio', 'partial ratio', high=1)
+    keep_number(s, 'cross', 'cross share', high=1, open_low=False)
     part = INNER[s.kind]*GROUPS[s.kind]
     if s.b % part: raise LayerscaleError(f'stage width b is {s.b}; a {s.kind} block needs a multiple of {part}, for example {math.ceil(s.b/part)*part}.')
     for share in (s.ratio, s.cross):

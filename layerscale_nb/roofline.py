@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['TERMS', 'PAGE_MB', 'PROFILE_FILE', 'Call', 'conv_kind', 'padding', 'conv_call', 'calls_of', 'calls', 'features',
-           'Profile', 'save_profile', 'load_profile', 'find_profile', 'call_ms', 'LayerTime', 'call_times',
-           'layer_times', 'predict_ms']
+           'Profile', 'check_rates', 'check_profile', 'save_profile', 'load_profile', 'find_profile', 'call_ms',
+           'LayerTime', 'call_times', 'layer_times', 'predict_ms']
 
 # %% ../nbs/05a_roofline.ipynb #ee686697
-import json, math
+import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
-from .core import LayerscaleError, check_number, write_atomic
-from .nets import Net, Op, layers
+from .core import MOST, LayerscaleError, brief, check_number, keep_number, nearest, one_line, write_atomic
+from .nets import Net, Op, check_flag, layers
 
 # %% ../nbs/05a_roofline.ipynb #6fa3b8f6
 class Call(NamedTuple):
@@ -109,10 +109,29 @@ class Profile:
     seconds: float        # the measurement took
     origin: dict = None   # command, versions, device, seed, date
 
-    def __post_init__(self):
-        for kind, r in self.rates.items():
-            bad = [t for t in (*TERMS, *(['host'] if 'host' in r else [])) if not isinstance(r.get(t), (int, float)) or not 0 <= r[t] < math.inf] if isinstance(r, dict) else TERMS
-            if bad: raise LayerscaleError(f"profile {self.name}: the rate '{bad[0]}' of '{kind}' is not a number >= 0. Measure it again: layerscale profile.")
+    def __post_init__(self): check_profile(self)
+
+# %% ../nbs/05a_roofline.ipynb #cf910f4d
+def check_rates(name: str, kind: str, rates):
+    "Raise `LayerscaleError` unless a kind's `rates` hold a number for each of `TERMS`, and for 'host' if it is there."
+    for term in (*TERMS, *(['host'] if isinstance(rates, dict) and 'host' in rates else ())):
+        what = f"profile {name}: the rate '{term}' of '{kind}'"
+        try: check_number(rates[term], what, high=MOST, open_low=False, text=False)
+        except (KeyError, TypeError): raise LayerscaleError(f'{what} is missing.') from None
+
+# %% ../nbs/05a_roofline.ipynb #11926c0a
+def check_profile(p: Profile):
+    "Keep the numbers of a profile as numbers; raises `LayerscaleError` that names the field which is none."
+    for k in ('name', 'device'):
+        if not isinstance(getattr(p, k), str): raise LayerscaleError(f'profile: {k} is {brief(getattr(p, k))}, no text.')
+    check_flag(p.channels_last, f'profile {p.name}: channels_last')
+    for k, known in (('dtype', ('fp32', 'bf16', 'fp16')), ('form', ('sum', 'max'))):
+        if getattr(p, k) not in known: raise LayerscaleError(f'profile {p.name}: {k} is {brief(getattr(p, k))}. {nearest(getattr(p, k), known)}')
+    for k in ('threads', 'cache_mb', 'error', 'layers', 'seconds'):
+        keep_number(p, k, f'profile {p.name}: {k}', open_low=False, whole=k in ('threads', 'layers'))
+    if not isinstance(p.rates, dict): raise LayerscaleError(f'profile {p.name}: rates is {brief(p.rates)}, no table.')
+    if not isinstance(p.origin, (dict, type(None))): raise LayerscaleError(f'profile {p.name}: origin is {brief(p.origin)}, no table.')
+    for kind, r in p.rates.items(): check_rates(p.name, kind, r)
 
 # %% ../nbs/05a_roofline.ipynb #a143eede
 def save_profile(p: Profile, path) -> Path:
@@ -124,13 +143,15 @@ def save_profile(p: Profile, path) -> Path:
 # %% ../nbs/05a_roofline.ipynb #9c045b60
 def load_profile(path) -> Profile:
     "Read a profile; raises `LayerscaleError` if the file is missing or is none."
-    try: cfg = json.loads(Path(path).read_text())
+    again = f'Make it again with: layerscale profile --out {path}'
+    try: cfg = json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Make it with: layerscale profile --out {path}') from None
-    except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as json ({e}). Make it again with: layerscale profile --out {path}') from None
+    except (ValueError, OSError, RecursionError) as e: raise LayerscaleError(f'{path}: not readable as json ({one_line(e)}). {again}') from None
     need = [k for k in Profile.__dataclass_fields__ if k != 'origin']
     missing = [k for k in need if k not in cfg] if isinstance(cfg, dict) else need
-    if missing or not isinstance(cfg['rates'], dict): raise LayerscaleError(f"{path}: not a profile ({'rates is no table' if not missing else f'{missing[0]} is missing'}). Make it again with: layerscale profile --out {path}")
-    return Profile(**{k: v for k, v in cfg.items() if k in Profile.__dataclass_fields__})
+    if missing: raise LayerscaleError(f'{path}: not a profile ({missing[0]} is missing). {again}')
+    try: return Profile(**{k: v for k, v in cfg.items() if k in Profile.__dataclass_fields__})
+    except LayerscaleError as e: raise LayerscaleError(f'{path}: {e} {again}') from None
 
 # %% ../nbs/05a_roofline.ipynb #ce75670c
 PROFILE_FILE = 'layerscale-profile.json'  # in the current folder

@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['ACTIVATIONS', 'YOLOV8', 'KEEP', 'HEADS', 'COSTS', 'yolov8_rows', 'Yolo', 'yolov8', 'scaled_channels',
-           'scaled_repeats', 'Layer', 'resolve', 'conv_cost', 'c2f_cost', 'sppf_cost', 'c3_cost', 'bottleneck_cost',
-           'detect_cost', 'anchor_cost', 'layer_costs', 'cost', 'to_dict', 'anchor_rows', 'private_settings',
-           'quiet_ultralytics', 'memory_bytes', 'free_bytes', 'check_memory', 'build', 'realised', 'rescale',
-           'identity']
+           'scaled_repeats', 'Layer', 'sources', 'whole_arg', 'resolve_row', 'resolve', 'conv_cost', 'c2f_cost',
+           'sppf_cost', 'c3_cost', 'bottleneck_cost', 'detect_cost', 'anchor_cost', 'layer_costs', 'cost', 'to_dict',
+           'anchor_rows', 'private_settings', 'quiet_ultralytics', 'memory_bytes', 'free_bytes', 'check_memory',
+           'build', 'realised', 'rescale', 'identity']
 
 # %% ../nbs/07_yolo.ipynb #804d543b
 import importlib, math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from .core import Cost, LayerscaleError, check_number, check_size, human_pair, nearest
+from .core import MOST, Cost, LayerscaleError, brief, check_number, check_size, human_pair, keep_number, nearest
 from .runtime import DoesNotFit
 
 # %% ../nbs/07_yolo.ipynb #0f75985e
@@ -50,13 +50,14 @@ class Yolo:
     act: str = 'SiLU'           # activation of its convolutions, a key of `ACTIVATIONS`
 
     def __post_init__(self):
+        for k, what in dict(d='depth', w='width').items(): keep_number(self, k, what)
         whole = dict(imgsz='image size', max_channels='max_channels', nc='number of classes')
-        for k, what in (dict(d='depth', w='width') | whole).items(): object.__setattr__(self, k, check_number(getattr(self, k), what, whole=k in whole))
-        if self.act not in ACTIVATIONS: raise LayerscaleError(f"activation '{self.act}': {nearest(self.act, ACTIVATIONS)}")
+        for k, what in whole.items(): keep_number(self, k, what, whole=True)
+        if not (isinstance(self.act, str) and self.act in ACTIVATIONS): raise LayerscaleError(f"activation '{self.act}': {nearest(self.act, ACTIVATIONS)}")
     @cached_property
     def layers(self): return resolve(self)
     @cached_property
-    def stride(self): return max(int(l.stride) for l in self.layers)  # image sides must be multiples of it
+    def stride(self): return max(1, *(int(l.stride) for l in self.layers))  # image sides must be multiples of it
 
 # %% ../nbs/07_yolo.ipynb #cf354cee
 YOLOV8 = {'n': (0.33, 0.25, 1024), 's': (0.33, 0.50, 1024), 'm': (0.67, 0.75, 768),
@@ -68,9 +69,11 @@ def yolov8(
     nc=80,      # object classes
 ) -> Yolo:
     "The YOLOv8 detector at a named or explicit scale."
-    if isinstance(scale, str) and scale not in YOLOV8: raise LayerscaleError(f"YOLOv8 has no scale '{scale}'. Known: n, s, m, l, x, or give (depth, width, max_channels).")
-    d, w, cap = YOLOV8[scale] if isinstance(scale, str) else scale
-    return Yolo(d=float(d), w=float(w), max_channels=int(cap), nc=nc, name=f'yolov8{scale}' if isinstance(scale, str) else 'yolov8')
+    named = isinstance(scale, str)
+    if named and scale not in YOLOV8 or not named and (not isinstance(scale, (tuple, list)) or len(scale) != 3):
+        raise LayerscaleError(f"YOLOv8 has no scale '{scale}'. Known: n, s, m, l, x, or give (depth, width, max_channels).")
+    d, w, cap = YOLOV8[scale] if named else scale
+    return Yolo(d=d, w=w, max_channels=cap, nc=nc, name=f'yolov8{scale}' if named else 'yolov8')
 
 # %% ../nbs/07_yolo.ipynb #cb3670f8
 def scaled_channels(c: int, net: Yolo) -> int:
@@ -99,22 +102,55 @@ class Layer:
 # %% ../nbs/07_yolo.ipynb #98a40fe5
 KEEP = ('nn.Upsample', 'nn.MaxPool2d', 'nn.BatchNorm2d', 'nn.Mish')  # modules with as many channels out as in
 
+# %% ../nbs/07_yolo.ipynb #b85f1370
+def sources(
+    frm,          # as written in a row: a number, or a tuple of numbers
+    i: int,       # the row that reads
+    joins: bool,  # does it read several maps?
+) -> tuple:
+    "Numbers of the rows that row `i` reads, -1 for the image; raises `LayerscaleError` for one that is not before it."
+    if joins != isinstance(frm, tuple) or frm == ():
+        raise LayerscaleError(f'its `from` is {brief(frm)}; ' + ('several maps are joined here: give a list of rows.' if joins else 'one map is read here: give one row.'))
+    src = []
+    for f in frm if joins else (frm,):
+        j = i + f if type(f) is int and f < 0 else f
+        if type(f) is not int or not (0 <= j < i or j == -1 == i - 1): raise LayerscaleError(f'it reads row {brief(f)}; a row reads rows before it, or -1, the row just before.')
+        src.append(j)
+    return tuple(src)
+
+# %% ../nbs/07_yolo.ipynb #5734735a
+def whole_arg(args: tuple, at: int, what: str) -> int:
+    "The whole number above 0 at this place of a row's arguments; raises `LayerscaleError` if there is none."
+    if at >= len(args): raise LayerscaleError(f'{what} is missing.')
+    return args[at] if type(args[at]) is int and 0 < args[at] <= MOST else check_number(args[at], what, high=MOST, whole=True, text=False)
+
+# %% ../nbs/07_yolo.ipynb #26d64e32
+def resolve_row(
+    net: Yolo, before: list,  # the `Layer`s so far
+    frm, n, kind, args,       # the row
+) -> Layer:
+    "One row with real sizes; raises `LayerscaleError` if it cannot be."
+    if kind not in COSTS: raise LayerscaleError(f"no closed form for module '{kind}'. Known: {', '.join(COSTS)}.")
+    i, head = len(before), kind in HEADS
+    src = sources(frm, i, head or kind == 'Concat')
+    cin, strides = zip(*[(before[j].cout, before[j].stride) if j >= 0 else (3, 1) for j in src])
+    if head and i < len(net.rows) - 1: raise LayerscaleError(f'{kind} ends a network; no row comes after it.')
+    if kind == 'AnchorHead': whole_arg(args, 0, 'number of anchors')
+    if kind == 'Concat' and len(set(strides)) > 1: raise LayerscaleError(f'maps of strides {strides} cannot be joined.')
+    if head or kind in KEEP or kind == 'Concat': cout, rest = (0 if head else sum(cin)), args
+    else: cout, rest = scaled_channels(whole_arg(args, 0, 'number of channels'), net), args[1:]
+    window = kind in ('Conv', 'nn.MaxPool2d')
+    k, s = (whole_arg(rest, 0, 'kernel side'), whole_arg(rest, 1, 'stride')) if window else (1, 1)
+    stride = strides[0]/whole_arg(args, 1, 'factor') if kind == 'nn.Upsample' else strides[0]*s
+    return Layer(kind, src, cin, cout, scaled_repeats(whole_arg((n,), 0, 'number of repeats'), net), k, strides, stride, rest)
+
 # %% ../nbs/07_yolo.ipynb #689304db
 def resolve(net: Yolo) -> tuple:
-    "All rows of `net` as `Layer`s; raises `LayerscaleError` for a module this page does not know, or maps that do not fit."
+    "All rows of `net` as `Layer`s; raises `LayerscaleError` for a module this page does not know, for numbers no network can have, or maps that do not fit."
     out = []
     for i, (frm, n, kind, args) in enumerate(net.rows):
-        src = tuple(i+f if f < 0 else f for f in (frm if isinstance(frm, tuple) else (frm,)))
-        cin = tuple(out[j].cout if j >= 0 else 3 for j in src)
-        strides = tuple(out[j].stride if j >= 0 else 1 for j in src)
-        if kind not in COSTS: raise LayerscaleError(f"row {i} of {net.name}: no closed form for module '{kind}'. Known: {', '.join(COSTS)}.")
-        if kind == 'Concat' and len(set(strides)) > 1: raise LayerscaleError(f'row {i} of {net.name}: maps of strides {strides} cannot be joined.')
-        if kind in KEEP: cout, rest = cin[0], args
-        elif kind in ('Concat', *HEADS): cout, rest = (sum(cin) if kind == 'Concat' else 0), args
-        else: cout, rest = scaled_channels(args[0], net), args[1:]
-        k, s = rest[:2] if kind in ('Conv', 'nn.MaxPool2d') else (1, 1)
-        stride = strides[0]/args[1] if kind == 'nn.Upsample' else strides[0]*s
-        out.append(Layer(kind, src, cin, cout, scaled_repeats(n, net), k, strides, stride, rest))
+        try: out.append(resolve_row(net, out, frm, n, kind, args))
+        except LayerscaleError as e: raise LayerscaleError(f'row {i} of {net.name}: {e}') from None
     return tuple(out)
 
 # %% ../nbs/07_yolo.ipynb #a7ca5b39
@@ -197,18 +233,21 @@ def cost(
 def to_dict(net: Yolo) -> dict:
     "The network in Ultralytics' yaml form, with its scale explicit; an anchor head becomes plain rows."
     rows = [[list(f) if isinstance(f, tuple) else f, n, m, list(a)] for f, n, m, a in net.rows]
-    if rows[-1][2] == 'AnchorHead': rows = rows[:-1] + anchor_rows(net)
+    head = net.layers[-1]
+    if head.kind == 'AnchorHead': rows = rows[:-1] + anchor_rows(head.src, head.cin, head.args[0]*(net.nc + 5), len(rows) - 1)
     first = next((i for i, r in enumerate(rows) if r[2] == 'SPPF'), len(rows) - 2) + 1
     act = dict(activation=ACTIVATIONS[net.act]) if ACTIVATIONS[net.act] else {}
     return dict(nc=net.nc, scales={'own': [net.d, net.w, net.max_channels]}, scale='own', **act, backbone=rows[:first], head=rows[first:])
 
 # %% ../nbs/07_yolo.ipynb #36d10db5
-def anchor_rows(net: Yolo) -> list:
-    "The anchor head as rows of torch modules: convolution and flatten for each map, then one join."
-    head, rows = net.layers[-1], []
-    for j, c in zip(head.src, head.cin): rows += [[j, 1, 'nn.Conv2d', [c, head.args[0]*(net.nc + 5), 1]], [-1, 1, 'nn.Flatten', [2]]]
-    first = len(net.rows) - 1
-    return rows + [[[first + 2*i + 1 for i in range(len(head.src))], 1, 'Concat', [2]]]
+def anchor_rows(
+    src, cin,    # numbers of the rows that the head reads, their channels
+    out: int,    # numbers for each place: na*(nc + 5)
+    first: int,  # number of the head's first row
+) -> list:
+    "An anchor head as rows of torch modules: convolution and flatten for each map, then one join."
+    rows = [r for j, c in zip(src, cin) for r in ([j, 1, 'nn.Conv2d', [c, out, 1]], [-1, 1, 'nn.Flatten', [2]])]
+    return rows + [[[first + 2*i + 1 for i in range(len(src))], 1, 'Concat', [2]]]
 
 # %% ../nbs/07_yolo.ipynb #f55a584d
 def private_settings() -> str:

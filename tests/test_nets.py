@@ -3,8 +3,10 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from layerscale_nb import csp
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.nets import BLOCKS, Net, Stage, Stem, complexity
 from layerscale_nb.published import network_of, printed_rows, pycls_cost, reproduce
@@ -168,5 +170,30 @@ def test_what_is_no_network_has_no_price(make, text):
     with pytest.raises(LayerscaleError, match=text): make()
 
 
-def test_numbers_may_be_written_as_text_or_floats():
-    assert Stage('res', '2', 64.0) == Stage('res', 2, 64) and type(complexity(Net((Stage('res', 2.0, 64),))).total.macs) is int
+def test_the_checked_number_is_the_one_that_is_kept():
+    assert Stage('res', 2.0, 64.0) == Stage('res', 2, 64) and type(complexity(Net((Stage('res', 2.0, 64),))).total.macs) is int
+    mixed = Stage('mbconv', 2.0, 64, b=6, se=np.float32(.25), g=1.0)
+    assert [type(getattr(mixed, k)) for k in ('d', 'w', 'b', 'se', 'g')] == [int, int, float, float, int]
+    assert type(Net((mixed,), Stem(32.0), r=224.0).r) is int and type(Stem(32.0).w) is int
+
+
+@pytest.mark.parametrize('bad', ['2', '0.5', None, True, [2], 10**400, -1, float('nan'), 10**10, b'2'])
+def test_text_and_impossible_numbers_are_refused(bad):
+    for k in ('d', 'w', 'stride', 'k', 'b', 'g', 'se'):
+        with pytest.raises(LayerscaleError, match=' is '): Stage(**dict(block='res', d=2, w=64) | {k: bad})
+    for k in ('w', 'k', 'stride', 'pool', 'patch'):
+        if not (k in ('pool', 'patch') and bad is True):
+            with pytest.raises(LayerscaleError, match=f'{k} of the stem is '): Stem(**{k: bad})
+    for k in ('r', 'channels', 'head_w', 'classes', 'ends_scale'):
+        if not (k == 'ends_scale' and bad is True):
+            with pytest.raises(LayerscaleError, match=f'{k} of net is '): Net((Stage('res', 1, 64),), **{k: bad})
+    for k in ('k', 'b', 'ratio', 'cross'):
+        with pytest.raises(LayerscaleError, match=' is '): csp.Stage(**{k: bad})
+
+
+def test_parts_of_another_type_are_refused():
+    for stages in ((), 'res', ('res',), [dict(block='res', d=1, w=8)]):
+        with pytest.raises(LayerscaleError, match='stages'): Net(stages)
+    with pytest.raises(LayerscaleError, match='stem of net'): Net((Stage('res', 1, 64),), dict(w=32))
+    with pytest.raises(LayerscaleError, match='no block'): Stage(['res'], 1, 64)
+    assert Net([Stage('res', 1, 64)]) == Net((Stage('res', 1, 64),))

@@ -78,6 +78,30 @@ def test_profile_with_a_negative_rate(tmp_path):
     with pytest.raises(LayerscaleError, match="the rate 'call' of 'norm'"): load_profile(path)
 
 
+@pytest.mark.parametrize('field', [k for k in Profile.__dataclass_fields__ if k != 'origin'])
+@pytest.mark.parametrize('bad', ['null', '[1]', '{"a": 1}', '-1', '1e999', 'NaN', '1' + '0'*400, '"8"', '"\\ud800"'])
+def test_a_profile_field_of_another_kind_is_a_sentence(field, bad, tmp_path):
+    cfg, path = json.loads(save_profile(profile(), tmp_path/'p.json').read_text()), tmp_path/'p.json'
+    wrong = json.dumps({k: v for k, v in cfg.items() if k != field})[:-1] + f', "{field}": {bad}}}'
+    path.write_text(wrong)
+    if field in ('name', 'device') and bad[0] == '"':
+        assert getattr(load_profile(path), field) == json.loads(bad)
+        return
+    with pytest.raises(LayerscaleError, match=f'{path.name}: profile.* {field} is |{path.name}: profile.*of .a. is missing') as e: load_profile(path)
+    assert '\n' not in str(e.value) and len(str(e.value)) < 400 and 'layerscale profile' in str(e.value)
+
+
+def test_a_profile_keeps_the_checked_numbers(tmp_path):
+    p = replace(profile(), cache_mb=8, threads=2.0, seconds=3)
+    assert [type(v) for v in (p.cache_mb, p.threads, p.seconds)] == [float, int, float]
+    for bad in ('1' + '0'*400, '"1"', 'null', 'true'):
+        path = save_profile(profile(call=0.125), tmp_path/'p.json')
+        path.write_text(path.read_text().replace('0.125', bad))
+        with pytest.raises(LayerscaleError, match="the rate 'call' of"): load_profile(path)
+    (tmp_path/'deep.json').write_text('['*100_000)
+    with pytest.raises(LayerscaleError, match='deep.json: not readable as json'): load_profile(tmp_path/'deep.json')
+
+
 def test_fit_finds_the_rates_of_a_made_machine():
     "Times computed from known rates give these rates back, and predict networks that were not in the fit."
     from layerscale_nb.calibrate import conv_specimens, fit_rates
