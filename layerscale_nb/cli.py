@@ -229,7 +229,8 @@ def data_command(a) -> int:
     if len(ds.notes): print(f'\nleft out or changed:\n{notes_table(ds).to_string(index=False, max_colwidth=90)}')
     if a.notes: print('\n'.join(f'{n.where}: {n.kind} ({n.why})' for n in ds.notes))
     if a.sheet:
-        try: contact_sheet(ds).save(a.sheet)
+        sheet = contact_sheet(ds)  # outside the next line: a broken image is not the fault of the sheet's name
+        try: sheet.save(a.sheet)
         except (OSError, ValueError) as e: raise LayerscaleError(f'cannot write {a.sheet}: {e}. Use a name such as sheet.png in an existing folder.') from None
         print(f'contact sheet: {a.sheet}')
     return 0

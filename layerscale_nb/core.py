@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'Cost', 'human', 'human_pair', 'LayerscaleError', 'one_line', 'brief', 'nearest', 'check_keys', 'check_number',
-           'keep_number', 'check_size', 'write_atomic', 'write_rows', 'tidy', 'read_yaml', 'fingerprint', 'versions',
-           'cpu_name', 'provenance']
+           'keep_number', 'check_size', 'write_atomic', 'write_rows', 'tidy', 'written_out', 'read_yaml', 'fingerprint',
+           'versions', 'cpu_name', 'provenance']
 
 # %% ../nbs/00_core.ipynb #e99858b2
 import csv, difflib, hashlib, io, json, math, os, platform, sys
@@ -178,16 +178,41 @@ def tidy(row: dict) -> dict:
     "A row with None for not-a-number."
     return {k: None if v != v else v for k, v in row.items()}
 
+# %% ../nbs/00_core.ipynb #3404055d
+def written_out(
+    node,         # of a YAML document, as composed by the loader
+    known: dict,  # id of a node -> its answer; starts empty
+):
+    "How many values a node stands for when its aliases are written out; infinite if it holds itself."
+    if id(node) not in known:
+        known[id(node)] = math.inf  # as long as it is being counted
+        parts = node.value if isinstance(node.value, list) else []
+        inner = (n for p in parts for n in (p if isinstance(p, tuple) else (p,)))  # a mapping holds pairs
+        known[id(node)] = 1 + sum(written_out(n, known) for n in inner)
+    return known[id(node)]
+
 # %% ../nbs/00_core.ipynb #3f6d7df3
 def read_yaml(path) -> dict:
-    "A YAML file as plain data; raises `LayerscaleError` if it is missing or not YAML."
+    "A YAML file (UTF-8 or 16) as plain data; raises `LayerscaleError` if it is missing, not YAML, or grows by aliases."
     import yaml
-    try: return yaml.safe_load(Path(path).read_text()) or {}
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise LayerscaleError(f'{path}: not a file. Give the path of a .yaml file.')
+    sizes, plain = {}, (yaml.YAMLError, ValueError, OSError, ArithmeticError)  # errors that say what is wrong
+    try:
+        loader = yaml.SafeLoader(Path(path).read_bytes())
+        node = loader.get_single_node()
+        total = written_out(node, sizes) if node else 0
+        if total > 1000 + 10*len(sizes): raise ValueError(f'its aliases make {total:.3g} values of {len(sizes)}')
+        return loader.construct_document(node) or {} if node else {}
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Give the path of a .yaml file.') from None
-    except (yaml.YAMLError, ValueError, OSError) as e:  # a date such as 2020-13-45 is a ValueError
+    except RecursionError: at, why = '', 'nested too deeply'
+    except (*plain, LookupError, TypeError, AttributeError) as e:  # `!!bool maybe` is a KeyError
         line = getattr(getattr(e, 'problem_mark', None), 'line', None)
         at = f', line {line+1}' if line is not None else ''
-        raise LayerscaleError(f'{path}{at}: not readable as YAML ({getattr(e, "problem", None) or e}).') from None
+        why = next((w for k in ('problem', 'reason', 'strerror') if (w := getattr(e, k, None))), e)
+        if not isinstance(e, plain): why = 'a value is not what its tag says'
+        if hasattr(e, 'encoding'): why = f'{why}: save it as UTF-8 text'
+    raise LayerscaleError(f'{path}{at}: not readable as YAML ({why}).') from None
 
 # %% ../nbs/00_core.ipynb #bc081e1a
 def fingerprint(obj) -> str:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import cv2, numpy as np, pandas as pd
 from PIL import Image
 from .core import LayerscaleError
-from .data import Dataset, Note, read_image
+from .images import Dataset, read_image
+from .labels import Note
 
 # %% ../nbs/08b_frames.ipynb #cfd9718b
 def summary(ds: Dataset) -> pd.DataFrame:
@@ -36,8 +37,9 @@ def draw_boxes(
     names,        # class names
     zoom=1.0,     # enlargement of the picture
 ) -> np.ndarray:
-    "A copy of the image with labelled boxes."
-    out = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
+    "A copy of the image with labelled boxes; each side of it has at least one pixel."
+    size = [max(1, round(side*zoom)) for side in image.shape[1::-1]]
+    out = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
     for b, c in zip(np.asarray(boxes)*zoom, cls):
         colour = tuple(int(PALETTE[int(c) % len(PALETTE)][i:i+2], 16) for i in (1, 3, 5))
         (x1, y1, x2, y2), text = np.round(b).astype(int).tolist(), names[int(c)]
@@ -51,15 +53,15 @@ def contact_sheet(
     ds: Dataset,
     n=12, cols=3,    # pictures, and how many side by side
     split='train',
-    width=400,       # pixels of one picture
+    width=400,       # pixels of one picture, which is at most twice as high
 ) -> Image.Image:
-    "A sheet of labelled images, evenly spread over the split."
+    "A sheet of labelled images, evenly spread over the split; raises `LayerscaleError` if one does not decode."
     items = getattr(ds, split)
     items = [items[int(i)] for i in np.linspace(0, len(items)-1, min(n, len(items)))]
     tiles = []
     for x in items:
         pixels = x.image if isinstance(x.image, np.ndarray) else read_image(x.image)
-        tiles.append(draw_boxes(pixels, x.boxes, x.cls, ds.names, width/pixels.shape[1]))
+        tiles.append(draw_boxes(pixels, x.boxes, x.cls, ds.names, min(width/pixels.shape[1], 2*width/pixels.shape[0])))
     h = max(t.shape[0] for t in tiles)
     sheet = np.full((-(-len(tiles)//cols)*(h+6)-6, cols*(width+6)-6, 3), 255, np.uint8)
     for i, t in enumerate(tiles):
