@@ -17,7 +17,7 @@ from .labels import Note, decode, file_bytes
 
 # %% ../nbs/07j_coco.ipynb #59d2468a
 def read_json(path):
-    "A json file as plain data, in any encoding that `decode` knows; raises `LayerscaleError` if it is missing or not json."
+    "A json file as plain data, in any encoding `decode` knows; raises `LayerscaleError` if it is missing or not json."
     text = decode(file_bytes(path))
     try: return json.loads(text)
     except RecursionError: why = 'nested too deeply'
@@ -59,7 +59,8 @@ def coco_classes(entries: list, path) -> dict:
         key = id_of(e.get('id')) if isinstance(e, dict) else None
         if key is None: continue  # its boxes are noted as of an unknown class
         name = ' '.join(printable(str(e.get('name') or key)).split())
-        if out.setdefault(key, name) != name: raise LayerscaleError(f"{path}: category id {key} is '{out[key]}' and '{name}'. Give each category its own id.")
+        if out.setdefault(key, name) != name:
+            raise LayerscaleError(f"{path}: category id {key} is '{out[key]}' and '{name}'. Give each its own id.")
     return out
 
 # %% ../nbs/07j_coco.ipynb #dfd6d502
@@ -67,7 +68,7 @@ def coco_images(
     entries: list, path,  # the list `images`; the file it came from
     notes: list,          # takes the notes
 ) -> dict:
-    "id -> (file name, (h, w) or None) of each listed image; a note for an entry that is none, or whose id is not its own."
+    "id -> (file name, (h, w) or None) of each listed image; a note for one without a name, or whose id is not its own."
     out, shared, seen = {}, {}, set()
     for n, e in enumerate(entries):
         key, name = (id_of(e.get('id')), e.get('file_name')) if isinstance(e, dict) else (None, None)
@@ -116,7 +117,8 @@ def read_coco(
     number, first = {k: i for i, k in enumerate(names)}, {}
     for k, name in names.items():
         if first.setdefault(name, k) != k:
-            raise LayerscaleError(f"{path}: categories {first[name]} and {k} are both '{name}'. Give them one id, or two names.")
+            both = f"categories {first[name]} and {k} are both '{name}'"
+            raise LayerscaleError(f'{path}: {both}. Give them one id, or two names.')
     for name, kind, *rest in filter(None, found): rows.setdefault(name, []).append((number[kind], *rest))
     return CocoFile(tuple(names.values()), dict(images.values()), rows)
 
@@ -140,7 +142,8 @@ def coco_files(folder) -> dict:
         found = {}
         for p in files:
             one = found.setdefault(split_of(p), p)
-            if one != p: raise LayerscaleError(f'{p}: {one} is a {split_of(p)} file too. Move one of them away, or give one file.')
+            if one != p:
+                raise LayerscaleError(f'{p}: {one} is a {split_of(p)} file too. Move one away, or give one file.')
         if found: return found
     return {}
 
@@ -158,7 +161,7 @@ def find_listed(
     names,          # file names as the annotations write them
     folders: list,  # where to look, the likeliest first
 ) -> dict:
-    "file name -> file, in the folder that holds the most of them; a name whose own folders lead nowhere counts by its last part."
+    "file name -> file, in the folder that holds the most; by their last parts if their own folders lead nowhere."
     bare, best = {n: n.rsplit('/', 1)[-1] for n in names}, {}
     ways = [{n: n for n in names}] + [bare]*(len(set(bare.values())) == len(bare))
     for way in ways:
@@ -170,14 +173,17 @@ def find_listed(
 
 # %% ../nbs/07j_coco.ipynb #2c068506
 def coco_source(source) -> tuple:
-    "(data folder, annotation files of its splits or one for both, files not used); raises `LayerscaleError` without a pair."
+    "(data folder, annotation files of its splits or one for both, files not used); raises `LayerscaleError` if unclear."
     path = Path(source)
-    if path.is_file(): return path.parent.parent if path.parent.name.lower() == 'annotations' else path.parent, [path], []
+    if path.is_file():
+        above = path.parent
+        return above.parent if above.name.lower() == 'annotations' else above, [path], []
     found = coco_files(path)
     pair = [found.get('train'), found.get('val') or found.get('test')]
     if None in pair and len(found) != 1:
         have = ', '.join(p.name for p in found.values()) or 'none'
-        raise LayerscaleError(f"{path}: no training and validation json ({have}). Write train and val into the names, or give one file.")
+        todo = 'Write train and val into the names, or give one file.'
+        raise LayerscaleError(f'{path}: no training and validation json ({have}). {todo}')
     if None in pair: pair = [*found.values()]
     return path, pair, [p for p in found.values() if p not in pair]
 
