@@ -80,7 +80,7 @@ def detector(*rows):
 
 
 def stages():
-    row = dict(block='bottleneck', d=2, w=64, stride=2, k=3, b=1.0, g=8, se=0.25)
+    row = dict(block='res', d=2, w=64, stride=2, k=3, b=1.0, g=8, se=0.25)
     cfg = dict(name='own', stem=dict(w=32, k=3, stride=2), stages=[row, dict(row, w=128, d=3)], head_w=64, classes=10, r=64, act='silu')
     return {'own.yaml': yaml.safe_dump(cfg).encode()}
 
@@ -148,9 +148,9 @@ def read_table(path):
     by_variant(read_results(path)).to_string().encode()
 
 
-def rescale_it(args):
+def rescale_it(name, rule, s):
     from layerscale_nb.lookup import rescale_by_name, rescaled_json, rescaled_text
-    r = rescale_by_name(*args)
+    r = rescale_by_name(name, rule, s)
     json.dumps(rescaled_json(r)), rescaled_text(r).encode()
 
 
@@ -162,6 +162,14 @@ def command(argv):
         try: code = main([str(a).encode('utf-8', 'replace').decode() for a in argv])
         except SystemExit as e: code = e.code
     assert code in (0, 2), f'exit status {code}'
+
+
+def options(argv):
+    "What a command line asks for, without training it."
+    from layerscale_nb.cli import make_parser, study_of
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.suppress(SystemExit): args = make_parser().parse_args(list(map(str, argv)))
+    if 'args' in locals() and args.cmd in ('study', 'train'): study_of(args)
 
 
 def every_size(value):
@@ -183,9 +191,11 @@ WORDS = {  # name: (valid arguments, what takes one, rounds)
     'name': (['yolov8n', 'EN-B0', 'RegNetY-4GF', 'vit_b_16', 'yolov5n', 'timm:resnet18', 'torchvision:resnet18', 'own.yaml'], price_it, 200),
     'size': (['640', '416x128', 320, [96, 320], 1.5], every_size, 300),
     'source': (['roadscene', 'set/', '~/set', 'data.yaml', 'x.json', 'kitti'], read_data, 80),
-    'scaling': ([['EN-B0', 'dWr', 4], ['yolov8n', 'dwr', '2'], ['RegNetY-4GF', 'alpha=0.8', 2.5]], rescale_it, 120),
+    'scaling': ([['EN-B0', 'dWr', 4], ['yolov8n', 'dwr', '2'], ['RegNetY-4GF', 'alpha=0.8', 2.5]], lambda v: rescale_it(*(v + [1]*3)[:3]), 120),
     'command': ([['count', 'yolov8n', '--imgsz', '640'], ['count', 'EN-B0', '--json'], ['scale', 'EN-B0', '--rule', 'dWr', '--s', '4'],
-                 ['study', '--plan', '--depths', '0.5', '--epochs', '2'], ['data', 'nothing', '--notes']], command, 100)}
+                 ['data', 'nothing', '--notes'], ['report', 'nothing']], command, 100),
+    'options': ([['study', '--depths', '0.5', '--epochs', '2'], ['study', '--data', 'kitti', '--imgsz', '416x128', '--base', '1', '0.5', '512'],
+                 ['study', '--variants', 'baseline', '--seeds', '0', '1', '--lr', '0.002', '--amp', 'off'], ['train', 'x.yaml', '--batch', '8']], options, 120)}
 
 
 # ---------------------------------------------------------------- damage
