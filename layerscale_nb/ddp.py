@@ -34,7 +34,8 @@ def run_rank(rank: int, world: int, folder: str):
 def start_rank(rank: int, world: int, folder):
     "A process that runs `run_rank`; its output goes to a file in `folder`."
     code = f'from layerscale_nb.ddp import run_rank; run_rank({rank}, {world}, {str(folder)!r})'
-    with open(Path(folder)/f'log{rank}.txt', 'w') as log: return subprocess.Popen([sys.executable, '-c', code], stdout=log, stderr=log)
+    with open(Path(folder)/f'log{rank}.txt', 'w', encoding='utf-8') as log:
+        return subprocess.Popen([sys.executable, '-c', code], stdout=log, stderr=log)
 
 # %% ../nbs/09a_ddp.ipynb #c5ce432e
 def wait_for_all(children: list, folder: Path):
@@ -42,7 +43,9 @@ def wait_for_all(children: list, folder: Path):
     try:
         while any(c.poll() is None for c in children) and not any(c.poll() for c in children): time.sleep(0.1)
         for r, c in enumerate(children):
-            if c.poll(): raise LayerscaleError(f'process {r} of {len(children)} failed: {(folder/f"log{r}.txt").read_text().strip().splitlines()[-1][:200]}')
+            if c.poll():
+                said = (folder/f'log{r}.txt').read_text('utf-8', 'replace').strip().splitlines() or ['without a word']
+                raise LayerscaleError(f'process {r} of {len(children)} failed: {said[-1][:200]}')
     finally:
         for c in children:
             if c.poll() is None: c.kill(); c.wait()
@@ -66,4 +69,4 @@ def fit_on_ranks(
     with tempfile.TemporaryDirectory() as tmp:
         (Path(tmp)/'job.pkl').write_bytes(pickle.dumps(dict(net=net, train=train, val=val, recipe=recipe, seed=seed, folder=str(folder), gpus=gpus)))
         wait_for_all([start_rank(r, world, tmp) for r in range(world)], Path(tmp))
-    return [json.loads((Path(folder)/f'rank{r}.json').read_text()) for r in range(world)]
+    return [json.loads((Path(folder)/f'rank{r}.json').read_text(encoding='utf-8')) for r in range(world)]

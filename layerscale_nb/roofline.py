@@ -124,7 +124,7 @@ def save_profile(p: Profile, path) -> Path:
 # %% ../nbs/05a_roofline.ipynb #9c045b60
 def load_profile(path) -> Profile:
     "Read a profile; raises `LayerscaleError` if the file is missing or is none."
-    try: cfg = json.loads(Path(path).read_text())
+    try: cfg = json.loads(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Make it with: layerscale profile --out {path}') from None
     except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as json ({e}). Make it again with: layerscale profile --out {path}') from None
     need = [k for k in Profile.__dataclass_fields__ if k != 'origin']
