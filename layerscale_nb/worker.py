@@ -96,8 +96,8 @@ def start_child(worker):
     code = f'from layerscale_nb.worker import serve; serve({worker.target!r}, {worker.idle_s})'
     env = os.environ | dict(PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
     with worker.log.open('a', encoding='utf-8') as log:
-        child = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                                 encoding='utf-8', env=env)
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        child = subprocess.Popen([sys.executable, '-c', code], encoding='utf-8', env=env, **pipes)
     threading.Thread(target=listen, args=(worker, child), daemon=True).start()
     return child
 
