@@ -60,7 +60,7 @@ def read_rows(path, need=()) -> list:
         try: return int(v) if v.lstrip('-').isdigit() else float(v)
         except ValueError: return {'True': True, 'False': False}.get(v, v)
     if not Path(path).exists(): return []
-    with open(path, newline='') as f: rows = list(csv.DictReader(f))
+    with open(path, newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
     if any(None in r or None in r.values() or not set(need) <= set(r) for r in rows): raise LayerscaleError(f'{path} is not a table of this benchmark, or a line of it was cut. Choose another --out.')
     return [{k: value(v) for k, v in r.items()} for r in rows]
 

@@ -90,7 +90,8 @@ def write_yolo(st: Setting, folder) -> Path:
             Image.fromarray(store.images[i].permute(1, 2, 0).cpu().numpy()).save(folder/'images'/split/f'{i:06d}.png', compress_level=1)
             b, c = (x[i][store.valid[i]].cpu().numpy() for x in (store.boxes, store.cls))
             rows = np.c_[(b[:, :2] + b[:, 2:])/2, b[:, 2:] - b[:, :2]]/[w, h, w, h]
-            (folder/'labels'/split/f'{i:06d}.txt').write_text('\n'.join(f'{k} ' + ' '.join(f'{v:.6f}' for v in r) for k, r in zip(c, rows)))
+            lines = [f'{k} ' + ' '.join(f'{v:.6f}' for v in r) for k, r in zip(c, rows)]
+            (folder/'labels'/split/f'{i:06d}.txt').write_text('\n'.join(lines), encoding='utf-8')
     return write_atomic(folder/'data.yaml', yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
 
 # %% ../nbs/10b_bench.ipynb #2e2ca5ac
@@ -103,7 +104,7 @@ def ultralytics_child(job: dict):
         if not clock.pop('trained', False): return  # it is also called after the final evaluation, which is no epoch
         curve.append((time.perf_counter() - clock['start'], float(trainer.metrics.get('metrics/mAP50(B)', 0))))
         torch.save({k: v.half() if v.is_floating_point() else v for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
-        (out/'curve.json').write_text(json.dumps(curve))
+        (out/'curve.json').write_text(json.dumps(curve), encoding='utf-8')
         if curve[-1][0] > job['seconds'] or curve[-1][1] >= job['level']: trainer.stop = True
     model = YOLO(job['net'], verbose=False)
     model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))  # reading the data is timed for neither
@@ -128,15 +129,17 @@ def bench_ultralytics(
     job = dict(data=str(write_yolo(st, Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size), device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed, parent=os.getpid())
     env = os.environ | dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1', JOB=json.dumps(job))
     code = 'import json, os; from layerscale_nb.bench import ultralytics_child as f; f(json.loads(os.environ["JOB"]))'
-    with open(out/'log.txt', 'w') as log: child = subprocess.Popen([sys.executable, '-c', code], env=env, stdout=log, stderr=log)
+    with open(out/'log.txt', 'w', encoding='utf-8') as log:
+        child = subprocess.Popen([sys.executable, '-c', code], env=env, stdout=log, stderr=log)
     try:
         while child.poll() is None:
             time.sleep(1)
-            if look: look(json.loads(t) if (p := out/'curve.json').exists() and (t := p.read_text()).endswith(']]') else [])
+            so_far = (out/'curve.json').read_text(encoding='utf-8') if (out/'curve.json').exists() else ''
+            if look: look(json.loads(so_far) if so_far.endswith(']]') else [])
     finally:
         if child.poll() is None: child.terminate(); child.wait(20)
     if not (out/'curve.json').exists(): raise LayerscaleError(f'Ultralytics did not finish an epoch; its log is {out}/log.txt.')
-    curve, model = json.loads((out/'curve.json').read_text()), build(net).to(st.device)
+    curve, model = json.loads((out/'curve.json').read_text(encoding='utf-8')), build(net).to(st.device)
     def ours(k): model.load_state_dict(torch.load(out/f'epoch{k:03d}.pt', weights_only=True)); return scores(validate(model.float().eval(), st.val, len(st.names)))['map50']
     scored = [(s, ours(k)) for k, (s, _) in enumerate(curve, 1)]
     return dict(name=name, curve=scored, own_map50=curve[-1][1], img_s=len(st.train)*len(curve)/curve[-1][0], train_s=curve[-1][0], epochs=len(curve))

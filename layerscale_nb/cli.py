@@ -191,7 +191,8 @@ def run_command(a) -> int:
     if getattr(a, 'plan', False): return 0
     command, line, done = 'layerscale ' + ' '.join(sys.argv[1:]), Line(), 0
     out.mkdir(parents=True, exist_ok=True)
-    with open(out/'log.txt', 'a', buffering=1, encoding='utf-8') as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
+    log_file = open(out/'log.txt', 'a', buffering=1, encoding='utf-8', errors='backslashreplace')
+    with log_file as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
         log.write(f'# {command}\n{head(st, out)}\n')
         try:
             for e in run_study(st, out, command): done += e.kind in ('done', 'skip'); tell(e, line, log)

@@ -234,7 +234,7 @@ def versions(packages=('layerscale-nb', 'torch', 'torchvision', 'ultralytics', '
 def cpu_name() -> str:
     "The processor's own name and the number of cores this process may use."
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding='utf-8').splitlines() if info.exists() else []
     name = next((l.split(':', 1)[1].strip() for l in lines if l.startswith('model name')), platform.processor() or platform.machine())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return f'{name}, {cores} cores'

@@ -34,7 +34,8 @@ def run_rank(rank: int, world: int, folder: str):
 def start_rank(rank: int, world: int, folder):
     "A process that runs `run_rank`; its output goes to a file in `folder`."
     code = f'from layerscale_nb.ddp import run_rank; run_rank({rank}, {world}, {str(folder)!r})'
-    with open(Path(folder)/f'log{rank}.txt', 'w') as log: return subprocess.Popen([sys.executable, '-c', code], stdout=log, stderr=log)
+    with open(Path(folder)/f'log{rank}.txt', 'w', encoding='utf-8') as log:
+        return subprocess.Popen([sys.executable, '-c', code], stdout=log, stderr=log)
 
 # %% ../nbs/09a_ddp.ipynb #c5ce432e
 def wait_for_all(children: list, folder: Path):
@@ -69,4 +70,4 @@ def fit_on_ranks(
     with tempfile.TemporaryDirectory() as tmp:
         (Path(tmp)/'job.pkl').write_bytes(pickle.dumps(dict(net=net, train=train, val=val, recipe=recipe, seed=seed, folder=str(folder), gpus=gpus)))
         wait_for_all([start_rank(r, world, tmp) for r in range(world)], Path(tmp))
-    return [json.loads((Path(folder)/f'rank{r}.json').read_text()) for r in range(world)]
+    return [json.loads((Path(folder)/f'rank{r}.json').read_text(encoding='utf-8')) for r in range(world)]

@@ -25,7 +25,7 @@ class Note:
 # %% ../nbs/07h_labels.ipynb #de1bb072
 def plain(path):
     "The path itself, unless something stands there that is no plain file; then raises `LayerscaleError`."
-    if not os.path.exists(path) or os.path.isfile(path): return path
+    if os.path.isfile(path) or not os.path.exists(path): return path
     raise LayerscaleError(f'{path}: a folder, a pipe or a device, not a file. Remove it or give another name.')
 
 # %% ../nbs/07h_labels.ipynb #2901a50e
@@ -99,13 +99,14 @@ def kitti_fault(
     fields: list,  # the 14 or 15 fields after the class, as text
 ) -> str:
     "Why these cannot be the fields of a KITTI label, '' if they can."
-    kinds = ((0, 3, 'truncation, occlusion and angle are not numbers: a class of two words?'),
-             (3, 7, 'box is not four numbers'), (7, 15, 'size, place and turn are not seven numbers'))
-    for start, stop, why in kinds:
-        try: [float(x) for x in fields[start:stop]]
-        except ValueError: return why
-    cut, hidden, alpha, turn = (float(fields[k]) for k in (0, 1, 2, 13))
-    angles = all(abs(a) <= 2*math.pi or a == -10 for a in (alpha, turn))  # -10: KITTI's own word for no angle
+    v = []
+    try:
+        for x in fields: v.append(float(x))
+    except ValueError:  # how many numbers there were before it tells which part is wrong
+        if len(v) < 3: return 'truncation, occlusion and angle are not numbers: a class of two words?'
+        return 'box is not four numbers' if len(v) < 7 else 'size, place and turn are not seven numbers'
+    cut, hidden, alpha, turn = v[0], v[1], v[2], v[13]
+    angles = all(-7 < a < 7 or a == -10 for a in (alpha, turn))  # radians; -10 is KITTI's own word for none
     sound = angles and -1 <= cut <= 2 and hidden in (-1, 0, 1, 2, 3)
     return '' if sound else 'truncation, occlusion or angle out of range'
 

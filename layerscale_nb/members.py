@@ -89,7 +89,7 @@ def exported(path, images) -> dict:
 def memory_mb(what='VmHWM') -> float:
     "MB of this process as Linux counts it: 'VmRSS' now, 'VmHWM' at most so far; not-a-number on other systems."
     info = Path('/proc/self/status')
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding='utf-8').splitlines() if info.exists() else []
     return next((int(l.split()[1])*1024/1e6 for l in lines if l.startswith(what)), math.nan)
 
 # %% ../nbs/10i_members.ipynb #e6634348
@@ -149,9 +149,9 @@ def child_row(name: str, **kw) -> dict:
     "The row of a member, made by a process of its own; `said` holds the sentence if it failed or died."
     with tempfile.TemporaryDirectory() as folder:
         code = f'from layerscale_nb.members import own_row; own_row({name!r}, {folder!r}, **{kw!r})'
-        r = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+        r = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf-8')
         made = Path(folder)/'row.json'
-        if made.exists(): return json.loads(made.read_text())
+        if made.exists(): return json.loads(made.read_text(encoding='utf-8'))
     said = f'the process ended with {r.returncode}: {one_line(r.stderr, last=True, most=200)}'
     return dict(member=name, said=said) | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
 
@@ -159,7 +159,7 @@ def child_row(name: str, **kw) -> dict:
 def stored_rows(path) -> list:
     "The rows of a csv as dicts of text; none if there is no file."
     path = Path(path)
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines())) if path.exists() else []
 
 # %% ../nbs/10i_members.ipynb #b62b98ac
 def run_members(

@@ -114,7 +114,7 @@ def native_half(device) -> str:
 def cpu_has_bf16() -> bool:
     "Does this processor multiply bfloat16 natively (AVX512-BF16 or AMX)?"
     info = Path('/proc/cpuinfo')
-    return info.exists() and any(f in info.read_text() for f in ('avx512_bf16', 'amx_bf16'))
+    return info.exists() and any(f in info.read_text(encoding='utf-8') for f in ('avx512_bf16', 'amx_bf16'))
 
 # %% ../nbs/05_runtime.ipynb #541c8ab2
 def precision(device, amp='auto') -> str:
@@ -212,8 +212,9 @@ def memory_fence(device, share=0.8):
     info = Path('/proc/meminfo')
     if device.type != 'cpu' or not info.exists(): yield; return
     import resource
-    free = int(next(l for l in info.read_text().splitlines() if l.startswith('MemAvailable')).split()[1])*1024
-    used = int(Path('/proc/self/statm').read_text().split()[0])*resource.getpagesize()
+    lines = info.read_text(encoding='utf-8').splitlines()
+    free = int(next(l for l in lines if l.startswith('MemAvailable')).split()[1])*1024
+    used = int(Path('/proc/self/statm').read_text(encoding='utf-8').split()[0])*resource.getpagesize()
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     fence = used + int(free*share)
     resource.setrlimit(resource.RLIMIT_AS, (fence if soft < 0 else min(soft, fence), hard))

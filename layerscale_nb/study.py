@@ -211,12 +211,12 @@ def make_row(st: Setting, variant, seed, net, session, model_file, command) -> d
 def finished_row(folder, config: dict):
     "The run's row if it is finished, else None; raises `LayerscaleError` if the folder belongs to other settings."
     folder = Path(folder)
-    old = json.loads((folder/'config.json').read_text()) if (folder/'config.json').exists() else None
+    old = json.loads((folder/'config.json').read_text(encoding='utf-8')) if (folder/'config.json').exists() else None
     if old is not None and old != json.loads(json.dumps(config)):
         keys = [k for k in config if old.get(k) != json.loads(json.dumps(config[k]))]
         raise LayerscaleError(f'{folder} holds a run with other settings ({", ".join(keys)} differ). Use another --out, or delete that folder.')
     row = folder/'row.json'
-    return json.loads(row.read_text()) if row.exists() else None
+    return json.loads(row.read_text(encoding='utf-8')) if row.exists() else None
 
 # %% ../nbs/10_width_depth.ipynb #ef99af5d
 def train_run(st: Setting, variant: Variant, seed: int, folder, command=''):
@@ -270,7 +270,7 @@ def check_folder(st: Setting, out):
     want = {k: v for k, v in run_config(st, st.study.variants[0], 0).items() if k in ('base', 'digest', 'imgsz', 'recipe', 'precision')}
     want = json.loads(json.dumps(want))
     for p in sorted(Path(out).glob('*/config.json')):
-        other = [k for k, v in want.items() if json.loads(p.read_text()).get(k) != v]
+        other = [k for k, v in want.items() if json.loads(p.read_text(encoding='utf-8')).get(k) != v]
         if other: raise LayerscaleError(f'{out} holds a study with another {" and ".join(other).replace("digest", "data")} ({p.parent.name}). Use another --out.')
 
 # %% ../nbs/10_width_depth.ipynb #dec9528e
@@ -302,6 +302,6 @@ def collect(out):
     "Write `out/results.csv` from the rows of all finished runs, and return them as a table."
     import pandas as pd
     files = sorted(Path(out).glob('*/row.json'), key=lambda p: p.stat().st_mtime)
-    df = pd.DataFrame([json.loads(p.read_text()) for p in files])
+    df = pd.DataFrame([json.loads(p.read_text(encoding='utf-8')) for p in files])
     if len(df): write_atomic(Path(out)/'results.csv', df.to_csv(index=False))
     return df

@@ -256,7 +256,7 @@ def only_one(out):
     try: import fcntl
     except ImportError: yield; return
     Path(out).mkdir(parents=True, exist_ok=True)
-    with (Path(out)/'.lock').open('w') as f:
+    with (Path(out)/'.lock').open('w', encoding='utf-8') as f:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError: raise LayerscaleError(f'another explorer is already training in {out}. Stop it there, or give this one its own folder (out=...).') from None
         yield

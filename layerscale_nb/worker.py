@@ -42,7 +42,7 @@ def watch_parent(every_s=1.0):
 # %% ../nbs/10c_worker.ipynb #6267bfa7
 def open_lines():
     "(jobs, send): a queue filled from standard input, and a function that writes a dict to the real standard output; what libraries print goes to the log."
-    out, jobs = os.fdopen(os.dup(1), 'w'), queue.Queue()
+    out, jobs = os.fdopen(os.dup(1), 'w', encoding='utf-8'), queue.Queue()
     os.dup2(2, 1)
     def listen():
         for line in sys.stdin: jobs.put(json.loads(line))
@@ -95,8 +95,9 @@ def start_child(worker):
     worker.log.parent.mkdir(parents=True, exist_ok=True)
     code = f'from layerscale_nb.worker import serve; serve({worker.target!r}, {worker.idle_s})'
     env = os.environ | dict(PYTHONPATH=os.pathsep.join(p for p in sys.path if p))
-    with worker.log.open('a') as log:
-        child = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=env)
+    with worker.log.open('a', encoding='utf-8') as log:
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log)
+        child = subprocess.Popen([sys.executable, '-c', code], encoding='utf-8', env=env, **pipes)
     threading.Thread(target=listen, args=(worker, child), daemon=True).start()
     return child
 

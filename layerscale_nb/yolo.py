@@ -294,7 +294,7 @@ def free_bytes(device=None):
         import torch
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what torch keeps for reuse is free too
     info = Path('/proc/meminfo')
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding='utf-8').splitlines() if info.exists() else []
     return next((1024*int(l.split()[1]) for l in lines if l.startswith('MemAvailable')), None)
 
 # %% ../nbs/07_yolo.ipynb #39ab562e

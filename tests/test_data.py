@@ -140,7 +140,8 @@ def test_a_yolo_folder_as_roboflow_and_windows_write_it(tmp_path):
     (root/'data.yaml').unlink(); (root/'args.yaml').write_text('epochs: 3\n')
     (root/'data.yml').write_text('train: ../images/train\nval: ../images/train\nnames: [cat, dog]\n')
     ds = load_data(root)
-    assert sorted(len(x.cls) for x in ds.train) == [1, 2, 2, 2] and len(ds.notes) == 1
+    assert sorted(len(x.cls) for x in ds.train) == [1, 2, 2, 2]
+    assert len(ds.notes) == 5 and sum(n.why == 'in neither split' for n in ds.notes) == 4  # images/val, which nothing names
 
 
 def test_two_images_of_one_name_are_a_sentence(tmp_path):
@@ -206,4 +207,6 @@ def test_real_kitti(kitti_root):
 def test_real_bccd(bccd_root):
     ds = load_data(bccd_root)
     assert ds.names == ('Platelets', 'RBC', 'WBC') and (len(ds.train), len(ds.val)) == (205, 87)
-    assert len(ds.notes) >= 2 and all('.xml: object' in n.where for n in ds.notes)
+    boxes = [n for n in ds.notes if n.kind.startswith('box')]
+    assert len(boxes) >= 2 and all('.xml: object' in n.where for n in boxes)
+    assert sum(n.why == 'in neither split' for n in ds.notes) == 72 == len(ds.notes) - len(boxes)  # test.txt's
