@@ -18,7 +18,7 @@ from .core import LayerscaleError, check_number, provenance, write_atomic, write
 from .data import load_data
 from .frames import to_frames
 from .ladder import named, with_head
-from .runtime import pick_device, time_module
+from .runtime import busy_note, pick_device, steadiest, time_module
 from .study import exhaust, finished_row
 from .detection import detect
 from .train import Recipe, fit, save_checkpoint
@@ -93,9 +93,9 @@ def evaluate(model, val, nc: int) -> dict:
 def member_row(m: Member, s, val, data: str, n_train: int, command='') -> dict:
     "The row of a trained session: what it is, cost, scores, latency on its device, and provenance."
     import torch
-    t = time_module(s.average, m.size, s.device)
+    t = steadiest(lambda: time_module(s.average, m.size, s.device))
     return dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=data, n_train=n_train, n_val=len(val), epochs=s.recipe.epochs,
-                **asdict(cost(s.net, m.size)), **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3,
+                **asdict(cost(s.net, m.size)), **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited),
                 train_s=s.rows[-1]['train_s'], **provenance(command, device=str(s.device), seed=s.seed))
 
 # %% ../nbs/10g_family.ipynb #73bb15ef
@@ -224,6 +224,7 @@ def augment_table(path, m: Member, data, n_val=None) -> list:
     model, _ = load_member(path, m, len(names))
     rows = []
     for name, f in (('plain', model), ('augmented', augmented(model))):
-        t = time_module(f, m.size, torch.device('cpu'))
-        rows.append(dict(member=m.label, prediction=name, n_val=len(val), **evaluate(f, val, len(names)), threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3))
+        t = steadiest(lambda: time_module(f, m.size, torch.device('cpu')))
+        rows.append(dict(member=m.label, prediction=name, n_val=len(val), **evaluate(f, val, len(names)), threads=torch.get_num_threads(),
+                         latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited)))
     return rows

@@ -6,7 +6,8 @@
 __all__ = ['DIFFERENCE', 'STYLE', 'read_results', 'by_variant', 'leaderboard', 'short', 'plot_overall', 'plot_scaling',
            'frontier', 'plot_frontier', 'class_names', 'plot_classes', 'plot_radar', 'critical_r', 'plot_correlation',
            'plot_spread', 'marginal_return', 'plot_cost', 'seed_differences', 'image_differences', 'differences',
-           'all_differences', 'plot_differences', 'verdicts', 'figure_html', 'table_html', 'sections', 'write_report']
+           'all_differences', 'plot_differences', 'verdicts', 'figure_html', 'table_html', 'busy_runs', 'sections',
+           'write_report']
 
 # %% ../nbs/10a_report.ipynb #340b3307
 import base64, html, io, math
@@ -270,6 +271,12 @@ def table_html(df: pd.DataFrame, digits=3) -> str:
     "A table that scrolls sideways on a narrow screen."
     return '<div class="wide">' + df.to_html(float_format=lambda v: f'{v:.{digits}g}' if abs(v) < 1e5 else f'{v:.0f}', border=0, na_rep='') + '</div>'
 
+# %% ../nbs/10a_report.ipynb #b0ed3393
+def busy_runs(df) -> list:
+    "A sentence for each run whose row has a note on its times."
+    noted = df[df.note.map(lambda n: isinstance(n, str) and n != '')] if 'note' in df else df.iloc[:0]
+    return [f'{r.variant}, seed {r.seed}: {r.note}.' for r in noted.itertuples()]
+
 # %% ../nbs/10a_report.ipynb #e6ad3e5f
 def sections(df, d, every) -> list:
     "(title, sentence, html) of every part of the report, with `differences` d and `all_differences` every; parts that need a baseline or several variants appear only with them."
@@ -281,7 +288,8 @@ def sections(df, d, every) -> list:
         axs = plt.subplots(1, 2, figsize=(9, 3.2), dpi=100, layout='constrained')[1]
         return [plot_scaling(df, ax=axs[0]), plot_scaling(df, x='macs', ax=axs[1])]
     f, many = figure_html, df.variant.nunique() > 1
-    out = [('Leaderboard', 'Best mAP50 first; costs at the real image size.', table_html(leaderboard(df).T))]
+    best_first = '<br>'.join(['Best mAP50 first; costs at the real image size.', *map(html.escape, busy_runs(df))])
+    out = [('Leaderboard', best_first, table_html(leaderboard(df).T))]
     if d is not None: out.insert(0, ('Is the difference real?', '<br>'.join(html.escape(s) for s in verdicts(d)), f(plot_differences(d)) + table_html(every.reset_index().set_index(['over', 'variant']) if len(every) else d)))
     if many: out += [('Overall comparison', 'Every quantity as a multiple of the baseline.', f(plot_overall(df))),
                      ('Scaling curves', 'Width and depth shrink from the same baseline; x is the realised multiplier.', f(two())),
@@ -303,7 +311,8 @@ def write_report(folder, title='Width or depth?') -> Path:
         write_atomic(Path(folder)/'differences.csv', every.assign(seed='', **{k: first[k] for k in ('data', 'command', 'versions', 'device', 'date')}).to_csv())
     origin = df[['data', 'imgsz', 'n_train', 'n_val', 'base', 'epochs', 'device', 'versions', 'command', 'date']].drop_duplicates().T
     parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}' for t, s, h in sections(df, d, every))
-    runs = table_html(df.drop(columns=[c for c in ('versions', 'command', 'device', 'status') if c in df]).set_index('variant').T)
+    unshown = ['versions', 'command', 'device', 'status', *([] if busy_runs(df) else ['note'])]
+    runs = table_html(df.drop(columns=[c for c in unshown if c in df]).set_index('variant').T)
     page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>
 <style>{STYLE}</style><h1>{html.escape(title)}</h1><p>{df.variant.nunique()} variants, {df.seed.nunique()} seed(s), {len(df)} runs.
 mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p>{parts}<h2>All runs</h2>{runs}<h2>Origin</h2><div class="small">{table_html(origin)}</div></html>'''

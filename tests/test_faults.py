@@ -16,7 +16,7 @@ from layerscale_nb.study import exhaust, open_setting, run_study, train_run
 from layerscale_nb.train import Recipe
 
 ARGS = ['study', '--base', '1', '0.125', '512', '--n-train', '32', '--n-val', '8', '--epochs', '4', '--variants', 'baseline', 'depth_033', '--device', 'cpu']
-TIMED = ('latency', 'throughput', 'train_s', 'date', 'command')
+TIMED = ('latency', 'throughput', 'train_s', 'date', 'command', 'note')
 
 
 def layerscale(out, **kw):
