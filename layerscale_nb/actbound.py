@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BASES', 'FIGURE_RULES', 'RULE_COLOURS', 'TIE', 'BOUND_COLOURS', 'PROFILE_COLOURS', 'Job', 'jobs_of', 'read_rows',
-           'steadiest', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson', 'plot_figure2',
-           'rule_ratios', 'duel', 'duel_text', 'time_curve', 'time_by_part', 'costliest', 'costliest_html',
-           'measured_points', 'chart_time', 'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page']
+           'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson', 'plot_figure2', 'rule_ratios',
+           'duel', 'duel_text', 'time_curve', 'time_by_part', 'costliest', 'costliest_html', 'measured_points',
+           'chart_time', 'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page']
 
 # %% ../nbs/05c_actbound.ipynb #65c65327
 import csv, math, time, warnings
@@ -20,7 +20,7 @@ from .modules import build
 from .nets import Net, complexity
 from .plot import Mark, axes, flip_book, log_ticks, metric, plain_text, svg_chart
 from .roofline import Profile, layer_times, load_profile, predict_ms, save_profile
-from .runtime import device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row
+from .runtime import SPREAD, device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row
 from .scaling import alpha_rule, scale
 from .zoo import named
 
@@ -64,23 +64,12 @@ def read_rows(path, need=()) -> list:
     if any(None in r or None in r.values() or not set(need) <= set(r) for r in rows): raise LayerscaleError(f'{path} is not a table of this benchmark, or a line of it was cut. Choose another --out.')
     return [{k: value(v) for k, v in r.items()} for r in rows]
 
-# %% ../nbs/05c_actbound.ipynb #13a19bba
-def steadiest(
-    measure,      # function that gives a row with ms, ms_q1 and ms_q3
-    spread=0.2,   # accepted (ms_q3 - ms_q1)/ms
-    tries=3,
-) -> dict:
-    "The first row within the accepted spread, or the steadiest of `tries`."
-    rows, width = [], lambda r: (r['ms_q3'] - r['ms_q1'])/r['ms']
-    while len(rows) < tries and not (rows and width(rows[-1]) <= spread): rows.append(measure())
-    return min(rows, key=width)
-
 # %% ../nbs/05c_actbound.ipynb #c0782070
 def measure_job(j: Job, device, command='', **kw) -> dict:
     "One complete row: what was timed, its costs, its time, its provenance."
     net = j.net
     model = build(net).eval()
-    t = steadiest(lambda: timing_row(net.name, model, (net.r, net.r), device, j.batch, dtype=j.dtype, channels_last=j.channels_last, **kw))
+    t = timing_row(net.name, model, (net.r, net.r), device, j.batch, dtype=j.dtype, channels_last=j.channels_last, spread=SPREAD, **kw)
     c = complexity(net).total
     return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t, **provenance(command, device_name(device)))
 
@@ -129,7 +118,8 @@ def bench_predictor(
         key = lambda r: (r['name'], r.get('asked_batch') or r['batch'], str(r.get('asked_size', '')), r['dtype'], r['device'], r['threads'])  # older rows have no asked_batch or asked_size
         if (full, b, asked, profile.dtype, *machine(device)) in map(key, rows): continue
         if time.monotonic() - start > 60*minutes: break
-        rows.append(steadiest(lambda: rows_of(profile, [name], b, device, **kw)[0]) | dict(asked_size=asked) | provenance(command, device_name(device))); write_rows(rows, out)
+        row = rows_of(profile, [name], b, device, **kw)[0]
+        rows.append(row | dict(asked_size=asked) | provenance(command, device_name(device))); write_rows(rows, out)
         if look: look(rows[-1], n, len(names)*len(batches))
     return rows
 

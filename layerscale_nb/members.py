@@ -15,7 +15,7 @@ from .core import LayerscaleError, one_line, provenance, versions, write_atomic,
 from .data import roadscenes
 from .frames import to_frames
 from .ladder import LADDER, named
-from .runtime import device_name, pick_device, precision, time_module
+from .runtime import busy_note, device_name, pick_device, precision, steadiest, time_module, waiting
 from .study import exhaust
 from .train import Recipe, fit, save_checkpoint
 from .yolo import Yolo, build, check_memory, cost, free_bytes, memory_bytes, quiet_ultralytics, rescale
@@ -186,7 +186,8 @@ def time_reduced(
     "Milliseconds for one image of the network's own size: the quietest of the repeats on a smaller image, multiplied by the ratio of pixels; an estimate for every `share` but 1."
     device, side = pick_device(device), max(net.stride, round(net.imgsz/share/net.stride)*net.stride)
     check_memory(net, side, free=free_bytes(device))
-    return time_module(build(net).eval().to(device), (side, side), device, repeats=repeats, warmup=1, budget_s=0).ms_q1*(net.imgsz/side)**2
+    model = build(net).eval().to(device)
+    return steadiest(lambda: time_module(model, (side, side), device, repeats=repeats, warmup=1, budget_s=0)).ms_q1*(net.imgsz/side)**2
 
 # %% ../nbs/10i_members.ipynb #30af9e0b
 def remembered(
@@ -204,6 +205,8 @@ def remembered(
         for r in rows:
             if all(r[k] == v for k, v in key.items()) and r.get('act', net.act) == net.act: return float(r['ms'])  # older rows do not name the activation
         if time_of is None: raise LayerscaleError(f'{path} has no time ({how}) of {net.name} at width {net.w:g} and depth {net.d:g}. Give time_of to measure it, and a csv of your own.')
-        write_rows([*rows, key | dict(act=net.act, ms=round(time_of(net), 2)) | origin(command, pick_device(), '')], path)
+        share = waiting(pick_device())
+        row = key | dict(act=net.act, ms=round(time_of(net), 2), note=busy_note(share()))
+        write_rows([*rows, row | origin(command, pick_device(), '')], path)
         return f(net)
     return f

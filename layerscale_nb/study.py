@@ -18,7 +18,7 @@ from .core import LayerscaleError, check_keys, check_number, check_size, fingerp
 from .data import load_data
 from .frames import natural_size, to_frames
 from .ladder import named, with_head
-from .runtime import device_name, pick_device, precision, time_module
+from .runtime import busy_note, device_name, pick_device, precision, steadiest, time_module
 from .train import Progress, Recipe, check_fits, check_recipe, fit, save_checkpoint
 from .yolo import Yolo, cost, identity, realised, rescale
 
@@ -182,12 +182,12 @@ def run_config(st: Setting, variant: Variant, seed: int) -> dict:
 
 # %% ../nbs/10_width_depth.ipynb #3821afad
 def timings(model, st: Setting) -> dict:
-    "Latency at batch 1 and throughput at batch 16 of the fused network, with quartiles."
+    "Latency at batch 1 and throughput at batch 16 of the fused network, with quartiles; `note` says if the machine was busy."
     import copy
     fused = copy.deepcopy(model).float().fuse(verbose=False).eval()
-    one, many = time_module(fused, st.size, st.device, 1, repeats=50), time_module(fused, st.size, st.device, 16, repeats=20)
+    one, many = (steadiest(lambda: time_module(fused, st.size, st.device, b, repeats=n)) for b, n in ((1, 50), (16, 20)))
     return dict(latency_ms=one.ms, latency_ms_q1=one.ms_q1, latency_ms_q3=one.ms_q3, throughput_img_s=16e3/many.ms,
-                throughput_img_s_q1=16e3/many.ms_q3, throughput_img_s_q3=16e3/many.ms_q1)
+                throughput_img_s_q1=16e3/many.ms_q3, throughput_img_s_q3=16e3/many.ms_q1, note=busy_note(one.waited, many.waited))
 
 # %% ../nbs/10_width_depth.ipynb #cfac0e37
 def quality(matches, names) -> dict:
