@@ -4,19 +4,20 @@
 
 # %% auto #0
 __all__ = ['YOLO_KEYS', 'Price', 'pixels', 'price_net', 'price_yolo', 'price_module', 'known_names', 'find', 'ultralytics_file',
-           'from_package', 'from_yaml', 'net_of', 'plain_row', 'scale_in', 'pick_scale', 'by_ultralytics', 'check_rows',
-           'yolo_of', 'price', 'own_size', 'Rescaled', 'rescale_by_name', 'price_json', 'price_text', 'rescaled_json',
-           'rescaled_text']
+           'timm_model', 'from_package', 'from_yaml', 'net_of', 'plain_conv', 'plain_row', 'scale_in', 'scale_numbers',
+           'pick_scale', 'yolo_of', 'price', 'own_size', 'Rescaled', 'rescale_by_name', 'price_json', 'price_text',
+           'rescaled_json', 'rescaled_text']
 
 # %% ../nbs/07e_lookup.ipynb #f8a0d1ab
 import importlib.util, re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from .complexity import count
-from .core import Cost, LayerscaleError, check_keys, check_number, check_size, human, nearest, one_line, read_yaml, tidy
+from .core import MOST, Cost, LayerscaleError, brief, check_keys, check_number, check_size, human, nearest, one_line, read_yaml, tidy
+from .modelfile import anchor_row, anchored, by_ultralytics, check_rows, frozen, plain_activation
 from .nets import Net, Stage, Stem, complexity, image_side
 from .scaling import as_rule, factors, growth, realised, scale
-from .yolo import Yolo, layer_costs, quiet_ultralytics
+from .yolo import ACTIVATIONS, Yolo, layer_costs
 from . import ladder, yolo, zoo
 
 # %% ../nbs/07e_lookup.ipynb #df876e00
@@ -77,6 +78,7 @@ def find(
     "A `Net`, a `Yolo`, or a torch module; raises `LayerscaleError` with the nearest name."
     text = str(name)
     if text.lower().endswith(('.yaml', '.yml')): return from_yaml(text, letter)
+    if text.startswith('timm/'): text = f'timm:{text}'
     ours = text.lower() in {**ladder.LADDER, **ladder.ABLATION}
     found = None if ours or ':' in text else ultralytics_file(text)
     if letter and (not found or found[1] not in (None, letter)): raise LayerscaleError(f"'{text}' leaves no scale to choose; leave out --scale.")
@@ -92,22 +94,33 @@ def ultralytics_file(name: str):
     spec = importlib.util.find_spec('ultralytics')
     if spec is None: return None
     files = {p.stem.lower(): p for p in (Path(spec.origin).parent/'cfg'/'models').rglob('*.yaml')}
-    parts = re.fullmatch(r'(yolov?\d+)([nsmlx])(.*)', name.lower())
+    parts = re.fullmatch(r'(yolo(?:e-)?v?\d+)([nsmlx])(.*)', name.lower())
     if parts and parts[1] + parts[3] in files: return files[parts[1] + parts[3]], parts[2]
     return (files[name.lower()], None) if name.lower() in files else None
+
+# %% ../nbs/07e_lookup.ipynb #d3b5eb11
+def timm_model(name: str):
+    "A model of timm without weights, by its name there or as its model card prints it; raises `LayerscaleError` with the nearest name."
+    try: import timm
+    except ImportError: raise LayerscaleError(f"'timm:{name}' needs timm, which is not installed. Run: pip install timm") from None
+    name = re.sub(r'^(?:hf[-_]hub:)?timm/', '', name)
+    arch, _, tag = name.partition('.')
+    if not timm.is_model(arch): raise LayerscaleError(f"timm has no model '{name}'. {nearest(arch, timm.list_models())}")
+    tags = timm.list_pretrained(f'{arch}.*') if tag else []
+    if tag and name not in tags: raise LayerscaleError(f"timm has no weights '{tag}' of {arch}. {nearest(name, [arch, *tags])}")
+    try: return timm.create_model(name, pretrained=False).eval()  # weights are named for their image size and classes
+    except Exception as e: raise LayerscaleError(f"timm cannot build '{name}' ({one_line(e)}).") from None
 
 # %% ../nbs/07e_lookup.ipynb #5709209d
 def from_package(package: str, name: str):
     "A model of timm or torchvision without weights; raises `LayerscaleError` if the package or the name is missing."
-    if package == 'torchvision':
-        import torchvision.models as m
-        if name not in m.list_models(): raise LayerscaleError(f"torchvision has no model '{name}'. {nearest(name, m.list_models())}")
-        return m.get_model(name, weights=None, **({'weights_backbone': None} if 'detection' in m.get_model_builder(name).__module__ or 'segmentation' in m.get_model_builder(name).__module__ else {})).eval()
-    if package != 'timm': raise LayerscaleError(f"no model source '{package}:'. Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.")
-    try: import timm
-    except ImportError: raise LayerscaleError(f"'timm:{name}' needs timm, which is not installed. Run: pip install timm") from None
-    if name not in timm.list_models(): raise LayerscaleError(f"timm has no model '{name}'. {nearest(name, timm.list_models())}")
-    return timm.create_model(name, pretrained=False).eval()
+    if package == 'timm' or package in ('hf_hub', 'hf-hub') and name.startswith('timm/'): return timm_model(name)
+    if package != 'torchvision': raise LayerscaleError(f"no model source '{package}:'. Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.")
+    import torchvision.models as m
+    if name not in m.list_models(): raise LayerscaleError(f"torchvision has no model '{name}'. {nearest(name, m.list_models())}")
+    home = m.get_model_builder(name).__module__
+    backbone = {'weights_backbone': None} if 'detection' in home or 'segmentation' in home else {}
+    return m.get_model(name, weights=None, **backbone).eval()
 
 # %% ../nbs/07e_lookup.ipynb #2a35cd45
 def from_yaml(path, letter=None):
@@ -122,6 +135,7 @@ def from_yaml(path, letter=None):
 def net_of(cfg: dict, where: str) -> Net:
     "A `Net` from plain data; raises `LayerscaleError` that names the file."
     check_keys(cfg, Net.__dataclass_fields__, where)
+    if not isinstance(cfg['stages'], list): raise LayerscaleError(f'{where}: stages is {brief(cfg["stages"])}; write a list with one line for each stage.')
     try:
         stages = tuple(Stage(**check_keys(s, Stage.__dataclass_fields__, f'{where}, stage {i}')) for i, s in enumerate(cfg['stages'], 1))
         stem = Stem(**check_keys(cfg['stem'], Stem.__dataclass_fields__, f'{where}, stem')) if cfg.get('stem') else cfg.get('stem', Stem())
@@ -129,65 +143,72 @@ def net_of(cfg: dict, where: str) -> Net:
     except TypeError as e: raise LayerscaleError(f'{where}: {str(e).split(") ")[-1]}; a stage needs block, d and w.') from None
     except LayerscaleError as e: raise e if where in str(e) else LayerscaleError(f'{where}: {e}') from None
 
+# %% ../nbs/07e_lookup.ipynb #38684bb7
+def plain_conv(c=0, k=1, s=1, p=None, *rest) -> bool:
+    "Does a convolution of these channels, kernel, stride and padding put out exactly one number for each `s` of its input?"
+    if rest: return False  # groups, dilation, activation
+    if min(c, k, s) < 1: return True  # refused where it is read
+    return s & (s - 1) == 0 and -s <= 2*(k//2 if p is None else p) - k < 0
+
 # %% ../nbs/07e_lookup.ipynb #674e2da3
 def plain_row(frm, n, kind, args) -> bool:
     "Is this row of a foreign yaml one whose arguments we read exactly as Ultralytics does?"
-    if kind in ('C2f', 'C3'): return len(args) <= 2
+    whole = len(args) > 0 and all(type(a) is int for a in args)
+    if kind in ('C2f', 'C3'): return len(args) in (1, 2) and type(args[0]) is int and all(type(a) is bool for a in args[1:])
     if n != 1: return False  # a chain of several
-    if kind == 'Conv': return len(args) == 3 and all(type(a) is int for a in args) and args[1] % 2 == 1  # it pads an even kernel by half of it
-    if kind == 'nn.Upsample': return len(args) == 3 and args[0] in (None, 'None') and args[1] == 2
-    return kind == 'Detect' and args == ['nc'] or kind in ('SPPF', 'Concat') and len(args) <= {'SPPF': 2, 'Concat': 1}[kind]
+    if kind == 'Conv': return whole and plain_conv(*args)
+    if kind == 'nn.Upsample': return len(args) == 3 and args[0] in (None, 'None') and args[1] == 2 and args[2] == 'nearest'
+    if kind == 'SPPF': return whole and (len(args) == 1 or len(args) == 2 and args[1] % 2 == 1)
+    return args == ['nc'] if kind == 'Detect' else kind == 'Concat' and args in ([], [1])
 
 # %% ../nbs/07e_lookup.ipynb #b651e3fd
 def scale_in(stem: str, scales):
-    "The scale letter in a file name such as yolov8n or yolo11x-p6, as Ultralytics reads it; None if there is none."
-    found = re.match(r'yolov?\d+([a-z])(?![a-z])', stem.lower())
+    "The scale letter in a file name such as yolov8n, yoloe-11s or yolo11x-p6, as Ultralytics reads it; None if there is none."
+    found = re.match(r'yolo(?:e-)?v?\d+([a-z])(?![a-z])', stem.lower())
     return found[1] if found and found[1] in scales else None
+
+# %% ../nbs/07e_lookup.ipynb #b0aecd91
+def scale_numbers(scale, where: str) -> tuple:
+    "(depth, width, max_channels) as a yaml lists them; without the last, no channels are cut."
+    if not isinstance(scale, (list, tuple)) or len(scale) not in (2, 3):
+        raise LayerscaleError(f'{where} is {brief(scale)}; write it as [depth, width, max_channels].')
+    d, w, cap = [*scale, MOST][:3]
+    number = lambda v, what, **kw: check_number(v, f'{where}: {what}', high=MOST, text=False, **kw)
+    return number(d, 'depth'), number(w, 'width'), number(cap, 'max_channels', whole=True)
 
 # %% ../nbs/07e_lookup.ipynb #294eb5ea
 def pick_scale(cfg: dict, where: str, letter=None) -> tuple:
     "(letter, (depth, width, max_channels)) of a YOLO yaml, by letter, by the file's own `scale` or by its name; raises `LayerscaleError` if the choice is open."
-    scales = cfg.get('scales') or {None: (cfg.get('depth_multiple', 1.0), cfg.get('width_multiple', 1.0), cfg.get('max_channels', 2**31))}
+    scales = cfg.get('scales') or {None: [cfg.get(k, no) for k, no in (('depth_multiple', 1.0), ('width_multiple', 1.0), ('max_channels', MOST))]}
+    if not isinstance(scales, dict): raise LayerscaleError(f'{where}: scales is {brief(scales)}; write a line such as "n: [depth, width, max_channels]" for each.')
+    scales = {k if k is None else str(k): v for k, v in scales.items()}
     letter = letter or cfg.get('scale') or scale_in(Path(where).stem, scales)
+    if not isinstance(letter, (str, type(None))): raise LayerscaleError(f'{where}: scale is {brief(letter)}; write one of {", ".join(map(str, scales))}.')
     if letter is None and len(scales) == 1: letter = next(iter(scales))
     if letter not in scales and None in scales: raise LayerscaleError(f'{where} has no scales; leave out --scale.')
-    if letter not in scales: raise LayerscaleError(f"{where} has the scales {', '.join(map(str, scales))}; choose one with --scale{'' if letter is None else f' (not {letter})'}.")
-    if not isinstance(scales[letter], (list, tuple)) or len(scales[letter]) < 2: raise LayerscaleError(f'{where}: scale {letter} is {scales[letter]!r}; write it as [depth, width, max_channels].')
-    return letter, scales[letter]
-
-# %% ../nbs/07e_lookup.ipynb #403c561c
-def by_ultralytics(cfg: dict, where: str, letter, scale):
-    "The module that Ultralytics builds from a model yaml; raises `LayerscaleError` if it cannot."
-    quiet_ultralytics()
-    from ultralytics.nn.tasks import DetectionModel
-    try: return DetectionModel({**cfg, 'scales': {letter: scale}, 'scale': letter} if letter else cfg, verbose=False).eval()
-    except Exception as e: raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({one_line(e)}).') from None
+    if letter not in scales: raise LayerscaleError(f"{where} has the scales {', '.join(map(str, scales))}; choose one with --scale{'' if letter is None else f' (not {letter:.20})'}.")
+    return letter, scale_numbers(scales[letter], where if letter is None else f'{where}: scale {letter}')
 
 # %% ../nbs/07e_lookup.ipynb #05be57fe
-YOLO_KEYS = {'nc', 'scales', 'scale', 'backbone', 'head', 'depth_multiple', 'width_multiple', 'max_channels'}  # what we read; any other key goes to Ultralytics
-
-# %% ../nbs/07e_lookup.ipynb #cb20fd5e
-def check_rows(cfg: dict, where: str) -> list:
-    "The rows of backbone and head; raises `LayerscaleError` if one is none."
-    rows = [r for k in ('backbone', 'head') for r in (cfg[k] if isinstance(cfg[k], list) else [cfg[k]])]
-    bad = [r for r in rows if not isinstance(r, (list, tuple)) or len(r) != 4 or not isinstance(r[3], list) or type(r[1]) is not int]
-    if bad: raise LayerscaleError(f'{where}: row {bad[0]!r:.60} is not [from, repeats, module, args].')
-    return rows
+YOLO_KEYS = {'nc', 'scales', 'scale', 'backbone', 'head', 'depth_multiple', 'width_multiple', 'max_channels', 'activation'}  # what we read; any other key goes to Ultralytics
 
 # %% ../nbs/07e_lookup.ipynb #2a3701f9
 def yolo_of(cfg: dict, where: str, letter=None):
     "A `Yolo` (or, with modules unknown here, the module Ultralytics builds) from a model yaml."
     letter, scale = pick_scale(cfg, where, letter)
     rows = check_rows(cfg, where)
-    if not all(plain_row(*r) for r in rows) or {k for k, v in cfg.items() if v is not None} - YOLO_KEYS: return by_ultralytics(cfg, where, letter, scale)
-    frozen = lambda v: tuple(map(frozen, v)) if isinstance(v, list) else None if v == 'None' else v
-    name = f'{Path(where).stem}{f" ({letter})" if letter and not scale_in(Path(where).stem, [letter]) else ""}'
     try:
-        net = Yolo(frozen(rows), *[*scale, 2**31][:3], cfg.get('nc', 80), name)
-        net.layers  # its rows are read here
-        return net
+        head = anchor_row(cfg, rows[-1])
+        spelled = plain_activation(cfg['activation']) if cfg.get('activation') else 'torch.nn.SiLU()'
+        act = next((k for k, v in ACTIVATIONS.items() if spelled == (v or 'torch.nn.SiLU()')), None)
+        known = not {k for k, v in cfg.items() if v is not None} - YOLO_KEYS - ({'anchors', 'ch'} if head else set())
+        if act and known and all(plain_row(*r) for r in (rows[:-1] if head else rows)):
+            name = f'{Path(where).stem}{f" ({letter})" if letter and not scale_in(Path(where).stem, [letter]) else ""}'
+            net = Yolo(frozen(rows[:-1]) + (head or frozen(rows[-1]),), *scale, cfg.get('nc', 80), name, act=act)
+            net.layers  # its rows are read here
+            return net
     except LayerscaleError as e: raise LayerscaleError(f'{where}: {e}') from None
-    except (IndexError, KeyError, TypeError, ValueError) as e: raise LayerscaleError(f'{where}: a row cannot be read ({e}); see its `from` and its arguments.') from None
+    return anchored(cfg, rows, head, where, letter, scale) if head else by_ultralytics(cfg, where, letter, scale)
 
 # %% ../nbs/07e_lookup.ipynb #e6fda9e7
 def price(

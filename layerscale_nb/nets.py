@@ -32,7 +32,7 @@ class Stage:
 def check_stage(st: Stage):
     "Keep the numbers of a stage as numbers; raises `LayerscaleError` if they do not describe one."
     if not (isinstance(st.block, str) and st.block in BLOCKS):
-        raise LayerscaleError(f"no block '{st.block}'. {nearest(st.block, BLOCKS)}")
+        raise LayerscaleError(f"no block {brief(st.block)}. {nearest(st.block, BLOCKS)}")
     for name in ('d', 'w', 'stride', 'k'): keep_number(st, name, f'{name} of a {st.block} stage', whole=True)
     keep_number(st, 'b', 'bottleneck ratio b')
     keep_number(st, 'se', 'squeeze share se', high=1, open_low=False)
@@ -122,7 +122,7 @@ def check_net(net: Net):
     for name in ('head_w', 'classes'): keep_number(net, name, f'{name} of {net.name}', whole=True, open_low=False)
     check_flag(net.ends_scale, f'ends_scale of {net.name}')
     if net.act not in ('relu', 'silu', 'gelu'):
-        raise LayerscaleError(f"activation '{net.act}' of {net.name}: {nearest(net.act, ('relu', 'silu', 'gelu'))}")
+        raise LayerscaleError(f"activation {brief(net.act)} of {net.name}: {nearest(net.act, ('relu', 'silu', 'gelu'))}")
     if not (isinstance(net.stages, (tuple, list)) and net.stages and all(isinstance(s, Stage) for s in net.stages)):
         raise LayerscaleError(f'{net.name} has no stages; give at least one Stage.' if not net.stages else f'stages of {net.name}: {brief(net.stages)} is no list of Stage.')
     if not isinstance(net.stem, (Stem, type(None))):
