@@ -76,12 +76,13 @@ def brief(
 def nearest(
     name: str,  # what was asked for
     known,      # the names there are
+    most=40,    # of them to list
 ) -> str:
-    "`Did you mean 'x'?` for the closest of `known`, else the whole list."
+    "`Did you mean 'x'?` for the closest of `known`, else a list of them."
     known = [str(k) for k in known]
     hit = difflib.get_close_matches(str(name).lower(), [k.lower() for k in known], 1, 0.5)
     if hit: return f"Did you mean '{next(k for k in known if k.lower() == hit[0])}'?"
-    return 'Known: ' + ', '.join(known) + '.'
+    return 'Known: ' + ', '.join(known[:most]) + (f' and {len(known) - most} more.' if len(known) > most else '.')
 
 # %% ../nbs/00_core.ipynb #35510513
 def check_keys(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FAMILY', 'ABLATED', 'HEADED', 'GROUPS', 'SIZES', 'Member', 'member_net', 'open_data', 'only_size', 'evaluate',
-           'member_row', 'train_member', 'run_family', 'needed_rows', 'without_levels', 'shrink', 'load_member',
-           'levels_table', 'stride_scores', 'augmented', 'augment_table']
+           'member_row', 'train_member', 'run_family', 'needed_rows', 'without_levels', 'shrink', 'read_checkpoint',
+           'state_of', 'load_member', 'levels_table', 'stride_scores', 'augmented', 'augment_table']
 
 # %% ../nbs/10g_family.ipynb #2e8f91dc
 import json, math
@@ -14,7 +14,7 @@ from pathlib import Path
 from .anchor_loss import anchors_of, build_detector, fit_anchors, with_anchors
 from .ap import box_iou, match_all, scores
 from .augment import make_store, store_digest
-from .core import LayerscaleError, check_number, provenance, write_atomic, write_rows
+from .core import LayerscaleError, check_number, one_line, provenance, write_atomic, write_rows
 from .data import load_data
 from .frames import to_frames
 from .ladder import named, with_head
@@ -22,7 +22,7 @@ from .runtime import busy_note, pick_device, steadiest, time_module
 from .study import exhaust, finished_row
 from .detection import detect
 from .train import Recipe, fit, save_checkpoint
-from .yolo import Yolo, check_memory, cost, free_bytes, quiet_ultralytics, rescale
+from .yolo import Yolo, check_memory, cost, free_bytes, rescale
 
 # %% ../nbs/10g_family.ipynb #d83949cd
 @dataclass(frozen=True)
@@ -169,16 +169,43 @@ def shrink(
     out.model[-1].load_state_dict({k: v for k, v in old[-1].state_dict().items() if k in mine})
     return out.to(next(model.parameters()).device).eval()
 
+# %% ../nbs/10g_family.ipynb #d6b45702
+def read_checkpoint(path):
+    "What a checkpoint holds as its averaged model, every class replaced by an empty one; raises `LayerscaleError` if it is no checkpoint."
+    import torch
+    class Unread:
+        def __init__(self, *args, **kwargs): pass
+    safe = torch.serialization
+    if not hasattr(safe, 'get_unsafe_globals_in_checkpoint'):
+        raise LayerscaleError(f'{path}: reading a checkpoint without running its code needs torch 2.6 or newer, and this is {torch.__version__}.')
+    before = safe.get_safe_globals()
+    try:
+        safe.clear_safe_globals()
+        safe.add_safe_globals([(Unread, name) for name in safe.get_unsafe_globals_in_checkpoint(path)])
+        return torch.load(path, map_location='cpu', weights_only=True)['ema']
+    except Exception as e: raise LayerscaleError(f'{path}: not readable as a checkpoint ({one_line(e)}).') from None
+    finally:
+        safe.clear_safe_globals()
+        safe.add_safe_globals(before)
+
+# %% ../nbs/10g_family.ipynb #04faf412
+def state_of(module) -> dict:
+    "Name -> tensor of a module as `read_checkpoint` gives it, as torch's `state_dict` would list them."
+    passing = module.__dict__.get('_non_persistent_buffers_set', ())
+    own = {k: v for k, v in {**module._parameters, **module._buffers}.items() if v is not None and k not in passing}
+    return own | {f'{name}.{k}': v for name, m in module._modules.items() if m is not None for k, v in state_of(m).items()}
+
 # %% ../nbs/10g_family.ipynb #52674e23
 def load_member(path, m: Member, nc: int) -> tuple:
-    "(module in eval mode, its graph) of a checkpoint that `train_member` wrote."
-    import torch
-    net = member_net(m, nc)
-    quiet_ultralytics()
-    saved = torch.load(path, map_location='cpu', weights_only=False)['ema']
-    if m.head == 'anchor': net = with_anchors(net, saved.model[-1].anchors)
+    "(module in eval mode, its graph) of a checkpoint that `train_member` wrote, without running code of the file; raises `LayerscaleError` if it is none."
+    net, saved = member_net(m, nc), read_checkpoint(path)
+    try:
+        weights = state_of(saved)
+        if m.head == 'anchor': net = with_anchors(net, [*saved._modules['model']._modules.values()][-1].anchors)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError): raise LayerscaleError(f'{path} holds no module with weights; give a best.pt of train_member.') from None
     model = build_detector(net)
-    model.load_state_dict(saved.float().state_dict())
+    try: model.load_state_dict(weights)
+    except RuntimeError as e: raise LayerscaleError(f'{path} holds other weights than {m.label} of {nc} classes ({one_line(e, last=True)}).') from None
     return model.eval(), net
 
 # %% ../nbs/10g_family.ipynb #a9158b9f
