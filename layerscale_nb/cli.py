@@ -153,14 +153,12 @@ def options_of(a) -> dict:
 def study_of(a):
     "The `Study` a command line describes."
     from dataclasses import replace
-    from layerscale_nb.core import check_number, nearest
+    from layerscale_nb.core import nearest
     from layerscale_nb.study import PRESETS, grid, load_configs, with_options
     if a.cmd == 'train': return with_options(load_configs(a.config), **options_of(a))
     if a.preset not in PRESETS: raise LayerscaleError(f"no preset '{a.preset}'. {nearest(a.preset, PRESETS)}")
     s = PRESETS[a.preset]
-    if a.depths or a.widths:
-        ds, ws = ([check_number(v, k) for v in x or [1]] for x, k in ((a.depths, 'depth'), (a.widths, 'width')))
-        s = replace(s, variants=grid(ds, ws))
+    if a.depths or a.widths: s = replace(s, variants=grid(a.depths or [1], a.widths or [1]))
     if a.variants:
         known = {v.name: v for v in s.variants}
         for n in a.variants:

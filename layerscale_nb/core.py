@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'Cost', 'human', 'human_pair', 'LayerscaleError', 'one_line', 'brief', 'nearest', 'check_keys', 'check_number',
-           'keep_number', 'check_size', 'write_atomic', 'write_rows', 'tidy', 'written_out', 'read_yaml', 'fingerprint',
-           'versions', 'cpu_name', 'provenance']
+           'keep_number', 'check_size', 'write_atomic', 'write_rows', 'tidy', 'plain_file', 'written_out', 'read_yaml',
+           'fingerprint', 'versions', 'cpu_name', 'provenance']
 
 # %% ../nbs/00_core.ipynb #e99858b2
 import csv, difflib, hashlib, io, json, math, os, platform, sys
@@ -50,7 +50,8 @@ def human_pair(a, b, unit='') -> tuple:
 
 # %% ../nbs/00_core.ipynb #103a1f36
 class LayerscaleError(ValueError):
-    "One sentence that says what is wrong, where, and what to do."
+    "One sentence that says what is wrong, where, and what to do; on one line and printable, whatever it quotes."
+    def __init__(self, text=''): super().__init__(' '.join(str(text).encode('utf-8', 'backslashreplace').decode().splitlines()))
 
 # %% ../nbs/00_core.ipynb #958e01f0
 def one_line(
@@ -140,11 +141,14 @@ def check_size(
         if isinstance(size, str): pair = [int(v) for v in size.lower().split('x')][::-1]
         else: pair = [int(v) if v == int(v) else int('') for v in (size if isinstance(size, (list, tuple)) else [size])]
         h, w = pair*2 if len(pair) == 1 else pair
-    except (TypeError, ValueError, OverflowError): raise LayerscaleError(f"image size {size!r}: write it as WIDTHxHEIGHT, for example 416x128.") from None
+    except (TypeError, ValueError, OverflowError):
+        raise LayerscaleError(f'image size {brief(size)}: write it as WIDTHxHEIGHT, for example 416x128.') from None
     for side, v in (('height', h), ('width', w)):
+        what = f'image size {brief(size)}: {side}'
+        if v > MOST: raise LayerscaleError(f'{what} has over {MOST:.0e} pixels. Give a smaller one.')
         if v <= 0 or v % stride:
-            up = max(stride, math.ceil(v/stride)*stride)
-            raise LayerscaleError(f'image size {size!r}: {side} {v} is not a positive ' + (f'multiple of the stride {stride}; the next one is {up}.' if stride > 1 else 'number of pixels.'))
+            rule = f'multiple of the stride {stride}; the next one is {max(stride, -(-v//stride)*stride)}'
+            raise LayerscaleError(f"{what} {v} is not a positive {rule if stride > 1 else 'number of pixels'}.")
     return h, w
 
 # %% ../nbs/00_core.ipynb #6e911bfb
@@ -179,6 +183,12 @@ def tidy(row: dict) -> dict:
     "A row with None for not-a-number."
     return {k: None if v != v else v for k, v in row.items()}
 
+# %% ../nbs/00_core.ipynb #f32a6999
+def plain_file(path):
+    "The path itself; raises `LayerscaleError` if a folder, a pipe or a device stands there, on which a read may wait."
+    if os.path.isfile(path) or not os.path.exists(path): return path
+    raise LayerscaleError(f'{path}: a folder, a pipe or a device, not a file. Remove it or give another name.')
+
 # %% ../nbs/00_core.ipynb #3404055d
 def written_out(
     node,         # of a YAML document, as composed by the loader
@@ -196,11 +206,9 @@ def written_out(
 def read_yaml(path) -> dict:
     "A YAML file (UTF-8 or 16) as plain data; raises `LayerscaleError` if it is missing, not YAML, or grows by aliases."
     import yaml
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise LayerscaleError(f'{path}: not a file. Give the path of a .yaml file.')
     sizes, plain = {}, (yaml.YAMLError, ValueError, OSError, ArithmeticError)  # errors that say what is wrong
     try:
-        loader = yaml.SafeLoader(Path(path).read_bytes())
+        loader = yaml.SafeLoader(Path(plain_file(path)).read_bytes())
         node = loader.get_single_node()
         total = written_out(node, sizes) if node else 0
         if total > 1000 + 10*len(sizes): raise ValueError(f'its aliases make {total:.3g} values of {len(sizes)}')

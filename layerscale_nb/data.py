@@ -125,7 +125,7 @@ def key_numbers(cfg: dict, where) -> int:
 # %% ../nbs/08_data.ipynb #efd6079e
 def locate(name, *starts) -> Path:
     "Where a path of a data set leads: from the first of the starts where it exists, with `/` for `\\` if it must."
-    name = str(name)
+    name = str(name).encode('utf-8', 'replace').decode().replace('\0', '?')  # no path has half a character or a zero
     forms = [name, name.replace('\\', '/')]
     forms += [f[3:] for f in forms if f.startswith('../')]  # as Roboflow writes it, and Ultralytics reads it
     ways = [Path(s)/f for s in starts for f in dict.fromkeys(forms)]

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from .core import LayerscaleError
-from .labels import Note, clean_boxes, first_of_each, plain
+from .core import LayerscaleError, plain_file
+from .labels import Note, clean_boxes, first_of_each
 
 # %% ../nbs/07i_images.ipynb #eaa292e7
 @dataclass(frozen=True, eq=False)
@@ -44,8 +44,8 @@ class Dataset:
     def take(self, n_train=None, n_val=None): return replace(self, train=self.train[:n_train], val=self.val[:n_val])
 
 # %% ../nbs/07i_images.ipynb #597c648e
-BROKEN = (OSError, SyntaxError, ValueError, ImportError,  # what decoders raise; ImportError: Ultralytics patches PIL
-          Image.DecompressionBombError)                   # to fetch a plugin
+BROKEN = (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, EOFError,
+          ImportError, Image.DecompressionBombError)  # what decoders raise; Ultralytics patches PIL to fetch a plugin
 
 # %% ../nbs/07i_images.ipynb #f88f6b2c
 MOST_PIXELS = 89_000_000  # an image of more is refused: that is 267 MB decoded, and where Pillow begins to warn
@@ -69,7 +69,7 @@ def open_image(source):
 # %% ../nbs/07i_images.ipynb #60608f1a
 def image_size(path) -> tuple:
     "(h, w) from the header, rotated as its EXIF tag says; raises `LayerscaleError` if it is no image or too large."
-    plain(path)
+    plain_file(path)
     try:
         with open_image(path) as im:
             turned = im.format != 'TIFF' and im.getexif().get(274, 1) in (5, 6, 7, 8)  # a TIFF tells its turned size
@@ -84,7 +84,7 @@ def image_size(path) -> tuple:
 def read_image(path) -> np.ndarray:
     "Pixels (h, w, 3) uint8 RGB, decoded by content; raises `LayerscaleError` if it is cut, no image or too large."
     from PIL import ImageOps
-    plain(path)
+    plain_file(path)
     try:
         with open_image(io.BytesIO(Path(path).read_bytes())) as im:
             ImageOps.exif_transpose(im, in_place=True)

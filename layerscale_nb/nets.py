@@ -43,6 +43,7 @@ def check_stage(st: Stage):
     if st.k % 2 == 0:
         raise LayerscaleError(f'kernel side k is {st.k}; it must be odd, so that padding keeps the size of the map.')
     v = inner_width(st)
+    if not v: raise LayerscaleError(f'bottleneck ratio b is {st.b:g}; a {st.block} stage {st.w} wide has no channel inside.')
     if st.g and v % st.g:
         raise LayerscaleError(f'width {v} of a {st.block} stage is not divisible by its group width {st.g}; try {nearest_multiple(v, st.g)}, or another g.')
 

@@ -14,7 +14,7 @@ import base64, html, io, math
 from pathlib import Path
 import numpy as np, pandas as pd
 from .ap import Matches, is_it_real
-from .core import LayerscaleError, one_line, write_atomic
+from .core import LayerscaleError, one_line, plain_file, write_atomic
 from .plot import METRICS, axes, colours, family, label_points, metric, plain_text
 
 # %% ../nbs/10a_report.ipynb #f956e8b7
@@ -23,7 +23,7 @@ def read_results(path) -> pd.DataFrame:
     path = Path(path)
     path = path/'results.csv' if path.is_dir() else path
     if not path.exists(): raise LayerscaleError(f'{path}: no results yet. Run `layerscale study --out {path.parent}` first.')
-    try: df = pd.read_csv(path)
+    try: df = pd.read_csv(plain_file(path))
     except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}).') from None
     missing = [c for c in ('status', 'variant', 'seed', 'map50') if c not in df]
     if missing: raise LayerscaleError(f'{path}: no results of a study, the column {missing[0]} is missing. Give the folder of a study.')

@@ -12,7 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
-from .core import MOST, LayerscaleError, brief, check_number, keep_number, nearest, one_line, write_atomic
+from .core import MOST, LayerscaleError, brief, check_number, keep_number, nearest, one_line, plain_file, write_atomic
 from .nets import Net, Op, check_flag, layers
 
 # %% ../nbs/05a_roofline.ipynb #6fa3b8f6
@@ -144,7 +144,7 @@ def save_profile(p: Profile, path) -> Path:
 def load_profile(path) -> Profile:
     "Read a profile; raises `LayerscaleError` if the file is missing or is none."
     again = f'Make it again with: layerscale profile --out {path}'
-    try: cfg = json.loads(Path(path).read_text(encoding='utf-8'))
+    try: cfg = json.loads(Path(plain_file(path)).read_text(encoding='utf-8'))
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Make it with: layerscale profile --out {path}') from None
     except (ValueError, OSError, RecursionError) as e: raise LayerscaleError(f'{path}: not readable as json ({one_line(e)}). {again}') from None
     need = [k for k in Profile.__dataclass_fields__ if k != 'origin']

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from .ap import scores
 from .augment import Augment, check_memory, make_store, store_digest
-from .core import LayerscaleError, check_keys, check_number, check_size, fingerprint, human_pair, provenance, read_yaml, write_atomic
+from .core import MOST, LayerscaleError, check_keys, check_number, check_size, fingerprint, human_pair, provenance, read_yaml, write_atomic
 from .data import load_data
 from .frames import natural_size, to_frames
 from .ladder import named, with_head
@@ -57,7 +57,8 @@ PRESETS = {
 # %% ../nbs/10_width_depth.ipynb #d58ced4b
 def check_study(s: Study) -> Study:
     "The study, if it can be run; raises `LayerscaleError` for the first thing that is wrong."
-    variants = tuple(Variant(str(v.name), check_number(v.d, f"depth of variant '{v.name}'"), check_number(v.w, f"width of variant '{v.name}'"), v.net and named(str(v.net)).name) for v in s.variants)
+    size = lambda v, k, what: check_number(getattr(v, k), f"{what} of variant '{v.name}'", high=MOST)
+    variants = tuple(Variant(str(v.name), size(v, 'd', 'depth'), size(v, 'w', 'width'), v.net and named(str(v.net)).name) for v in s.variants)
     if not s.variants or not s.seeds: raise LayerscaleError('a study needs at least one variant and one seed.')
     names = [str(v.name) for v in s.variants]
     for n in names:
@@ -104,7 +105,8 @@ def grid(depths, widths) -> tuple:
     def name(d, w):
         parts = [f'{k}_{round(v*100):03d}' for k, v in (('depth', d), ('width', w)) if v != 1]
         return '_'.join(parts) or 'baseline'
-    return tuple(Variant(name(d, w), d, w) for d in depths for w in widths)
+    ds, ws = ([check_number(v, k, high=MOST) for v in vs] for k, vs in (('depth', depths), ('width', widths)))
+    return tuple(Variant(name(d, w), d, w) for d in ds for w in ws)
 
 # %% ../nbs/10_width_depth.ipynb #ab20ae2d
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name != 'augment')
@@ -130,9 +132,10 @@ def load_config(path) -> Study:
         if not isinstance(cfg.get(k, ''), str): raise LayerscaleError(f'{path}: {k} is {cfg[k]!r}; write it as text.')
     preset = cfg.pop('preset', 'quick')
     if preset not in PRESETS: raise LayerscaleError(f"{path}: no preset '{preset}'. Known: {', '.join(PRESETS)}.")
-    d, w = cfg.pop('depth', 1.0), cfg.pop('width', 1.0)
-    variant = Variant(cfg.pop('variant', grid([d], [w])[0].name if all(isinstance(x, (int, float)) and x == x for x in (d, w)) else Path(path).stem), d, w, cfg.pop('net', ''))
-    try: return with_options(replace(PRESETS[preset], variants=(variant,), seeds=(0,)), **cfg)
+    try:
+        v, = grid([cfg.pop('depth', 1.0)], [cfg.pop('width', 1.0)])
+        v = replace(v, name=cfg.pop('variant', v.name), net=cfg.pop('net', ''))
+        return with_options(replace(PRESETS[preset], variants=(v,), seeds=(0,)), **cfg)
     except LayerscaleError as e: raise LayerscaleError(f'{path}: {e}') from None
 
 # %% ../nbs/10_width_depth.ipynb #9aeffb7e
