@@ -10,6 +10,7 @@ __all__ = ['BLOCKS', 'OP_COSTS', 'Stage', 'nearest_multiple', 'inner_width', 'St
 
 # %% ../nbs/02a_nets.ipynb #c4da3d1a
 from dataclasses import dataclass
+from html import escape
 from typing import NamedTuple
 from .core import Cost, LayerscaleError, check_number, human, nearest
 
@@ -101,7 +102,7 @@ class Net:
     def _repr_markdown_(self):
         cols = ('block', 'd', 'w', 'stride', 'k', 'b', 'g', 'se')
         rows = '\n'.join('| ' + ' | '.join(f'{getattr(s, c):g}' if c != 'block' else s.block for c in cols) + ' |' for s in self.stages)
-        return f'**{self.name}**, {self.r}x{self.r}\n\n|' + '|'.join(cols) + '|\n' + '|---'*len(cols) + f'|\n{rows}'
+        return f'**{escape(self.name)}**, {self.r}x{self.r}\n\n|' + '|'.join(cols) + '|\n' + '|---'*len(cols) + f'|\n{rows}'
 
 # %% ../nbs/02a_nets.ipynb #105f3322
 class Op(NamedTuple):
