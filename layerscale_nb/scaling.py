@@ -10,6 +10,7 @@ __all__ = ['RULES', 'PYCLS', 'EFFICIENTNET', 'FREE', 'Rule', 'alpha_rule', 'mult
 # %% ../nbs/03_scaling.ipynb #f518ff50
 import math
 from dataclasses import dataclass, replace
+from html import escape
 from .core import Cost, LayerscaleError, check_number, human, nearest
 from .nets import Net, Stage, complexity, inner_width, nearest_multiple
 
@@ -197,7 +198,7 @@ class Scaled:
     def _repr_markdown_(self):
         mult = lambda f: ' | '.join(f'{f[k]:.2f}' for k in 'dwr')
         ratio = lambda k: f'{human(getattr(self.before, k))} → {human(getattr(self.after, k))}'
-        return (f'**{self.net.name}**\n\n| | d | w | r |\n|---|---|---|---|\n| asked | {mult(self.requested)} |\n| got | {mult(self.realised)} |\n\n'
+        return (f'**{escape(self.net.name)}**\n\n| | d | w | r |\n|---|---|---|---|\n| asked | {mult(self.requested)} |\n| got | {mult(self.realised)} |\n\n'
                 f'macs {ratio("macs")}, params {ratio("params")}, acts {ratio("acts")}')
 
 # %% ../nbs/03_scaling.ipynb #6a8e7381

@@ -133,7 +133,7 @@ def test_a_note_reaches_the_screen_and_the_report(repo, tmp_path, monkeypatch):
     screen, log, note = io.StringIO(), io.StringIO(), NOTE.format('43%')
     event = SimpleNamespace(index=1, total=2, run='baseline_seed0', kind='done', row=json.loads(df.iloc[0].to_json()) | dict(note=note))
     tell(event, Line(screen), log)
-    assert screen.getvalue().splitlines()[1].endswith(note) and note in log.getvalue()
+    assert screen.getvalue().splitlines()[0].endswith(note) and note in log.getvalue()
     monkeypatch.setattr(report, 'figure_html', lambda ax: plt.close('all') or '')
     df.assign(note=[note, *['']*(len(df) - 1)]).to_csv(tmp_path/'results.csv', index=False)
     html = report.write_report(tmp_path).read_text()

@@ -117,7 +117,7 @@ def test_what_a_kept_file_holds_is_text(panel):
 def test_svg_and_explorers_show_text():
     from dataclasses import replace
 
-    from layerscale_nb import actbound, csp, explore, plot
+    from layerscale_nb import actbound, core, csp, explore, plot
     from layerscale_nb.roofline import Profile
     from layerscale_nb.zoo import named
     marks = [plot.Mark('line', [1, 2], [1, 2], names=[TRAP], tips=[TRAP]), plot.Mark('dot', [1], [1], names=[TRAP], tips=[TRAP]),
@@ -131,6 +131,9 @@ def test_svg_and_explorers_show_text():
     p = Profile(TRAP, TRAP, 1, TRAP, True, 1, 'sum', kinds, 0.1, 10, 1., {})
     harmless(actbound.runtime_panel(net, 0.8, 2, 1, [p]), TRAP)
     harmless(actbound.share_bars({TRAP: (1., 1., TRAP)}), TRAP)
+    from layerscale_nb.lookup import Price
+    from layerscale_nb.scaling import compare
+    for shown in (net, compare(net, 'dWr', 2), Price(TRAP, (32, 32), core.Cost(1, 1, 1))): harmless(shown._repr_markdown_(), TRAP)
     box = csp.csp_explorer(profile=Profile(TRAP, TRAP, 1, 'fp32', True, 1, 'sum', kinds, 0.1, 10, 1., {}))
     harmless(box.note.value, TRAP)
 
