@@ -214,8 +214,8 @@ def tell(e, line, log):
     elif e.kind == 'failed': line.keep(f'{name} failed: {e.row["error"]}')
     elif e.kind in ('done', 'skip'):
         r = e.row; word = 'done before' if e.kind == 'skip' else f'trained in {clock(r["train_s"])}'
+        if r.get('note'): word += f'; {r["note"]}'
         line.keep(f'{name} mAP50 {r["map50"]:.3f}  mAP50-95 {r["map50_95"]:.3f}  {r["latency_ms"]:.1f} ms/image  {word}')
-        if r.get('note') and e.kind == 'done': line.keep(f'{name} {r["note"]}')
         log.write(json.dumps(r) + '\n')
     else: log.write(f'start {e.run}\n')
 

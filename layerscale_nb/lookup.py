@@ -11,6 +11,7 @@ __all__ = ['YOLO_KEYS', 'Price', 'pixels', 'price_net', 'price_yolo', 'price_mod
 # %% ../nbs/07e_lookup.ipynb #f8a0d1ab
 import importlib.util, re
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from .complexity import count
 from .core import MOST, Cost, LayerscaleError, brief, check_keys, check_number, check_size, human, nearest, one_line, read_yaml, tidy
@@ -33,7 +34,7 @@ class Price:
 
     @property
     def resolution(self): return self.size[0] if self.size[0] == self.size[1] else f'{self.size[1]}x{self.size[0]}'
-    def _repr_markdown_(self): return f'**{self.name}**, {self.size[1]}x{self.size[0]}, {self.how}\n\n{self.total._repr_markdown_()}'
+    def _repr_markdown_(self): return f'**{escape(self.name)}**, {self.size[1]}x{self.size[0]}, {self.how}\n\n{self.total._repr_markdown_()}'
 
 # %% ../nbs/07e_lookup.ipynb #08104947
 def pixels(imgsz, default) -> tuple:

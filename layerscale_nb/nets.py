@@ -10,6 +10,7 @@ __all__ = ['BLOCKS', 'OP_COSTS', 'Stage', 'check_stage', 'nearest_multiple', 'in
 
 # %% ../nbs/02a_nets.ipynb #c4da3d1a
 from dataclasses import dataclass
+from html import escape
 from typing import NamedTuple
 from .core import Cost, LayerscaleError, brief, check_number, human, keep_number, nearest
 
@@ -114,7 +115,7 @@ class Net:
     def _repr_markdown_(self):
         cols = ('block', 'd', 'w', 'stride', 'k', 'b', 'g', 'se')
         rows = '\n'.join('| ' + ' | '.join(f'{getattr(s, c):g}' if c != 'block' else s.block for c in cols) + ' |' for s in self.stages)
-        return f'**{self.name}**, {self.r}x{self.r}\n\n|' + '|'.join(cols) + '|\n' + '|---'*len(cols) + f'|\n{rows}'
+        return f'**{escape(self.name)}**, {self.r}x{self.r}\n\n|' + '|'.join(cols) + '|\n' + '|---'*len(cols) + f'|\n{rows}'
 
 # %% ../nbs/02a_nets.ipynb #fc91da5e
 def check_net(net: Net):
