@@ -14,7 +14,7 @@ from pathlib import Path
 from .anchor_loss import anchors_of, build_detector, fit_anchors, with_anchors
 from .ap import box_iou, match_all, scores
 from .augment import make_store, store_digest
-from .core import LayerscaleError, check_number, one_line, provenance, write_atomic, write_rows
+from .core import LayerscaleError, check_number, one_line, plain_file, provenance, write_atomic, write_rows
 from .data import load_data
 from .frames import to_frames
 from .ladder import named, with_head
@@ -179,6 +179,7 @@ def read_checkpoint(path):
     if not hasattr(safe, 'get_unsafe_globals_in_checkpoint'):
         raise LayerscaleError(f'{path}: reading a checkpoint without running its code needs torch 2.6 or newer, and this is {torch.__version__}.')
     before = safe.get_safe_globals()
+    plain_file(path)
     try:
         safe.clear_safe_globals()
         safe.add_safe_globals([(Unread, name) for name in safe.get_unsafe_globals_in_checkpoint(path)])

@@ -10,6 +10,7 @@ import functools
 import io
 import json
 import os
+import pickle
 import random
 import re
 import resource
@@ -117,6 +118,24 @@ def configs():
     return {p.name: p.read_bytes() for p in (ROOT/'configs'/'depth_033.yaml', ROOT/'configs'/'ablation'/'cd53s-cpanspp-leaky.yaml')}
 
 
+class Opens:
+    "A pickle of this opens a file for writing when it is loaded."
+    def __reduce__(self): return open, ('ran', 'w')
+
+
+def saved(what):
+    import torch
+    out = io.BytesIO()
+    torch.save(what, out)
+    return out.getvalue()
+
+
+@functools.cache
+def checkpoint():
+    from torch import nn
+    return {'best.pt': saved(dict(ema=nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).half(), epoch=3))}
+
+
 # ---------------------------------------------------------------- readers
 def read_data(source, name=None):
     "The data set, its counts, its notes and its sheet; text holds no half characters but those of file names that are no text."
@@ -152,6 +171,11 @@ def read_profile(path):
     from layerscale_nb.roofline import load_profile, predict_ms
     from layerscale_nb.zoo import named
     assert predict_ms(named('EN-B0'), load_profile(path)) >= 0
+
+
+def read_weights(path):
+    from layerscale_nb.family import read_checkpoint
+    read_checkpoint(path)
 
 
 def read_table(path):
@@ -197,7 +221,7 @@ FILES = {  # name: (valid files, reader of the folder or of the damaged file, ro
     'image': (images, lambda d, f: read_picture(d/f), 350), 'yolo model': (detector, lambda d, f: price_it(d/f, 64), 150),
     'ultralytics model': (lambda: detector('C3k2', (64, False, 0.25)), lambda d, f: price_it(d/f, 64), 30),
     'stages': (stages, lambda d, f: price_it(d/f), 250), 'config': (configs, lambda d, f: read_config(d/f), 150),
-    'profile': (profile, lambda d, f: read_profile(d/f), 150), 'table': (table, lambda d, f: read_table(d/f), 150)}
+    'profile': (profile, lambda d, f: read_profile(d/f), 150), 'table': (table, lambda d, f: read_table(d/f), 150), 'checkpoint': (checkpoint, lambda d, f: read_weights(d/f), 80)}
 WORDS = {  # name: (valid arguments, what takes one, rounds)
     'name': (['yolov8n', 'EN-B0', 'RegNetY-4GF', 'vit_b_16', 'yolov5n', 'timm:resnet18', 'torchvision:resnet18', 'own.yaml'], price_it, 200),
     'size': (['640', '416x128', 320, [96, 320], 1.5], every_size, 300),
@@ -267,6 +291,7 @@ def bombs(suffix):
         entities = ''.join(f'<!ENTITY e{i+1} "{f"&e{i};"*10}">' for i in range(9))
         heads = [f'<?xml version="1.0" encoding="{c}"?><annotation/>'.encode() for c in ('gb2312', 'big5', 'utf-7', 'idna', 'base64', 'x')]
         return [f'<!DOCTYPE a [<!ENTITY e0 "lol">{entities}]><annotation><object><name>&e9;</name></object></annotation>'.encode(), b'<a>'*50_000, *heads]
+    if suffix == '.pt': return [pickle.dumps(Opens()), saved(dict(ema=Opens())), pickle.dumps([1]), saved([1])]
     aliases = 'a: &a0 [x, x]\n' + ''.join(f'b{i}: &a{i+1} [{", ".join([f"*a{i}"]*9)}]\n' for i in range(9))
     aliases += ''.join(f'{k}: *a9\n' for k in ('names', 'train', 'backbone', 'head', 'stages', 'variant', 'rates', 'images'))
     deep = 100_000 if suffix == '.json' else 1000  # yaml's reader takes seconds for more
@@ -290,7 +315,7 @@ def damage_file(rng, folder, files):
     name = rng.choice([f for f in files for _ in range(1 if f.endswith(('.jpg', '.png')) else 3)])
     path, data, suffix, roll = folder/name, files[name], Path(name).suffix, rng.random()
     if roll < 0.06: return name, other_kind(rng, path, data)
-    if roll < 0.12 and suffix in ('.xml', '.yaml', '.json'): data, what = rng.choice(bombs(suffix)), 'bomb'
+    if roll < 0.12 and suffix in ('.xml', '.yaml', '.json', '.pt'): data, what = rng.choice(bombs(suffix)), 'bomb'
     elif roll < 0.7 and suffix == '.json': tree, what = damage_tree(rng, json.loads(data)); data = json.dumps(tree, default=str).encode()
     elif roll < 0.7 and suffix == '.yaml': tree, what = damage_tree(rng, yaml.safe_load(data)); data = yaml.safe_dump(tree).encode()
     else: data, what = damage_bytes(rng, data)
