@@ -48,7 +48,8 @@ class Dataset:
     notes: tuple = ()
 
     def __str__(self): return self.name
-    def __repr__(self): return f'<Dataset {self.name}: {len(self.names)} classes, {len(self.train)} + {len(self.val)} images>'
+    def __repr__(self):
+        return f'<Dataset {self.name}: {len(self.names)} classes, {len(self.train)} + {len(self.val)} images>'
     def take(self, n_train=None, n_val=None): return replace(self, train=self.train[:n_train], val=self.val[:n_val])
 
 # %% ../nbs/08_data.ipynb #b68dd85a
@@ -328,7 +329,9 @@ def named_set(name: str) -> Dataset:
     try: cfg = check_det_dataset(name, autodownload=True)
     except LayerscaleError: raise
     except (Exception, SystemExit) as e:
-        raise LayerscaleError(f"data '{name}' is not on this machine and could not be downloaded ({one_line(e, last=True)}). Connect to a network, or give a folder.") from None
+        why = one_line(e, last=True)
+        raise LayerscaleError(f"data '{name}' is not on this machine and could not be downloaded ({why}). "
+                              'Connect to a network, or give a folder.') from None
     return yolo_set(cfg, cfg['path'], Path(name).stem, name)
 
 # %% ../nbs/08_data.ipynb #5c9913d6

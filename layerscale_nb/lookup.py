@@ -33,7 +33,8 @@ class Price:
 
     @property
     def resolution(self): return self.size[0] if self.size[0] == self.size[1] else f'{self.size[1]}x{self.size[0]}'
-    def _repr_markdown_(self): return f'**{escape(self.name)}**, {self.size[1]}x{self.size[0]}, {self.how}\n\n{self.total._repr_markdown_()}'
+    def _repr_markdown_(self):
+        return f'**{escape(self.name)}**, {self.size[1]}x{self.size[0]}, {self.how}\n\n{self.total._repr_markdown_()}'
 
 # %% ../nbs/07e_lookup.ipynb #08104947
 def pixels(imgsz, default) -> tuple:
@@ -162,7 +163,8 @@ def by_ultralytics(cfg: dict, where: str, letter, scale):
     quiet_ultralytics()
     from ultralytics.nn.tasks import DetectionModel
     try: return DetectionModel({**cfg, 'scales': {letter: scale}, 'scale': letter} if letter else cfg, verbose=False).eval()
-    except Exception as e: raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({one_line(e)}).') from None
+    except Exception as e:
+        raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({one_line(e)}).') from None
 
 # %% ../nbs/07e_lookup.ipynb #05be57fe
 YOLO_KEYS = {'nc', 'scales', 'scale', 'backbone', 'head', 'depth_multiple', 'width_multiple', 'max_channels'}  # what we read; any other key goes to Ultralytics
