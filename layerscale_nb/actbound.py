@@ -69,7 +69,8 @@ def measure_job(j: Job, device, command='', **kw) -> dict:
     "One complete row: what was timed, its costs, its time, its provenance."
     net = j.net
     model = build(net).eval()
-    t = timing_row(net.name, model, (net.r, net.r), device, j.batch, dtype=j.dtype, channels_last=j.channels_last, spread=SPREAD, **kw)
+    how = dict(dtype=j.dtype, channels_last=j.channels_last, spread=SPREAD)
+    t = timing_row(net.name, model, (net.r, net.r), device, j.batch, **how, **kw)
     c = complexity(net).total
     return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t, **provenance(command, device_name(device)))
 
@@ -257,7 +258,12 @@ def share_bars(parts: dict, width=170) -> str:
     "HTML bars of `time_by_part`: blue waits for arithmetic, orange for memory."
     most = max(a + m for a, m, _ in parts.values())
     bar = lambda v, kind: f'<span style="display:inline-block;height:12px;width:{width*v/most:.1f}px;background:{BOUND_COLOURS[kind]}" title="{kind}: {v:.2f} ms"></span>'
-    rows = ''.join(f'<tr><td style="text-align:right;padding-right:6px">{escape(k)}</td><td style="white-space:nowrap;text-align:left">{bar(a, "arithmetic")}{bar(m, "memory")} {a + m:.1f}</td><td style="color:#666;padding-left:6px;text-align:left">{escape(kind)}</td></tr>' for k, (a, m, kind) in parts.items())
+    def row(part, a, m, kind):
+        bars = f'{bar(a, "arithmetic")}{bar(m, "memory")} {a + m:.1f}'
+        return (f'<tr><td style="text-align:right;padding-right:6px">{escape(part)}</td>'
+                f'<td style="white-space:nowrap;text-align:left">{bars}</td>'
+                f'<td style="color:#666;padding-left:6px;text-align:left">{escape(kind)}</td></tr>')
+    rows = ''.join(row(part, *v) for part, v in parts.items())
     key = ' '.join(f'<span style="color:{c}">■</span> {k}' for k, c in BOUND_COLOURS.items())
     return f'<div style="font-size:12px">waits for {key}: ms of a batch<table style="border-collapse:collapse;font-size:12px">{rows}</table></div>'
 
@@ -273,7 +279,10 @@ def runtime_panel(
     curves = {f'{p.name} ({p.dtype})': (PROFILE_COLOURS[i % 4], time_curve(base, alpha, p, batch)) for i, p in enumerate(profiles)}
     parts = time_by_part(net, profiles[0], batch)
     waits = sum(m for _, m, _ in parts.values())/sum(a + m for a, m, _ in parts.values())
-    told = '; '.join(f'<span style="color:{PROFILE_COLOURS[i % 4]}">{escape(f"{p.name} ({p.dtype})")}</span>: <b>{t:,.1f} ms</b>, {t/batch:.2f} per image' for i, (p, t) in enumerate(zip(profiles, ms)))
+    def predicted(p, t, colour):
+        who = f'<span style="color:{colour}">{escape(f"{p.name} ({p.dtype})")}</span>'
+        return f'{who}: <b>{t:,.1f} ms</b>, {t/batch:.2f} per image'
+    told = '; '.join(predicted(p, t, PROFILE_COLOURS[i % 4]) for i, (p, t) in enumerate(zip(profiles, ms)))
     head = f'<b>{escape(net.name)}</b>, {net.r}x{net.r}, batch {batch}: macs {human(c.macs)}, params {human(c.params)}, acts {human(c.acts)}<br>predicted by {told}; {waits:.0%} of it waiting for memory'
     name = base.name.replace(' (stand-in)', '')
     dots = measured_points(rows, name, batch, profiles)

@@ -239,7 +239,9 @@ def plot_shares(predictions: dict, ax=None):
         part = [r[sort] for r in rows]
         ax.barh(range(len(rows)), part, left=left, color=colour, label=sort, height=0.7)
         left = [a + b for a, b in zip(left, part)]
-    ax.set_yticks(range(len(rows)), [plain_text(n) for n in predictions]); ax.invert_yaxis(); ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
+    ax.set_yticks(range(len(rows)), [plain_text(n) for n in predictions])
+    ax.invert_yaxis()
+    ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
     ax.set(xlim=(0, 1), xlabel='share of the predicted time'); ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(0.45, 1.0))
     return ax
 

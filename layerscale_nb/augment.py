@@ -30,8 +30,8 @@ def check_memory(
     free, need = free or free_bytes(), 2*memory_need(n, size)
     if free and need > 0.9*free:
         needed, usable = human_pair(need, 0.9*free, 'B')
-        raise LayerscaleError(f'{n} images of {size[1]}x{size[0]} need {needed} of memory, and {usable} can be used (nine tenths of what is free). '
-                              'Use smaller images (imgsz) or fewer (n_train, n_val).')
+        raise LayerscaleError(f'{n} images of {size[1]}x{size[0]} need {needed} of memory, and {usable} can be used '
+                              '(nine tenths of what is free). Use smaller images (imgsz) or fewer (n_train, n_val).')
 
 # %% ../nbs/08d_augment.ipynb #1023b607
 @dataclass(frozen=True, eq=False)

@@ -59,7 +59,8 @@ def bench_limit(
     batches, g = epoch_order(len(st.train), seed, 0, st.study.recipe.batch)
     b, step = len(batches[0]), iter(range(10**9))
     check_batch_norm(net, st.size, st.study.recipe, b)
-    real, bare, adamw = (start(net, replace(st.study.recipe, **change), 10**6, seed, st.device) for change in ({}, {}, dict(muon=0.)))
+    changes = ({}, {}, dict(muon=0.))
+    real, bare, adamw = (start(net, replace(st.study.recipe, **c), 10**6, seed, st.device) for c in changes)
     x = torch.rand(b, 3, *st.size, device=st.device).contiguous(memory_format=torch.channels_last)
     for group in bare.optimizer.param_groups + adamw.optimizer.param_groups: group['lr'] = 1e-7  # this loss has no lowest point
     def one(): train_step(real, make_batch(st.train, batches[next(step) % len(batches)], st.study.recipe.augment, g))

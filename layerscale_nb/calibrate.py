@@ -262,18 +262,19 @@ def calibrate(
     look=None,           # as for `measure_calls`
     command='',          # for the provenance; default: this process's own
 ) -> Profile:
-    "Measure this device in under 20 s; `origin` has a note if it was busy. Raises `LayerscaleError` if it is absent or cannot compute in this format."
+    "Measure this device in under 20 s (`origin` notes if it was busy); raises `LayerscaleError` if it cannot do so."
     import torch
     start, device = time.perf_counter(), pick_device(device)
     if device.type == 'cpu': keep_memory()
     share = waiting(device)
     try: measured = measure_calls(device, dtype, channels_last, None, budget_s, look)
-    except RuntimeError as e: raise LayerscaleError(f'{device} cannot be measured in {dtype}: {one_line(e)}. Try --dtype fp32.') from None
-    note = busy_note(share())
+    except RuntimeError as e:
+        raise LayerscaleError(f'{device} cannot be measured in {dtype}: {one_line(e)}. Try --dtype fp32.') from None
+    note = dict(note=busy_note(share()))
     cache, form, rates, errors = fit_rates(measured, 4 if dtype == 'fp32' else 2, fresh_pages=device.type == 'cpu')
     if device.type == 'cuda': rates = with_host(rates, measured)
     return Profile(name, device_name(device), torch.get_num_threads(), dtype, channels_last, cache, form, rates, round(errors[form], 4), len(measured),
-                   round(time.perf_counter() - start, 1), provenance(command, device_name(device)) | (dict(note=note) if note else {}))
+                   round(time.perf_counter() - start, 1), provenance(command, device_name(device)) | note)
 
 # %% ../nbs/05b_calibrate.ipynb #ef803ac0
 def judged(
@@ -283,7 +284,8 @@ def judged(
     batch, device, repeats,
 ) -> dict:
     "One network measured the way its profile was, beside its prediction."
-    t = timing_row(name, module, size, device, batch, dtype=profile.dtype, channels_last=profile.channels_last, spread=SPREAD, repeats=repeats, warmup=2)
+    how = dict(dtype=profile.dtype, channels_last=profile.channels_last, spread=SPREAD)
+    t = timing_row(name, module, size, device, batch, **how, repeats=repeats, warmup=2)
     return dict(name=name, asked_batch=batch, batch=t['batch'], note=t['note'], threads=t['threads'], dtype=t['dtype'], macs=cost.macs, params=cost.params, acts=cost.acts,
                 ms=t['ms'], ms_q1=t['ms_q1'], ms_q3=t['ms_q3'], predicted_ms=predict(t['batch']))
 

@@ -308,7 +308,7 @@ def report_command(a) -> int:
 
 # %% ../nbs/15_cli.ipynb #47ec4f9d
 def answer(argv: list) -> int:
-    "Do what a command line asks; errors become one sentence and a status. A reader of the output who has gone is left to `main`."
+    "Do what a command line asks; an error becomes a sentence and a status, a reader of the output that left stays one."
     parser = make_parser(); a = parser.parse_args(argv)
     if not a.cmd: parser.print_help(); return 0
     commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command, time=time_command, profile=profile_command)
@@ -325,10 +325,12 @@ def answer(argv: list) -> int:
 # %% ../nbs/15_cli.ipynb #2c48924c
 @contextlib.contextmanager
 def any_encoding(stream):
-    "Within it, characters that the encoding of a text stream lacks are written as '-' (a dash) or '?' instead of raising."
+    "Within it, characters that the encoding of a text stream lacks are written as '-' (a dash) or '?'; nothing raises."
     def simple(e): return ''.join('-' if c == '–' else '?' for c in e.object[e.start:e.end]), e.end
     was = getattr(stream, 'errors', '')
-    if was not in ('strict', 'surrogateescape') or not hasattr(stream, 'reconfigure'): yield; return  # it has a way of its own
+    if was not in ('strict', 'surrogateescape') or not hasattr(stream, 'reconfigure'):  # it has a way of its own
+        yield
+        return
     codecs.register_error('layerscale', simple)
     stream.reconfigure(errors='layerscale')
     try: yield
@@ -337,7 +339,7 @@ def any_encoding(stream):
 
 # %% ../nbs/15_cli.ipynb #0d81254a
 def main(argv=None) -> int:
-    "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted, 141 the reader of the output has gone."
+    "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted, 141 the reader of the output left."
     out = sys.stdout
     with any_encoding(out):
         try:

@@ -351,6 +351,8 @@ def plot_count(
     for i, (k, colour) in enumerate((('macs', '#0072B2'), ('params', '#D55E00'), ('acts', '#009E73'))):
         share = [getattr(c.by_module[n], k)/max(getattr(c, k), 1) for n in parts]
         ax.barh([y + (i - 1)*0.27 for y in range(len(parts))], share, height=0.25, color=colour, label=k)
-    ax.set_yticks(range(len(parts)), [plain_text(n) for n in parts]); ax.invert_yaxis(); ax.legend(frameon=False, fontsize=8)
+    ax.set_yticks(range(len(parts)), [plain_text(n) for n in parts])
+    ax.invert_yaxis()
+    ax.legend(frameon=False, fontsize=8)
     ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}'); ax.set_xlabel('share of the network')
     return ax

@@ -59,7 +59,7 @@ def one_line(
     last=False,  # the last line that says something, not the first
     most=120,    # characters
 ) -> str:
-    "One line for a sentence: the text's first; an exception without text gives its class, empty text 'no further words'."
+    "One line of a text, by default the first; an exception without text gives its class, other empty text a filler."
     lines = [line.strip() for line in str(said).splitlines() if line.strip()]
     if lines: return lines[-1 if last else 0][:most]
     return type(said).__name__ if isinstance(said, BaseException) else 'no further words'

@@ -307,7 +307,9 @@ def csp_explorer(
     make = dict(kind=w.Dropdown(options=list(INNER), value=kind, description='block'), b=w.SelectionSlider(options=[64, 128, 256, 512], value=b, description='width b'),
                 k=w.IntSlider(k, 1, 16, description='blocks k'), ratio=w.SelectionSlider(options=[0.25, 0.5, 0.75], value=ratio, description='ratio'))
     picture, button = w.HTML(), w.Button(description='measure both')
-    note = w.HTML(escape(f'times predicted for {profile.name} ({profile.device})') if profile else 'no predicted time: there is no profile of this machine; <code>layerscale profile</code> makes one in 20 seconds')
+    missing = ('no predicted time: there is no profile of this machine; '
+               '<code>layerscale profile</code> makes one in 20 seconds')
+    note = w.HTML(escape(f'times predicted for {profile.name} ({profile.device})') if profile else missing)
     def show(_=None, **more): picture.value = csp_panel(compare(**{n: c.value for n, c in make.items()}, profile=profile, times=(times or {}) | more))
     for c in make.values(): c.observe(show, 'value')
     button.on_click(lambda _: show(measured=lambda s, size: measure_ms(s, size, device)))

@@ -95,7 +95,8 @@ def member_row(m: Member, s, val, data: str, n_train: int, command='') -> dict:
     import torch
     t = steadiest(lambda: time_module(s.average, m.size, s.device))
     return dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=data, n_train=n_train, n_val=len(val), epochs=s.recipe.epochs,
-                **asdict(cost(s.net, m.size)), **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited),
+                **asdict(cost(s.net, m.size)), **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(),
+                latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited),
                 train_s=s.rows[-1]['train_s'], **provenance(command, device=str(s.device), seed=s.seed))
 
 # %% ../nbs/10g_family.ipynb #73bb15ef
@@ -253,6 +254,7 @@ def augment_table(path, m: Member, data, n_val=None) -> list:
     rows = []
     for name, f in (('plain', model), ('augmented', augmented(model))):
         t = steadiest(lambda: time_module(f, m.size, torch.device('cpu')))
-        rows.append(dict(member=m.label, prediction=name, n_val=len(val), **evaluate(f, val, len(names)), threads=torch.get_num_threads(),
-                         latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited)))
+        rows.append(dict(member=m.label, prediction=name, n_val=len(val), **evaluate(f, val, len(names)),
+                         threads=torch.get_num_threads(), latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3,
+                         note=busy_note(t.waited)))
     return rows

@@ -34,7 +34,8 @@ class Price:
 
     @property
     def resolution(self): return self.size[0] if self.size[0] == self.size[1] else f'{self.size[1]}x{self.size[0]}'
-    def _repr_markdown_(self): return f'**{escape(self.name)}**, {self.size[1]}x{self.size[0]}, {self.how}\n\n{self.total._repr_markdown_()}'
+    def _repr_markdown_(self):
+        return f'**{escape(self.name)}**, {self.size[1]}x{self.size[0]}, {self.how}\n\n{self.total._repr_markdown_()}'
 
 # %% ../nbs/07e_lookup.ipynb #08104947
 def pixels(imgsz, default) -> tuple:

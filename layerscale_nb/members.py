@@ -197,7 +197,8 @@ def time_reduced(
     device, side = pick_device(device), max(net.stride, round(net.imgsz/share/net.stride)*net.stride)
     check_memory(net, side, free=free_bytes(device))
     model = build(net).eval().to(device)
-    return steadiest(lambda: time_module(model, (side, side), device, repeats=repeats, warmup=1, budget_s=0)).ms_q1*(net.imgsz/side)**2
+    t = steadiest(lambda: time_module(model, (side, side), device, repeats=repeats, warmup=1, budget_s=0))
+    return t.ms_q1*(net.imgsz/side)**2
 
 # %% ../nbs/10i_members.ipynb #30af9e0b
 def remembered(

@@ -115,7 +115,8 @@ class Net:
     def _repr_markdown_(self):
         cols = ('block', 'd', 'w', 'stride', 'k', 'b', 'g', 'se')
         rows = '\n'.join('| ' + ' | '.join(f'{getattr(s, c):g}' if c != 'block' else s.block for c in cols) + ' |' for s in self.stages)
-        return f'**{escape(self.name)}**, {self.r}x{self.r}\n\n|' + '|'.join(cols) + '|\n' + '|---'*len(cols) + f'|\n{rows}'
+        head = '|' + '|'.join(cols) + '|\n' + '|---'*len(cols) + '|'
+        return f'**{escape(self.name)}**, {self.r}x{self.r}\n\n{head}\n{rows}'
 
 # %% ../nbs/02a_nets.ipynb #fc91da5e
 def check_net(net: Net):

@@ -38,17 +38,18 @@ def numbers_html(t: Trial, f) -> str:
 
 # %% ../nbs/10f_panel.ipynb #f9c8a3d5
 def table_html(rows: list) -> str:
-    "The leaderboard of kept runs, best first, mAP50 in bold; numbers as on the chart. Cells are text: markup in them is shown, not obeyed."
+    "The leaderboard of kept runs, best first, mAP50 in bold; numbers as on the chart. Markup in a cell is text."
     if not rows: return '<p style="color:#666">No run kept yet. Train one and press <b>Keep</b>; it stays here, also after a restart of the kernel.</p>'
     head = ('#', 'd', 'w', 'image', 'epochs', 'seed', 'mAP50', 'macs', 'params', 'time s')
     def line(r, n):
         return (n, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], f"{r['done']:.0f}/{r['epochs']:.0f}", r['seed'],
                 f"{r['map50']:.3f}", human(r['macs']), human(r['params']), f"{r['train_s']:.0f}")
     def row(cells, tag):
-        bold = lambda i: ';font-weight:bold' if tag == 'th' or head[i] == 'mAP50' else ''
-        drawn = ''.join(f'<{tag} style="padding:2px 5px;text-align:right;white-space:nowrap{bold(i)}">{escape(str(c), quote=False)}</{tag}>'
-                        for i, c in enumerate(cells))
-        return f'<tr>{drawn}</tr>'
+        def cell(column, c):
+            bold = ';font-weight:bold' if tag == 'th' or column == 'mAP50' else ''
+            style = f'padding:2px 5px;text-align:right;white-space:nowrap{bold}'
+            return f'<{tag} style="{style}">{escape(str(c), quote=False)}</{tag}>'
+        return f'<tr>{"".join(map(cell, head, cells))}</tr>'
     ranked = sorted(zip(rows, range(1, len(rows) + 1)), key=lambda x: -x[0]['map50'])
     body = row(head, 'th') + ''.join(row(line(r, n), 'td') for r, n in ranked)
     style = 'font-size:12px;line-height:1.4;border-collapse:collapse'

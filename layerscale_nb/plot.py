@@ -150,7 +150,8 @@ class Mark:
 def svg_mark(m: Mark, px, py, box) -> str:
     "A mark as SVG, without the name of a line; `px` and `py` turn values into pixels, `box` is (left, right, top, low)."
     left, right, top, low = box
-    tips, at = [f'<title>{escape(str(t))}</title>' for t in m.tips] or ['']*len(m.xs), [(px(x), py(y)) for x, y in zip(m.xs, m.ys)]
+    tips = [f'<title>{escape(str(t))}</title>' for t in m.tips] or ['']*len(m.xs)
+    at = [(px(x), py(y)) for x, y in zip(m.xs, m.ys)]
     if m.kind == 'line': return f'<polyline fill="none" stroke="{m.colour}" stroke-width="1.8" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}">{"".join(tips[:1])}</polyline>'
     if m.kind == 'rule':
         side = lambda x: ('end', -3) if x > (left + right)/2 else ('start', 3)  # its name stays inside the picture
@@ -201,5 +202,6 @@ def flip_book(
     pages = ''.join(f'<div style="display:{"block" if i == at else "none"}" data-label="{k}">{h}</div>' for i, (k, h) in enumerate(zip(labels, frames.values())))
     turn = ("var b=this.parentNode,p=b.querySelectorAll('[data-label]');for(var i=0;i<p.length;i++)p[i].style.display=i==this.value?'block':'none';"
             "b.querySelector('output').textContent=p[this.value].dataset.label")
-    return (f'<div>{escape(name)} <input type="range" min="0" max="{len(labels) - 1}" value="{at}" style="width:260px;vertical-align:middle" oninput="{turn}"> '
+    return (f'<div>{escape(name)} <input type="range" min="0" max="{len(labels) - 1}" value="{at}" '
+            f'style="width:260px;vertical-align:middle" oninput="{turn}"> '
             f'<output>{labels[at]}</output>{pages}</div>')

@@ -85,7 +85,7 @@ def plot_ablation(df, ax=None):
     for i, piece in enumerate(t.index):
         ax.plot(df[df.piece == piece].map50, [i]*sum(df.piece == piece), 'o', color='#D55E00' if i == 0 else '#0072B2', alpha=.6)
         ax.plot(t.map50[piece], i, '|', color='black', markersize=14)
-    ax.set(yticks=range(len(t)), yticklabels=[plain_text(piece) for piece in t.index], xlim=(df.map50.min() - 0.02, df.map50.max() + 0.02),
-           xlabel='mAP50 (COCO) at the same number of images')
+    ax.set(yticks=range(len(t)), yticklabels=[plain_text(piece) for piece in t.index],
+           xlim=(df.map50.min() - 0.02, df.map50.max() + 0.02), xlabel='mAP50 (COCO) at the same number of images')
     ax.invert_yaxis()
     return ax

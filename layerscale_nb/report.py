@@ -24,7 +24,8 @@ def read_results(path) -> pd.DataFrame:
     path = path/'results.csv' if path.is_dir() else path
     if not path.exists(): raise LayerscaleError(f'{path}: no results yet. Run `layerscale study --out {path.parent}` first.')
     try: df = pd.read_csv(plain_file(path))
-    except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}).') from None
+    except (ValueError, OSError) as e:
+        raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}).') from None
     missing = [c for c in ('status', 'variant', 'seed', 'map50') if c not in df]
     if missing: raise LayerscaleError(f'{path}: no results of a study, the column {missing[0]} is missing. Give the folder of a study.')
     done = df[df.status == 'done'].reset_index(drop=True)
@@ -58,10 +59,12 @@ def plot_overall(df, keys=('map50', 'map50_95', 'params', 'macs', 'acts', 'laten
     m = by_variant(df); base = m.loc['baseline' if 'baseline' in m.index else m.index[0]]
     ax, tint, wide = axes(ax, (9, 3.2)), colours(m.index), 0.8/len(m)
     for i, v in enumerate(m.index):
-        ax.bar(np.arange(len(keys)) + (i - (len(m)-1)/2)*wide, [m.loc[v, k]/base[k] if base[k] else np.nan for k in keys], wide*0.92, color=tint[v], label=plain_text(v))
+        heights = [m.loc[v, k]/base[k] if base[k] else np.nan for k in keys]
+        ax.bar(np.arange(len(keys)) + (i - (len(m)-1)/2)*wide, heights, wide*0.92, color=tint[v], label=plain_text(v))
     ax.axhline(1, color='black', lw=0.6); ax.grid(axis='x', visible=False)
     ax.set_xticks(range(len(keys)), [short(k) for k in keys])
-    ax.set_ylabel(plain_text(f'relative to {base.name}')); ax.legend(frameon=False, fontsize=8, ncols=len(m), loc='lower left', bbox_to_anchor=(0, 1))
+    ax.set_ylabel(plain_text(f'relative to {base.name}'))
+    ax.legend(frameon=False, fontsize=8, ncols=len(m), loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
 # %% ../nbs/10a_report.ipynb #cd14f67c
@@ -113,9 +116,12 @@ def plot_classes(df, gap=False, ax=None):
     show = (100*(m - m.loc[base])).drop(base) if gap else m
     ax, tint, wide = axes(ax, (6.5, 3)), colours(m.index), 0.8/len(show)
     for i, v in enumerate(show.index):
-        ax.bar(np.arange(len(names)) + (i - (len(show)-1)/2)*wide, show.loc[v], wide*0.92, color=tint[v], label=plain_text(v))
-    ax.set_xticks(range(len(names)), [plain_text(n) for n in names]); ax.grid(axis='x', visible=False)
-    ax.axhline(0, color='black', lw=0.6); ax.set_ylabel(plain_text(f'AP50 minus {base} (points)') if gap else 'AP50')
+        at = np.arange(len(names)) + (i - (len(show)-1)/2)*wide
+        ax.bar(at, show.loc[v], wide*0.92, color=tint[v], label=plain_text(v))
+    ax.set_xticks(range(len(names)), [plain_text(n) for n in names])
+    ax.grid(axis='x', visible=False)
+    ax.axhline(0, color='black', lw=0.6)
+    ax.set_ylabel(plain_text(f'AP50 minus {base} (points)') if gap else 'AP50')
     ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     return ax
 
@@ -164,7 +170,10 @@ def plot_spread(df, ax=None):
         ax.plot([i, i], [ap.min(), ap.max()], color=tint[v], lw=6, alpha=0.35, solid_capstyle='round')
         ax.scatter([i]*len(ap), ap, color=tint[v], s=22, zorder=3); ax.hlines(ap.mean(), i - 0.22, i + 0.22, color=tint[v])
         ax.annotate(f'sd {ap.std():.2f}', (i, ap.max()), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
-    ax.set_xticks(range(len(m)), [plain_text(v) for v in m.index]); ax.set_ylabel('AP50 by class'); ax.margins(y=0.15); ax.grid(axis='x', visible=False)
+    ax.set_xticks(range(len(m)), [plain_text(v) for v in m.index])
+    ax.set_ylabel('AP50 by class')
+    ax.margins(y=0.15)
+    ax.grid(axis='x', visible=False)
     return ax
 
 # %% ../nbs/10a_report.ipynb #553a6fad
@@ -239,7 +248,9 @@ def plot_differences(d: pd.DataFrame, ax=None):
     for i, (v, r) in enumerate(d.iterrows()):
         ax.plot([100*r.low, 100*r.high], [i, i], color=tint[v], lw=2); ax.plot(100*r['diff'], i, 'o', color=tint[v])
         ax.annotate(r.verdict, (1.02, i), xycoords=('axes fraction', 'data'), va='center', fontsize=9)
-    ax.axvline(0, color='black', lw=0.8); ax.set_yticks(range(len(d)), [plain_text(v) for v in d.index]); ax.set_ylim(len(d) - 0.5, -0.5)
+    ax.axvline(0, color='black', lw=0.8)
+    ax.set_yticks(range(len(d)), [plain_text(v) for v in d.index])
+    ax.set_ylim(len(d) - 0.5, -0.5)
     ax.set_xlabel(plain_text(f'mAP50 minus baseline (points), 95% interval over {d.over.iloc[0]}'))
     return ax
 

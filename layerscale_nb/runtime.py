@@ -97,17 +97,17 @@ def keep_memory() -> bool:
 
 # %% ../nbs/05_runtime.ipynb #54bbc6b5
 def queued_seconds() -> dict:
-    "Seconds that each thread of this process has so far stood in the queue for a core, as Linux counts them; empty elsewhere."
+    "Seconds that each thread of this process has so far waited in line for a core, as Linux counts; empty elsewhere."
     out = {}
     for p in Path('/proc/self/task').glob('*/schedstat'):
         with suppress(OSError, ValueError):  # a thread may end meanwhile
-            _, waited, turns = map(int, p.read_text().split())
+            _, waited, turns = map(int, p.read_text('utf-8').split())
             if turns: out[p.parent.name] = waited/1e9  # a kernel that does not count says 0 turns
     return out
 
 # %% ../nbs/05_runtime.ipynb #5feae45b
 def waiting(device=None):
-    "Start to watch; the function it returns gives the share of the time since then in which a thread of this process waited for a core, or nan."
+    "A function that gives the share of the time since now in which a thread of this process waited for a core, or nan."
     before, wall, cpu = queued_seconds(), time.perf_counter(), time.process_time()
     def share() -> float:
         now, passed = queued_seconds(), time.perf_counter() - wall
@@ -221,7 +221,8 @@ def time_module(
     try:
         x = torch.rand(batch, channels, *size, device=device, dtype=dtype).contiguous(memory_format=order)
         share = waiting(device)
-        with untouched(model): return replace(time_call(one_pass(model.train(mode == 'train'), x, mode), device, **kw), waited=share())
+        with untouched(model): t = time_call(one_pass(model.train(mode == 'train'), x, mode), device, **kw)
+        return replace(t, waited=share())
     except LayerscaleError: raise
     except Exception as e:  # the module is somebody's code
         if out_of_memory(e): raise DoesNotFit(f'a batch of {batch} images of {size[1]}x{size[0]} does not fit into the memory of {device}; use a smaller batch.') from None
@@ -298,17 +299,20 @@ def timing_row(
     spread=math.inf,  # for `steadiest`
     **kw,             # for `time_call`
 ) -> dict:
-    "One measurement with all that decides it; a batch too large for memory is halved until it fits, and `note` says so, and whether the machine was busy."
+    "One measurement with all that decides it. A batch too large is halved; `note` says so, and if it had to wait."
     import torch
     asked, order = batch, torch.channels_last if channels_last else torch.contiguous_format
     with memory_fence(device):
         try: model = model.to(device, half(dtype)).to(memory_format=order)
         except RuntimeError as e: raise (DoesNotFit(f'{name}: its weights do not fit into the memory of {device}.') if out_of_memory(e) else e) from None
         while True:
-            try: t = steadiest(lambda: time_module(model, size, device, batch, mode, channels_last, **kw), spread); break
+            try:
+                t = steadiest(lambda: time_module(model, size, device, batch, mode, channels_last, **kw), spread)
+                break
             except DoesNotFit:
                 if batch == 1: raise LayerscaleError(f'{name}: not even one image of {size[1]}x{size[0]} fits into the memory of {device}.') from None
             batch = batch//2; give_back(device)
     notes = ['' if batch == asked else f'batch {asked} did not fit into memory; {batch} did', busy_note(t.waited)]
     return dict(name=name, h=size[0], w=size[1], batch=batch, mode=mode, dtype=dtype, channels_last=channels_last, ms=t.ms, ms_q1=t.ms_q1, ms_q3=t.ms_q3,
-                ms_img=t.ms/batch, repeats=t.repeats, peak_mb=t.peak_mb, threads=torch.get_num_threads(), note='; '.join(filter(None, notes)))
+                ms_img=t.ms/batch, repeats=t.repeats, peak_mb=t.peak_mb, threads=torch.get_num_threads(),
+                note='; '.join(filter(None, notes)))

@@ -198,7 +198,8 @@ class Scaled:
     def _repr_markdown_(self):
         mult = lambda f: ' | '.join(f'{f[k]:.2f}' for k in 'dwr')
         ratio = lambda k: f'{human(getattr(self.before, k))} → {human(getattr(self.after, k))}'
-        return (f'**{escape(self.net.name)}**\n\n| | d | w | r |\n|---|---|---|---|\n| asked | {mult(self.requested)} |\n| got | {mult(self.realised)} |\n\n'
+        return (f'**{escape(self.net.name)}**\n\n| | d | w | r |\n|---|---|---|---|\n'
+                f'| asked | {mult(self.requested)} |\n| got | {mult(self.realised)} |\n\n'
                 f'macs {ratio("macs")}, params {ratio("params")}, acts {ratio("acts")}')
 
 # %% ../nbs/03_scaling.ipynb #6a8e7381
@@ -226,7 +227,9 @@ def plot_growth(
     tints = ('#D55E00', '#009E73', '#000000', '#0072B2', '#CC79A7', '#E69F00')
     for i, rule in enumerate(rules):
         rows = [complexity(scale(net, rule, x)).total for x in s]
-        ax.plot([c.macs*mx.factor for c in rows], [getattr(c, key)*my.factor for c in rows], 'o-', ms=3, lw=1.2, color=tints[i % 6], ls='-' if i < 6 else '--', label=plain_text(as_rule(rule).name))
+        look = dict(marker='o', ms=3, lw=1.2, color=tints[i % 6], ls='-' if i < 6 else '--')
+        xs, ys = [c.macs*mx.factor for c in rows], [getattr(c, key)*my.factor for c in rows]
+        ax.plot(xs, ys, label=plain_text(as_rule(rule).name), **look)
     ax.set(xlabel=mx.label, ylabel=my.label, title=plain_text(net.name))
     ax.legend(frameon=False, fontsize=8)
     return log_ticks(ax)

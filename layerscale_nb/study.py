@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from .ap import scores
 from .augment import Augment, check_memory, make_store, store_digest
-from .core import MOST, LayerscaleError, check_keys, check_number, check_size, fingerprint, human_pair, provenance, read_yaml, write_atomic
+from .core import MOST, LayerscaleError, check_keys, check_number, check_size, fingerprint, human_pair
+from .core import provenance, read_yaml, write_atomic
 from .data import load_data
 from .frames import natural_size, to_frames
 from .ladder import named, with_head
@@ -185,12 +186,14 @@ def run_config(st: Setting, variant: Variant, seed: int) -> dict:
 
 # %% ../nbs/10_width_depth.ipynb #3821afad
 def timings(model, st: Setting) -> dict:
-    "Latency at batch 1 and throughput at batch 16 of the fused network, with quartiles; `note` says if the machine was busy."
+    "Latency at batch 1, throughput at batch 16 of the fused network, with quartiles; `note` says if it had to wait."
     import copy
     fused = copy.deepcopy(model).float().fuse(verbose=False).eval()
-    one, many = (steadiest(lambda: time_module(fused, st.size, st.device, b, repeats=n)) for b, n in ((1, 50), (16, 20)))
+    def timed(batch, repeats): return steadiest(lambda: time_module(fused, st.size, st.device, batch, repeats=repeats))
+    one, many = timed(1, 50), timed(16, 20)
     return dict(latency_ms=one.ms, latency_ms_q1=one.ms_q1, latency_ms_q3=one.ms_q3, throughput_img_s=16e3/many.ms,
-                throughput_img_s_q1=16e3/many.ms_q3, throughput_img_s_q3=16e3/many.ms_q1, note=busy_note(one.waited, many.waited))
+                throughput_img_s_q1=16e3/many.ms_q3, throughput_img_s_q3=16e3/many.ms_q1,
+                note=busy_note(one.waited, many.waited))
 
 # %% ../nbs/10_width_depth.ipynb #cfac0e37
 def quality(matches, names) -> dict:
@@ -228,7 +231,7 @@ def train_run(st: Setting, variant: Variant, seed: int, folder, command=''):
     config = run_config(st, variant, seed)
     done = finished_row(folder, config)
     if done and done['status'] == 'done': return done
-    check_fits(net, st.size, st.study.recipe, st.device, len(st.train))  # a run that cannot start leaves no folder that says it did
+    check_fits(net, st.size, st.study.recipe, st.device, len(st.train))  # a run that cannot start leaves no folder
     write_atomic(folder/'config.json', json.dumps(config, indent=1))
     session = yield from fit(net, st.train, st.val, st.study.recipe, seed, st.device, folder)
     write_atomic(folder/'matches.npz', session.matches.save)
@@ -265,7 +268,8 @@ def check_space(st: Setting, out):
     free = shutil.disk_usage(at).free
     if free >= need: return
     needed, there = human_pair(need, free, 'B')
-    raise LayerscaleError(f'{out}: the study needs about {needed}, {there} are free. Free some space or choose another --out.')
+    raise LayerscaleError(f'{out}: the study needs about {needed}, {there} are free. '
+                          'Free some space or choose another --out.')
 
 # %% ../nbs/10_width_depth.ipynb #5ec1c11d
 def check_folder(st: Setting, out):

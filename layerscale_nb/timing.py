@@ -132,8 +132,9 @@ def profile_command(a) -> int:
     print('measuring about 500 small layers, under 20 seconds', file=sys.stderr)
     p = calibrate(a.device, a.dtype, name=a.name, command='layerscale ' + ' '.join(sys.argv[1:]))
     save_profile(p, a.out)
-    said = f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, {p.threads} thread{"s"*(p.threads > 1)}'
-    print(json.dumps(asdict(p)) if a.json else f'{said}; median error on layers left out {100*p.error:.0f}%')
+    said = (f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, '
+            f'{p.threads} thread{"s"*(p.threads > 1)}; median error on layers left out {100*p.error:.0f}%')
+    print(json.dumps(asdict(p)) if a.json else said)
     if p.origin.get('note'): print(f"{p.origin['note']}; run the command again when it is idle", file=sys.stderr)
     return 0
 

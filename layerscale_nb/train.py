@@ -215,7 +215,9 @@ def resume(s: Session, folder) -> bool:
     path = Path(folder)/'state.pt'
     if not path.exists(): return False
     try: state = torch.load(path, map_location=s.device, weights_only=True)
-    except Exception as e: raise LayerscaleError(f'{path}: this state cannot be read ({one_line(e)}). Delete it to start the run again.') from None
+    except Exception as e:
+        why = one_line(e)
+        raise LayerscaleError(f'{path}: this state cannot be read ({why}). Delete it to start the run again.') from None
     if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, images or seed). Use another folder, or delete it.')
     for k in ('model', 'average', 'optimizer', 'scaler'):
         if state[k]: getattr(s, k).load_state_dict(state[k])  # a run in another format had no loss scale
@@ -297,12 +299,16 @@ def check_batch_norm(
     "Raise `LayerscaleError` if a step leaves batch norm one value of each channel on the coarsest map."
     h, w = picture_size(0, 1, size, recipe, net.stride)
     if images*max(1, h//net.stride)*max(1, w//net.stride) > 1: return
-    raise LayerscaleError(f'{net.name}: a step on 1 image of {w}x{h} leaves batch norm one value of each channel (stride {net.stride}), '
-                          'and it needs two. Use a batch of 2 or more for each process, more training images, or a larger image size.')
+    raise LayerscaleError(f'{net.name}: a step on 1 image of {w}x{h} leaves batch norm one value of each channel '
+                          f'(stride {net.stride}), and it needs two. Use a batch of 2 or more for each process, '
+                          'more training images, or a larger image size.')
 
 # %% ../nbs/09_train.ipynb #fb2821a0
-def check_fits(net: Yolo, size, recipe: Recipe, device, n_train: int):
-    "Before anything is built: raise `DoesNotFit` if training on images of (h, w) needs more memory than is free, `LayerscaleError` for too few values."
+def check_fits(
+    net: Yolo, size, recipe: Recipe,  # (h, w) of the training images
+    device, n_train: int,             # torch.device; training images
+):
+    "Before anything is built: `check_batch_norm`, and `DoesNotFit` if training needs more memory than is free."
     check_batch_norm(net, size, recipe, min(recipe.batch, n_train)//ranks()[1])
     each = recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))  # images of one process; half precision halves their maps
     check_memory(net, size, each, training=True, free=free_bytes(device))

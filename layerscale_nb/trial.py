@@ -12,7 +12,8 @@ import base64, inspect, json, math, statistics, time
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, one_line, provenance, tidy, write_atomic, write_rows
+from .core import Cost, LayerscaleError, check_number, check_size, fingerprint, one_line
+from .core import provenance, tidy, write_atomic, write_rows
 from .data import load_data, roadscenes
 from .detection import detect
 from .frames import draw_boxes, natural_size
@@ -41,7 +42,8 @@ class Trial:
 # %% ../nbs/10d_trial.ipynb #adde96bd
 def check_trial(t: Trial) -> Trial:
     "The trial with its numbers as numbers; raises `LayerscaleError` for the first that makes no sense."
-    if not isinstance(t.data, (str, Path)): raise LayerscaleError(f'data is {t.data!r:.80}; a run in the background needs a name or a folder, not the images.')
+    if not isinstance(t.data, (str, Path)):
+        raise LayerscaleError(f'data is {t.data!r:.80}; a run in the background needs a name or a folder, not images.')
     whole = {k: check_number(getattr(t, k), k, whole=True) for k in ('epochs', 'batch', 'max_channels')}
     some = {k: None if getattr(t, k) is None else check_number(getattr(t, k), k, whole=True) for k in ('n_train', 'n_val')}
     return replace(t, d=check_number(t.d, 'd (depth)', high=10), w=check_number(t.w, 'w (width)', high=10), imgsz=check_size(t.imgsz), data=str(t.data),
@@ -268,7 +270,9 @@ def read_kept(out) -> list:
     path = Path(out)/'kept.csv'
     if not path.exists(): return []
     try: df = pd.read_csv(path, dtype=dict(run=str, data=str))
-    except (ValueError, OSError) as e: raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}). Move it away to start a new one.') from None
+    except (ValueError, OSError) as e:
+        why = one_line(e)
+        raise LayerscaleError(f'{path}: not readable as a table ({why}). Move it away to start a new one.') from None
     missing = {'run', 'map50', 'macs', 'data'} - set(df)
     if missing: raise LayerscaleError(f'{path}: column {sorted(missing)[0]} is missing. Move the file away to start a new one.')
     return df.to_dict('records')

@@ -303,7 +303,9 @@ def check_memory(net: Yolo, size=None, batch=1, training=False, free=None):
     free, need = free_bytes() if free is None else free, memory_bytes(net, size, batch, training)
     if free is not None and need > free:
         needed, there = human_pair(need, free, 'B')
-        raise DoesNotFit(f'{net.name} needs about {needed} of memory{" to train" if training else ""}, {there} are free. Take a smaller network, image or batch.')
+        aim = ' to train' if training else ''
+        raise DoesNotFit(f'{net.name} needs about {needed} of memory{aim}, {there} are free. '
+                         'Take a smaller network, image or batch.')
 
 # %% ../nbs/07_yolo.ipynb #8dcfaac8
 def build(net: Yolo):

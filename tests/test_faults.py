@@ -183,7 +183,8 @@ def test_a_disk_that_fills_while_torch_writes(tmp_path):
 def test_no_room_is_said_before_training(tiny, tmp_path, monkeypatch):
     import collections, shutil
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: collections.namedtuple('u', 'total used free')(1, 1, 1000))
-    with pytest.raises(LayerscaleError, match='the study needs about [0-9.]+ MB, 1 kB are free'): next(run_study(open_setting(tiny), tmp_path))
+    sentence = 'the study needs about [0-9.]+ MB, 1 kB are free'
+    with pytest.raises(LayerscaleError, match=sentence): next(run_study(open_setting(tiny), tmp_path))
 
 
 def test_cuda_asked_for_and_absent():

@@ -308,7 +308,8 @@ def test_out_of_memory_halves_the_batch_once(monkeypatch, fits_at, kinds, error)
 def test_memory_too_small_for_the_set(monkeypatch):
     import layerscale_nb.augment as augment
     monkeypatch.setattr(augment, 'free_bytes', lambda: 1e6)
-    with pytest.raises(LayerscaleError, match='need .* of memory'): next(Trainer()(dict(trial=asdict(Trial(n_train=8, n_val=4)), out='out', train=False)))
+    job = dict(trial=asdict(Trial(n_train=8, n_val=4)), out='out', train=False)
+    with pytest.raises(LayerscaleError, match='need .* of memory'): next(Trainer()(job))
 
 
 def kitti(folder, n=6):

@@ -129,7 +129,8 @@ def test_compiling_without_a_compiler_is_said(monkeypatch):
 def test_data_larger_than_memory_is_said_before_decoding(tiny, monkeypatch):
     import layerscale_nb.augment as augment
     monkeypatch.setattr(augment, 'free_bytes', lambda: 1e6)
-    with pytest.raises(LayerscaleError, match='40 images of 320x96 need 7.37 MB of memory, and 900 kB can be used .*Use smaller images'): open_setting(tiny)
+    sentence = '40 images of 320x96 need 7.37 MB of memory, and 900 kB can be used .*Use smaller images'
+    with pytest.raises(LayerscaleError, match=sentence): open_setting(tiny)
 
 
 def test_options_of_a_recipe_are_checked():
@@ -174,17 +175,20 @@ def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, mon
     from layerscale_nb.study import Study, exhaust
     begin, built, net, data = module.start, [], Yolo(d=.33, w=.125, nc=5), roadscenes(4, 4)
     monkeypatch.setattr(module, 'start', lambda *a, **k: built.append(a) or begin(*a, **k))
-    words = ['--base', '1', '0.125', '512', '--n-val', '4', '--variants', 'baseline', '--device', 'cpu', '--imgsz', '32x32', '--batch', '1']
-    assert main(['study', *words, '--out', str(tmp_path)]) == 2
-    sentence = 'a step on 1 image of 32x32 leaves batch norm one value of each channel (stride 32), and it needs two. Use a batch of 2 or more'
-    assert sentence in capsys.readouterr().err and not list(tmp_path.glob('*/config.json')), 'the folder is free for --batch 2'
+    words = 'study --base 1 0.125 512 --n-val 4 --variants baseline --device cpu --imgsz 32x32 --batch 1'.split()
+    assert main([*words, '--out', str(tmp_path)]) == 2
+    sentence = ('a step on 1 image of 32x32 leaves batch norm one value of each channel (stride 32), and it needs two. '
+                'Use a batch of 2 or more')
+    assert sentence in capsys.readouterr().err
+    assert not list(tmp_path.glob('*/config.json')), 'the folder is free for --batch 2'
     small = to_frames(data.train, (32, 32))
     st = open_setting(Study(data=data, imgsz=(32, 32), recipe=Recipe(batch=1), device='cpu'))
     refused = pytest.raises(LayerscaleError, match='leaves batch norm one value')
     with refused: fit_on_ranks(net, small, small, tmp_path, Recipe(batch=2), world=2, device='cpu')
     with refused: bench_limit(st, net, turns=1, steps=1)
     with refused: next(fit(net, st.train, st.val, Recipe(batch=1, small=0.5), device=CPU))
-    with refused: next(fit(net, make_store(to_frames(data.train[:1], (32, 32)), CPU), st.val, Recipe(batch=8), device=CPU))
+    one = make_store(to_frames(data.train[:1], (32, 32)), CPU)
+    with refused: next(fit(net, one, st.val, Recipe(batch=8), device=CPU))
     assert not built
     for size, batch in (((32, 32), 2), ((64, 32), 1)):
         store = make_store(to_frames(data.train, size), CPU)
