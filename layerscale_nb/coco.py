@@ -97,7 +97,7 @@ def coco_row(
     image, kind = id_of(entry.get('image_id')), id_of(entry.get('category_id'))
     if image not in images: return drop('its image is not listed')
     if str(entry.get('iscrowd') or 0).lower() not in ('0', 'false'): return drop('crowd region')
-    if kind not in classes: return drop(f"unknown class {str(entry.get('category_id')):.40}")
+    if kind not in classes: return drop(f"unknown class {printable(str(entry.get('category_id'))):.40}")
     box = corners(entry.get('bbox'))
     return (images[image][0], kind, *box, where) if box else drop('box is not four numbers')
 
@@ -173,7 +173,7 @@ def find_listed(
 
 # %% ../nbs/07j_coco.ipynb #2c068506
 def coco_source(source) -> tuple:
-    "(data folder, annotation files of its splits or one for both, files not used); raises `LayerscaleError` if unclear."
+    "(data folder, annotation files of both splits or of all, files not used); raises `LayerscaleError` if unclear."
     path = Path(source)
     if path.is_file():
         above = path.parent
@@ -195,11 +195,12 @@ def coco_items(
     "image file -> `Item` of one annotation file, or None if it cannot be opened; sorted by file name."
     at, out, number = find_listed(read.sizes, image_folders(path, root)), {}, [names.index(n) for n in read.names]
     notes += [Note('image skipped', 'listed, but not there', f'{path}: {n}') for n in read.sizes if n not in at]
-    for name in sorted(at):
-        item = make_item(at[name], [(number[r[0]], *r[1:]) for r in read.rows.get(name, [])], notes)
-        if item and read.sizes[name] not in (None, item.size):
-            notes.append(Note('size differs', 'the image has another size than its file says', str(at[name])))
-        out[at[name]] = item
+    for name in sorted(at): out.setdefault(at[name], []).append(name)
+    for f, own in out.items():  # a.jpg and ./a.jpg are one file
+        if len(own) > 1: notes.append(Note('image listed twice', 'its boxes are joined', str(f)))
+        out[f] = make_item(f, [(number[r[0]], *r[1:]) for n in own for r in read.rows.get(n, [])], notes)
+        if out[f] and read.sizes[own[0]] not in (None, out[f].size):
+            notes.append(Note('size differs', 'the image has another size than its file says', str(f)))
     return out
 
 # %% ../nbs/07j_coco.ipynb #293ae51c
