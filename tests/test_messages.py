@@ -37,7 +37,7 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
         monkeypatch.setattr(owner, name, mute)
     with pytest.raises(LayerscaleError, match='this state cannot be read .Mute'): train.resume(type('S', (), dict(device='cpu')), tmp_path)
     with pytest.raises(LayerscaleError, match='could not be downloaded .Mute'): data.named_set('nowhere.yaml')
-    with pytest.raises(LayerscaleError, match='Ultralytics cannot build this model .Mute'): lookup.by_ultralytics({}, 'x.yaml', None, None)
+    with pytest.raises(LayerscaleError, match='Ultralytics cannot build this model .Mute'): lookup.by_ultralytics(dict(backbone=[[-1, 1, 'Conv', [8]]], head=[]), 'x.yaml', None, (1, 1, 8))
     with pytest.raises(LayerscaleError, match='cannot be measured in fp32: Mute. Try'): calibrate.calibrate('cpu')
     class Broken(torch.nn.Module):
         forward = mute
