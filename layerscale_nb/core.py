@@ -71,7 +71,7 @@ def brief(
 ) -> str:
     "The value as Python writes it, cut to `most` characters; never fails."
     try: return repr(value)[:most]
-    except (ValueError, RecursionError): return f'{type(value).__name__} too long to be written'  # Python refuses at 4,300 digits
+    except (ValueError, RecursionError): return f'{type(value).__name__} too long to be written'  # over 4,300 digits
 
 # %% ../nbs/00_core.ipynb #dfcbe3ce
 def nearest(
@@ -109,7 +109,7 @@ def check_number(
 ):
     "`value` as a float (or int), if it is finite and in range; else raises `LayerscaleError`."
     try: x = float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError): x = math.nan  # 400 digits overflow, a tensor of two numbers is none
+    except (TypeError, ValueError, OverflowError, RuntimeError): x = math.nan  # 400 digits, a tensor of two numbers
     wrong = not math.isfinite(x) or x < low or x > high or (open_low and x == low) or (whole and x != int(x))
     if isinstance(value, bool) or wrong or not text and isinstance(value, (str, bytes)):
         kind, sign = ('a whole number' if whole else 'a number'), ('>' if open_low else '>=')

@@ -172,13 +172,14 @@ def shrink(
 
 # %% ../nbs/10g_family.ipynb #d6b45702
 def read_checkpoint(path):
-    "What a checkpoint holds as its averaged model, every class replaced by an empty one; raises `LayerscaleError` if it is no checkpoint."
+    "A checkpoint's averaged model, every class replaced by an empty one; raises `LayerscaleError` if there is none."
     import torch
     class Unread:
         def __init__(self, *args, **kwargs): pass
     safe = torch.serialization
     if not hasattr(safe, 'get_unsafe_globals_in_checkpoint'):
-        raise LayerscaleError(f'{path}: reading a checkpoint without running its code needs torch 2.6 or newer, and this is {torch.__version__}.')
+        raise LayerscaleError(f'{path}: reading a checkpoint without running its code needs torch 2.6, '
+                              f'and this is {torch.__version__}; install a newer one.')
     before = safe.get_safe_globals()
     plain_file(path)
     try:
@@ -195,19 +196,23 @@ def state_of(module) -> dict:
     "Name -> tensor of a module as `read_checkpoint` gives it, as torch's `state_dict` would list them."
     passing = module.__dict__.get('_non_persistent_buffers_set', ())
     own = {k: v for k, v in {**module._parameters, **module._buffers}.items() if v is not None and k not in passing}
-    return own | {f'{name}.{k}': v for name, m in module._modules.items() if m is not None for k, v in state_of(m).items()}
+    inner = {name: state_of(m) for name, m in module._modules.items() if m is not None}
+    return own | {f'{name}.{k}': v for name, state in inner.items() for k, v in state.items()}
 
 # %% ../nbs/10g_family.ipynb #52674e23
 def load_member(path, m: Member, nc: int) -> tuple:
-    "(module in eval mode, its graph) of a checkpoint that `train_member` wrote, without running code of the file; raises `LayerscaleError` if it is none."
+    "(module in eval mode, its graph) of a checkpoint of `train_member`, no code of it run; raises `LayerscaleError`."
     net, saved = member_net(m, nc), read_checkpoint(path)
     try:
         weights = state_of(saved)
         if m.head == 'anchor': net = with_anchors(net, [*saved._modules['model']._modules.values()][-1].anchors)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError): raise LayerscaleError(f'{path} holds no module with weights; give a best.pt of train_member.') from None
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError):
+        raise LayerscaleError(f'{path} holds no module with weights; give a best.pt of train_member.') from None
     model = build_detector(net)
     try: model.load_state_dict(weights)
-    except RuntimeError as e: raise LayerscaleError(f'{path} holds other weights than {m.label} of {nc} classes ({one_line(e, last=True)}).') from None
+    except RuntimeError as e:
+        why = one_line(e, last=True)
+        raise LayerscaleError(f'{path} holds other weights than {m.label} of {nc} classes ({why}).') from None
     return model.eval(), net
 
 # %% ../nbs/10g_family.ipynb #a9158b9f

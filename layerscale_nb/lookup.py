@@ -14,7 +14,8 @@ from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from .complexity import count
-from .core import MOST, Cost, LayerscaleError, brief, check_keys, check_number, check_size, human, nearest, one_line, read_yaml, tidy
+from .core import MOST, Cost, LayerscaleError, brief, check_keys, check_number, check_size
+from .core import human, nearest, one_line, read_yaml, tidy
 from .modelfile import anchor_row, anchored, by_ultralytics, check_rows, frozen, plain_activation
 from .nets import Net, Stage, Stem, complexity, image_side
 from .scaling import as_rule, factors, growth, realised, scale
@@ -102,14 +103,16 @@ def ultralytics_file(name: str):
 
 # %% ../nbs/07e_lookup.ipynb #d3b5eb11
 def timm_model(name: str):
-    "A model of timm without weights, by its name there or as its model card prints it; raises `LayerscaleError` with the nearest name."
+    "A model of timm without weights, by name or as on its model card; raises `LayerscaleError` with the nearest name."
     try: import timm
     except ImportError: raise LayerscaleError(f"'timm:{name}' needs timm, which is not installed. Run: pip install timm") from None
     name = re.sub(r'^(?:hf[-_]hub:)?timm/', '', name)
     arch, _, tag = name.partition('.')
-    if not timm.is_model(arch): raise LayerscaleError(f"timm has no model '{name}'. {nearest(arch, timm.list_models())}")
+    if not timm.is_model(arch):
+        raise LayerscaleError(f"timm has no model '{name}'. {nearest(arch, timm.list_models())}")
     tags = timm.list_pretrained(f'{arch}.*') if tag else []
-    if tag and name not in tags: raise LayerscaleError(f"timm has no weights '{tag}' of {arch}. {nearest(name, [arch, *tags])}")
+    if tag and name not in tags:
+        raise LayerscaleError(f"timm has no weights '{tag}' of {arch}. {nearest(name, [arch, *tags])}")
     try: return timm.create_model(name, pretrained=False).eval()  # weights are named for their image size and classes
     except Exception as e: raise LayerscaleError(f"timm cannot build '{name}' ({one_line(e)}).") from None
 
@@ -117,9 +120,12 @@ def timm_model(name: str):
 def from_package(package: str, name: str):
     "A model of timm or torchvision without weights; raises `LayerscaleError` if the package or the name is missing."
     if package == 'timm' or package in ('hf_hub', 'hf-hub') and name.startswith('timm/'): return timm_model(name)
-    if package != 'torchvision': raise LayerscaleError(f"no model source '{package}:'. Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.")
+    if package != 'torchvision':
+        raise LayerscaleError(f"no model source '{package}:'. "
+                              'Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.')
     import torchvision.models as m
-    if name not in m.list_models(): raise LayerscaleError(f"torchvision has no model '{name}'. {nearest(name, m.list_models())}")
+    if name not in m.list_models():
+        raise LayerscaleError(f"torchvision has no model '{name}'. {nearest(name, m.list_models())}")
     home = m.get_model_builder(name).__module__
     backbone = {'weights_backbone': None} if 'detection' in home or 'segmentation' in home else {}
     return m.get_model(name, weights=None, **backbone).eval()
@@ -137,7 +143,8 @@ def from_yaml(path, letter=None):
 def net_of(cfg: dict, where: str) -> Net:
     "A `Net` from plain data; raises `LayerscaleError` that names the file."
     check_keys(cfg, Net.__dataclass_fields__, where)
-    if not isinstance(cfg['stages'], list): raise LayerscaleError(f'{where}: stages is {brief(cfg["stages"])}; write a list with one line for each stage.')
+    if not isinstance(cfg['stages'], list):
+        raise LayerscaleError(f'{where}: stages is {brief(cfg["stages"])}; write a list with one line for each stage.')
     try:
         stages = tuple(Stage(**check_keys(s, Stage.__dataclass_fields__, f'{where}, stage {i}')) for i, s in enumerate(cfg['stages'], 1))
         stem = Stem(**check_keys(cfg['stem'], Stem.__dataclass_fields__, f'{where}, stem')) if cfg.get('stem') else cfg.get('stem', Stem())
@@ -147,7 +154,7 @@ def net_of(cfg: dict, where: str) -> Net:
 
 # %% ../nbs/07e_lookup.ipynb #38684bb7
 def plain_conv(c=0, k=1, s=1, p=None, *rest) -> bool:
-    "Does a convolution of these channels, kernel, stride and padding put out exactly one number for each `s` of its input?"
+    "Does a convolution of these channels, kernel, stride and padding put out one number for each `s` of its input?"
     if rest: return False  # groups, dilation, activation
     if min(c, k, s) < 1: return True  # refused where it is read
     return s & (s - 1) == 0 and -s <= 2*(k//2 if p is None else p) - k < 0
@@ -156,16 +163,16 @@ def plain_conv(c=0, k=1, s=1, p=None, *rest) -> bool:
 def plain_row(frm, n, kind, args) -> bool:
     "Is this row of a foreign yaml one whose arguments we read exactly as Ultralytics does?"
     whole = len(args) > 0 and all(type(a) is int for a in args)
-    if kind in ('C2f', 'C3'): return len(args) in (1, 2) and type(args[0]) is int and all(type(a) is bool for a in args[1:])
+    if kind in ('C2f', 'C3'): return [type(a) for a in args] in ([int], [int, bool])
     if n != 1: return False  # a chain of several
     if kind == 'Conv': return whole and plain_conv(*args)
-    if kind == 'nn.Upsample': return len(args) == 3 and args[0] in (None, 'None') and args[1] == 2 and args[2] == 'nearest'
+    if kind == 'nn.Upsample': return args in ([None, 2, 'nearest'], ['None', 2, 'nearest'])
     if kind == 'SPPF': return whole and (len(args) == 1 or len(args) == 2 and args[1] % 2 == 1)
     return args == ['nc'] if kind == 'Detect' else kind == 'Concat' and args in ([], [1])
 
 # %% ../nbs/07e_lookup.ipynb #b651e3fd
 def scale_in(stem: str, scales):
-    "The scale letter in a file name such as yolov8n, yoloe-11s or yolo11x-p6, as Ultralytics reads it; None if there is none."
+    "The scale letter in a file name such as yolov8n, yoloe-11s or yolo11x-p6, as Ultralytics reads it, or None."
     found = re.match(r'yolo(?:e-)?v?\d+([a-z])(?![a-z])', stem.lower())
     return found[1] if found and found[1] in scales else None
 
@@ -181,18 +188,25 @@ def scale_numbers(scale, where: str) -> tuple:
 # %% ../nbs/07e_lookup.ipynb #294eb5ea
 def pick_scale(cfg: dict, where: str, letter=None) -> tuple:
     "(letter, (depth, width, max_channels)) of a YOLO yaml, by letter, by the file's own `scale` or by its name; raises `LayerscaleError` if the choice is open."
-    scales = cfg.get('scales') or {None: [cfg.get(k, no) for k, no in (('depth_multiple', 1.0), ('width_multiple', 1.0), ('max_channels', MOST))]}
-    if not isinstance(scales, dict): raise LayerscaleError(f'{where}: scales is {brief(scales)}; write a line such as "n: [depth, width, max_channels]" for each.')
+    alone = dict(depth_multiple=1.0, width_multiple=1.0, max_channels=MOST)
+    scales = cfg.get('scales') or {None: [cfg.get(k, v) for k, v in alone.items()]}
+    if not isinstance(scales, dict):
+        raise LayerscaleError(f'{where}: scales is {brief(scales)}; write lines of "n: [depth, width, max_channels]".')
     scales = {k if k is None else str(k): v for k, v in scales.items()}
     letter = letter or cfg.get('scale') or scale_in(Path(where).stem, scales)
-    if not isinstance(letter, (str, type(None))): raise LayerscaleError(f'{where}: scale is {brief(letter)}; write one of {", ".join(map(str, scales))}.')
+    known = ', '.join(map(str, scales))
+    if not isinstance(letter, (str, type(None))):
+        raise LayerscaleError(f'{where}: scale is {brief(letter)}; write one of {known:.200}.')
     if letter is None and len(scales) == 1: letter = next(iter(scales))
     if letter not in scales and None in scales: raise LayerscaleError(f'{where} has no scales; leave out --scale.')
-    if letter not in scales: raise LayerscaleError(f"{where} has the scales {', '.join(map(str, scales))}; choose one with --scale{'' if letter is None else f' (not {letter:.20})'}.")
+    asked = '' if letter is None else f' (not {letter:.20})'
+    if letter not in scales:
+        raise LayerscaleError(f'{where} has the scales {known:.200}; choose one with --scale{asked}.')
     return letter, scale_numbers(scales[letter], where if letter is None else f'{where}: scale {letter}')
 
 # %% ../nbs/07e_lookup.ipynb #05be57fe
-YOLO_KEYS = {'nc', 'scales', 'scale', 'backbone', 'head', 'depth_multiple', 'width_multiple', 'max_channels', 'activation'}  # what we read; any other key goes to Ultralytics
+YOLO_KEYS = {'nc', 'scales', 'scale', 'backbone', 'head', 'depth_multiple', 'width_multiple', 'max_channels',
+             'activation'}  # what we read; a file with any other key goes to Ultralytics
 
 # %% ../nbs/07e_lookup.ipynb #2a3701f9
 def yolo_of(cfg: dict, where: str, letter=None):
@@ -219,11 +233,12 @@ def price(
     letter=None,  # which scale of a YOLO yaml that has several
 ) -> Price:
     "macs, params and acts of any network for one image; raises `LayerscaleError` if it cannot be found or counted."
-    net = find(name, letter) if isinstance(name, (str, Path)) else name
+    text = str(name) if isinstance(name, (str, Path)) else ''
+    net = find(name, letter) if text else name
     if isinstance(net, Net): return price_net(net, imgsz)
     if isinstance(net, Yolo): return price_yolo(net, imgsz)
-    if imgsz is None: imgsz = own_size(net)
-    return price_module(net, str(name) if isinstance(name, (str, Path)) else '', imgsz)
+    try: return price_module(net, text, own_size(net) if imgsz is None else imgsz)
+    except LayerscaleError as e: raise LayerscaleError(f'{text}: {e}' if text else str(e)) from None
 
 # %% ../nbs/07e_lookup.ipynb #419de43b
 def own_size(module):

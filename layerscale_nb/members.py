@@ -57,8 +57,10 @@ def apart(a, b) -> tuple:
 
 # %% ../nbs/10i_members.ipynb #fb724313
 def by_yolo(path, trusted=False):
-    "`YOLO(path)`, which runs what the file names: only with `trusted`, for a file of your own; else raises `LayerscaleError`."
-    if not trusted: raise LayerscaleError(f'{path}: Ultralytics runs what a checkpoint names when it opens it; for a file that you made yourself say trusted=True.')
+    "`YOLO(path)`, which runs what the file names; raises `LayerscaleError` unless you say that it is `trusted`."
+    if not trusted:
+        raise LayerscaleError(f'{path}: Ultralytics runs what a checkpoint names when it opens it; '
+                              'for a file that you made yourself say trusted=True.')
     from ultralytics import YOLO
     return YOLO(path)
 
@@ -68,7 +70,7 @@ def reopened(
     path, x, other, # its checkpoint; two images (1, 3, h, w)
     trusted=False,  # did you write the checkpoint yourself? Opening it runs what it names
 ) -> dict:
-    "How the checkpoint as Ultralytics opens it differs from the network in memory, and what it predicts; raises `LayerscaleError` unless `trusted`."
+    "How the checkpoint as Ultralytics opens it differs from the network in memory, and what it predicts."
     exact = copy.deepcopy(s.average).cpu()
     full, rounded = answer(exact, x), answer(exact.half().float(), x)
     moves = apart(rounded, answer(exact, other))
@@ -83,7 +85,7 @@ def exported(
     path, images,   # a checkpoint; images (b, 3, h, w)
     trusted=False,  # did you write the checkpoint yourself? Opening it runs what it names
 ) -> dict:
-    "How the ONNX file of a checkpoint differs from the checkpoint; raises `LayerscaleError` unless `trusted`, or where the onnx package is missing."
+    "How the ONNX file of a checkpoint differs from it; raises `LayerscaleError` unless `trusted`, and without onnx."
     try: import onnx
     except ImportError: raise LayerscaleError('exporting needs the onnx package: pip install onnx.') from None
     from onnx.reference import ReferenceEvaluator
@@ -138,7 +140,8 @@ def check_member(
     path = save_checkpoint(s, [f'class {i}' for i in range(net.nc)], Path(folder)/'best.pt', store.size)
     parts = reopened(s, path, *images.split(1), trusted=True)
     del s
-    row = dict(member=name, params=own.params, imgsz=net.imgsz, macs=own.macs, **trained, **parts, **exported(path, images, trusted=True), said='')
+    parts |= exported(path, images, trusted=True)
+    row = dict(member=name, params=own.params, imgsz=net.imgsz, macs=own.macs, **trained, **parts, said='')
     return {k: float(f'{v:.5g}') if isinstance(v, float) else v for k, v in row.items()} | origin(command, store.device, seed)
 
 # %% ../nbs/10i_members.ipynb #4edbcb58

@@ -33,22 +33,25 @@ def check_rows(cfg: dict, where: str) -> list:
 
 # %% ../nbs/07d_modelfile.ipynb #a60f29da
 REFERS = ('nc', 'reg_max', 'end2end', 'kpt_shape')  # entries of a yaml that an argument may name
-LARGEST, LONGEST = 2**14, 1000  # of a number among a row's arguments, after the width; of a row's repeats, after the depth
-HEAVIEST = 4e9                  # bytes of weights
+LARGEST = 2**14  # number among a row's arguments, multiplied by the width
+LONGEST = 1000   # repeats of a row, multiplied by the depth
+HEAVIEST = 2e9   # bytes of weights
 
 # %% ../nbs/07d_modelfile.ipynb #83841a16
 def module_class(name: str) -> type:
-    "The class of torch modules that a row names, looked up as Ultralytics does; raises `LayerscaleError` for anything else."
+    "The class of modules that a row names, looked up as Ultralytics does; raises `LayerscaleError` for anything else."
     import torch, torchvision
     quiet_ultralytics()
     from ultralytics.nn import tasks
     for start, home in (('nn.', torch.nn), ('torchvision.ops.', torchvision.ops), ('', tasks)):
         if name.startswith(start): break
-    usable = lambda v: isinstance(v, type) and issubclass(v, torch.nn.Module) and v.__module__ != tasks.__name__  # a model opens files
+    def usable(v):  # the classes of the file itself are whole models, which open files
+        return isinstance(v, type) and issubclass(v, torch.nn.Module) and v.__module__ != tasks.__name__
     found = getattr(home, name.removeprefix(start), None)
     if usable(found): return found
-    hint = nearest(name, [start + k for k, v in vars(home).items() if usable(v)])
-    raise LayerscaleError(f"no module '{name:.40}'. {hint if hint.startswith('Did') else 'It must be one of Ultralytics, nn.NAME or torchvision.ops.NAME.'}")
+    hint = nearest(name, [start + k for k, v in vars(home).items() if usable(v)], 0)
+    where = hint if hint.startswith('Did') else 'It must be one of Ultralytics, nn.NAME or torchvision.ops.NAME.'
+    raise LayerscaleError(f"no module '{name:.40}'. {where}")
 
 # %% ../nbs/07d_modelfile.ipynb #1ef76e5f
 def as_literal(text: str):
@@ -58,13 +61,13 @@ def as_literal(text: str):
 
 # %% ../nbs/07d_modelfile.ipynb #431e4a0d
 def inner_names() -> set:
-    "Variables of the function of Ultralytics that reads a model yaml: it takes an argument of that name for the variable."
+    "Variables of Ultralytics' function that reads a model yaml: it takes an argument of that name for the variable."
     from ultralytics.nn.tasks import parse_model
     return {*parse_model.__code__.co_varnames, *parse_model.__code__.co_cellvars}
 
 # %% ../nbs/07d_modelfile.ipynb #7102ab00
 def plain_value(value, depth=0):
-    "An argument as plain data: None, a truth value, a number, a word, a list of those; raises `LayerscaleError` for anything else."
+    "An argument as plain data: None, truth value, number, word, or list of those; else raises `LayerscaleError`."
     if value is None or isinstance(value, bool): return value
     if isinstance(value, (int, float)):
         if abs(value) <= LARGEST: return value
@@ -73,19 +76,22 @@ def plain_value(value, depth=0):
     if isinstance(value, str):
         read = value if value in REFERS else as_literal(value)
         if not isinstance(read, str): return plain_value(read, depth)
-        if read in REFERS or re.fullmatch(r'[A-Za-z]\w{0,39}', read, re.ASCII) and read not in inner_names(): return read
+        word = re.fullmatch(r'[A-Za-z]\w{0,39}', read, re.ASCII) and read not in inner_names()
+        if word or read in REFERS: return read
     raise LayerscaleError(f'the argument {brief(value)} is no number, truth value, word or list of those.')
 
 # %% ../nbs/07d_modelfile.ipynb #6e41e2b6
 def plain_activation(text) -> str:
-    "An `activation:` of a yaml, `nn.Name(literals)`, written anew from its parts; raises `LayerscaleError` for any other text."
+    "An `activation:`, `nn.Name(literals)`, written anew from its parts; raises `LayerscaleError` for any other text."
     import torch
     try:
         call = ast.parse(text.strip() if len(text) < 100 else '', mode='eval').body
         home, name = ast.unparse(call.func).rsplit('.', 1)
-        given = [plain_value(ast.literal_eval(a)) for a in call.args], {k.arg: plain_value(ast.literal_eval(k.value)) for k in call.keywords}
-        if home in ('nn', 'torch.nn') and issubclass(getattr(torch.nn, name), torch.nn.Module) and None not in given[1]:
-            return f'torch.nn.{name}({", ".join([*map(repr, given[0]), *(f"{k}={v!r}" for k, v in given[1].items())])})'
+        given = [repr(plain_value(ast.literal_eval(a))) for a in call.args]
+        given += [f'{k.arg}={plain_value(ast.literal_eval(k.value))!r}' for k in call.keywords]
+        named = all(k.arg for k in call.keywords)  # no **
+        if named and home in ('nn', 'torch.nn') and issubclass(getattr(torch.nn, name), torch.nn.Module):
+            return f'torch.nn.{name}({", ".join(given)})'
     except (AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError): pass
     raise LayerscaleError(f'activation is {brief(text)}; write it as nn.Name(numbers), for example nn.LeakyReLU(0.1).')
 
@@ -97,25 +103,27 @@ def safe_row(frm, n: int, kind: str, args: list) -> list:
     if found.__name__ == 'TorchVision':
         import torchvision.models as m
         if len(args) < 2 or args[1] not in m.list_models(module=m):
-            raise LayerscaleError(f'torchvision has no classifier {brief(args[1:2])}; give channels and its name, for example [512, resnet18].')
+            raise LayerscaleError(f'torchvision has no classifier {brief(args[1:2])}; '
+                                  'give channels and its name, for example [512, resnet18].')
         args[2:3] = [None]  # the weights
     return [frm, n, kind, args]
 
 # %% ../nbs/07d_modelfile.ipynb #378ef685
 def safe_rows(rows: list, where: str, d: float, w: float) -> list:
-    "All rows as `safe_row` gives them; raises `LayerscaleError` with the row, also if depth or width make one too large."
+    "All rows as `safe_row` gives them; raises `LayerscaleError` with the row, also for one too long or too wide."
     out = []
     for i, (frm, n, kind, args) in enumerate(rows):
         try: out.append(safe_row(frm, n, {'Silence': 'nn.Identity'}.get(kind, kind), args))
         except LayerscaleError as e: raise LayerscaleError(f'{where}: row {i} ({kind:.40}): {e}') from None
         most = max([abs(a) for a in out[-1][3] if type(a) in (int, float)], default=0)
         if n*max(d, 1) > LONGEST or most*w > LARGEST:
-            raise LayerscaleError(f'{where}: row {i} ({kind:.40}) is too large to be built: {n} repeats at depth {d:g}, {most:g} channels at width {w:g}.')
+            raise LayerscaleError(f'{where}: row {i} ({kind:.40}) is too large to be built: '
+                                  f'{n} repeats at depth {d:g}, {most:g} channels at width {w:g}.')
     return out
 
 # %% ../nbs/07d_modelfile.ipynb #4cacfc33
 def safe_model(cfg: dict, where: str, letter, scale: tuple) -> dict:
-    "What Ultralytics reads of a model yaml, checked, with its scale explicit; raises `LayerscaleError` that names file and place."
+    "What Ultralytics reads of a model yaml, checked, with its scale explicit; raises `LayerscaleError` with the place."
     try:
         out = {k: plain_value(cfg[k]) for k in REFERS if cfg.get(k) is not None}
         out['nc'] = check_number(cfg.get('nc', 80), 'number of classes', high=8*LARGEST, whole=True, text=False)
@@ -127,13 +135,14 @@ def safe_model(cfg: dict, where: str, letter, scale: tuple) -> dict:
 # %% ../nbs/07d_modelfile.ipynb #878f09e2
 @contextmanager
 def within_memory(where: str):
-    "Within it a module with more than `HEAVIEST` bytes of weights, or half of the free memory, is refused while it is made."
+    "Within it a module heavier than `HEAVIEST`, or than half of the free memory, is refused while it is made."
     from torch.nn.modules.module import register_module_parameter_registration_hook as watch
     most, need = min(HEAVIEST, (free_bytes() or HEAVIEST)/2), 0
     def add(module, name, p):
         nonlocal need
         need += 0 if p is None else p.numel()*p.element_size()
-        if need > most: raise DoesNotFit(f'{where}: its weights need more than {human(most, "B")} of memory; take a smaller width.')
+        if need > most:
+            raise DoesNotFit(f'{where}: its weights need more than {human(most, "B")} of memory; take a smaller width.')
     handle = watch(add)
     try: yield
     finally: handle.remove()
@@ -145,17 +154,18 @@ def failed_row(error: Exception) -> str:
     while trace:
         seen = trace.tb_frame.f_locals
         if trace.tb_frame.f_code.co_name == 'parse_model': row = seen.get('i')
-        elif hasattr(seen.get('m'), 'f') and hasattr(seen['m'], 'i'): row = seen['m'].i  # it runs the modules one after the other
+        elif hasattr(seen.get('m'), 'f') and hasattr(seen['m'], 'i'): row = seen['m'].i  # the module that ran
         trace = trace.tb_next
     return '' if row is None else f'row {row}: '
 
 # %% ../nbs/07d_modelfile.ipynb #9bdada09
 TEXT_MODELS = {  # models of Ultralytics that also read embedded texts: the modules that need them
-    'WorldModel': {'C2fAttn', 'ImagePoolingAttn', 'WorldDetect'}, 'YOLOESegModel': {'YOLOESegment', 'YOLOESegment26'}, 'YOLOEModel': {'YOLOEDetect'}}
+    'WorldModel': {'C2fAttn', 'ImagePoolingAttn', 'WorldDetect'}, 'YOLOEModel': {'YOLOEDetect'},
+    'YOLOESegModel': {'YOLOESegment', 'YOLOESegment26'}}
 
 # %% ../nbs/07d_modelfile.ipynb #403c561c
 def by_ultralytics(cfg: dict, where: str, letter, scale):
-    "The module that Ultralytics builds from a model yaml, without running code of it; raises `LayerscaleError` if it cannot."
+    "The module that Ultralytics builds from a model yaml, without running any of it; else raises `LayerscaleError`."
     cfg = safe_model(cfg, where, letter, scale)
     import torch
     from ultralytics.nn import tasks
@@ -164,32 +174,39 @@ def by_ultralytics(cfg: dict, where: str, letter, scale):
     try:
         with within_memory(where): model = getattr(tasks, make)(cfg, nc=cfg['nc'], verbose=False).eval()
     except LayerscaleError: raise
-    except Exception as e: raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({failed_row(e)}{one_line(e)}).') from None
+    except Exception as e:
+        raise LayerscaleError(f'{where}: Ultralytics cannot build this model ({failed_row(e)}{one_line(e)}).') from None
     finally: tasks.Conv.default_act = usual  # it is left changed by a model that fails
     empty = next((n for n, p in model.named_parameters() if not p.numel()), None)
-    if empty: raise LayerscaleError(f"{where}: '{empty}' has no numbers; a row has no channels or a kernel without sides.")
+    if empty:
+        raise LayerscaleError(f"{where}: '{empty}' has no numbers; a row has no channels or a kernel without sides.")
     if make.startswith('YOLOE'): model.pe = torch.zeros(1, cfg['nc'], 512)  # embedded texts, one for each class
     return model
 
 # %% ../nbs/07d_modelfile.ipynb #e7f6d737
 def anchor_row(cfg: dict, row: list):
-    "The last row of a yaml of the yolov5 repository, `Detect, [nc, anchors]`, as an `AnchorHead` row; None for another row. Raises `LayerscaleError`."
+    "The row `Detect, [nc, anchors]` as an `AnchorHead` row; None for another row. Raises `LayerscaleError`."
     frm, n, kind, args = row
     if kind != 'Detect' or args != ['nc', 'anchors']: return None
     anchors, maps = cfg.get('anchors'), len(frm) if isinstance(frm, list) else 0
-    if cfg.get('ch', 3) != 3: raise LayerscaleError(f"ch is {brief(cfg['ch'])}; only images of 3 channels are counted here.")
-    if not isinstance(anchors, list): return frozen(frm), n, 'AnchorHead', (check_number(anchors, 'anchors', high=LONGEST, whole=True, text=False),)
+    if cfg.get('ch', 3) != 3:
+        raise LayerscaleError(f"ch is {brief(cfg['ch'])}; only images of 3 channels are counted here.")
+    if not isinstance(anchors, list):
+        na = check_number(anchors, 'anchors', high=LONGEST, whole=True, text=False)
+        return frozen(frm), n, 'AnchorHead', (na,)
     shape = [len(a) if isinstance(a, list) else 0 for a in anchors]
     if len(anchors) != maps or set(shape) != {max(shape, default=0)} or not shape or shape[0] % 2 or not shape[0]:
-        raise LayerscaleError(f'anchors are {brief(anchors)}; write one list of widths and heights for each of the {maps} maps, all of one length.')
+        raise LayerscaleError(f'anchors are {brief(anchors)}; write one list of widths and heights '
+                              f'for each of the {maps} maps, all of one length.')
     sides = [[check_number(v, 'side of an anchor', text=False) for v in a] for a in anchors]
     return frozen(frm), n, 'AnchorHead', (shape[0]//2, tuple(tuple(zip(a[::2], a[1::2])) for a in sides))
 
 # %% ../nbs/07d_modelfile.ipynb #511a9d95
 def anchored(cfg: dict, rows: list, head: tuple, where: str, letter, scale: tuple):
-    "The module of a yaml with anchors: Ultralytics builds it once with its own head, to learn the channels, and once with the anchor head's convolutions."
+    "The module of a yaml with anchors, built twice: with Ultralytics' head to learn the channels, then with anchors."
     before, src = rows[:-1], sources(head[0], len(rows) - 1, True)
     own = by_ultralytics(cfg | dict(backbone=before, head=[[*rows[-1][:2], 'Detect', ['nc']]]), where, letter, scale)
     cin = [branch[0].conv.in_channels for branch in own.model[-1].cv2]
     out = head[3][0]*(check_number(cfg.get('nc', 80), 'number of classes', whole=True) + 5)
-    return by_ultralytics(cfg | dict(backbone=before, head=anchor_rows(src, cin, out, len(before))), where, letter, scale)
+    last = anchor_rows(src, cin, out, len(before))
+    return by_ultralytics(cfg | dict(backbone=before, head=last), where, letter, scale)

@@ -46,7 +46,8 @@ def check_stage(st: Stage):
     v = inner_width(st)
     if not v: raise LayerscaleError(f'bottleneck ratio b is {st.b:g}; a {st.block} stage {st.w} wide has no channel inside.')
     if st.g and v % st.g:
-        raise LayerscaleError(f'width {v} of a {st.block} stage is not divisible by its group width {st.g}; try {nearest_multiple(v, st.g)}, or another g.')
+        raise LayerscaleError(f'width {v} of a {st.block} stage is not divisible by its group width {st.g}; '
+                              f'try {nearest_multiple(v, st.g)}, or another g.')
 
 # %% ../nbs/02a_nets.ipynb #d7bea2dd
 def nearest_multiple(
@@ -80,7 +81,8 @@ class Stem:
         for name in ('w', 'k', 'stride'): keep_number(self, name, f'{name} of the stem', whole=True)
         for name in ('pool', 'patch'): check_flag(getattr(self, name), f'{name} of the stem')
         if self.patch and self.k != self.stride:
-            raise LayerscaleError(f'patches of {self.k} pixels at stride {self.stride} overlap or leave gaps; give the stem stride {self.k} too.')
+            raise LayerscaleError(f'patches of {self.k} pixels at stride {self.stride} overlap or leave gaps; '
+                                  f'give the stem stride {self.k} too.')
 
 # %% ../nbs/02a_nets.ipynb #c6b57e96
 def check_joins(net):
@@ -124,10 +126,12 @@ def check_net(net: Net):
     for name in ('r', 'channels'): keep_number(net, name, f'{name} of {net.name}', whole=True)
     for name in ('head_w', 'classes'): keep_number(net, name, f'{name} of {net.name}', whole=True, open_low=False)
     check_flag(net.ends_scale, f'ends_scale of {net.name}')
-    if net.act not in ('relu', 'silu', 'gelu'):
-        raise LayerscaleError(f"activation {brief(net.act)} of {net.name}: {nearest(net.act, ('relu', 'silu', 'gelu'))}")
-    if not (isinstance(net.stages, (tuple, list)) and net.stages and all(isinstance(s, Stage) for s in net.stages)):
-        raise LayerscaleError(f'{net.name} has no stages; give at least one Stage.' if not net.stages else f'stages of {net.name}: {brief(net.stages)} is no list of Stage.')
+    acts = ('relu', 'silu', 'gelu')
+    if net.act not in acts:
+        raise LayerscaleError(f'activation {brief(net.act)} of {net.name}: {nearest(net.act, acts)}')
+    if not net.stages: raise LayerscaleError(f'{net.name} has no stages; give at least one Stage.')
+    if not (isinstance(net.stages, (tuple, list)) and all(isinstance(s, Stage) for s in net.stages)):
+        raise LayerscaleError(f'stages of {net.name}: {brief(net.stages)} is no list of Stage.')
     if not isinstance(net.stem, (Stem, type(None))):
         raise LayerscaleError(f'stem of {net.name} is {brief(net.stem)}; give a Stem, or None for none.')
     object.__setattr__(net, 'stages', tuple(net.stages))

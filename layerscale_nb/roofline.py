@@ -123,14 +123,16 @@ def check_rates(name: str, kind: str, rates):
 def check_profile(p: Profile):
     "Keep the numbers of a profile as numbers; raises `LayerscaleError` that names the field which is none."
     for k in ('name', 'device'):
-        if not isinstance(getattr(p, k), str): raise LayerscaleError(f'profile: {k} is {brief(getattr(p, k))}, no text.')
+        v = getattr(p, k)
+        if not isinstance(v, str): raise LayerscaleError(f'profile: {k} is {brief(v)}, no text.')
     check_flag(p.channels_last, f'profile {p.name}: channels_last')
     for k, known in (('dtype', ('fp32', 'bf16', 'fp16')), ('form', ('sum', 'max'))):
-        if getattr(p, k) not in known: raise LayerscaleError(f'profile {p.name}: {k} is {brief(getattr(p, k))}. {nearest(getattr(p, k), known)}')
+        v = getattr(p, k)
+        if v not in known: raise LayerscaleError(f'profile {p.name}: {k} is {brief(v)}. {nearest(v, known)}')
     for k in ('threads', 'cache_mb', 'error', 'layers', 'seconds'):
         keep_number(p, k, f'profile {p.name}: {k}', open_low=False, whole=k in ('threads', 'layers'))
-    if not isinstance(p.rates, dict): raise LayerscaleError(f'profile {p.name}: rates is {brief(p.rates)}, no table.')
-    if not isinstance(p.origin, (dict, type(None))): raise LayerscaleError(f'profile {p.name}: origin is {brief(p.origin)}, no table.')
+    for k, v in (('rates', p.rates), ('origin', p.origin or {})):
+        if not isinstance(v, dict): raise LayerscaleError(f'profile {p.name}: {k} is {brief(v)}, no table.')
     for kind, r in p.rates.items(): check_rates(p.name, kind, r)
 
 # %% ../nbs/05a_roofline.ipynb #a143eede
@@ -146,7 +148,8 @@ def load_profile(path) -> Profile:
     again = f'Make it again with: layerscale profile --out {path}'
     try: cfg = json.loads(Path(plain_file(path)).read_text(encoding='utf-8'))
     except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Make it with: layerscale profile --out {path}') from None
-    except (ValueError, OSError, RecursionError) as e: raise LayerscaleError(f'{path}: not readable as json ({one_line(e)}). {again}') from None
+    except (ValueError, OSError, RecursionError) as e:
+        raise LayerscaleError(f'{path}: not readable as json ({one_line(e)}). {again}') from None
     need = [k for k in Profile.__dataclass_fields__ if k != 'origin']
     missing = [k for k in need if k not in cfg] if isinstance(cfg, dict) else need
     if missing: raise LayerscaleError(f'{path}: not a profile ({missing[0]} is missing). {again}')

@@ -53,7 +53,8 @@ class Yolo:
         for k, what in dict(d='depth', w='width').items(): keep_number(self, k, what)
         whole = dict(imgsz='image size', max_channels='max_channels', nc='number of classes')
         for k, what in whole.items(): keep_number(self, k, what, whole=True)
-        if not (isinstance(self.act, str) and self.act in ACTIVATIONS): raise LayerscaleError(f"activation '{self.act}': {nearest(self.act, ACTIVATIONS)}")
+        if not (isinstance(self.act, str) and self.act in ACTIVATIONS):
+            raise LayerscaleError(f"activation '{self.act}': {nearest(self.act, ACTIVATIONS)}")
     @cached_property
     def layers(self): return resolve(self)
     @cached_property
@@ -71,7 +72,8 @@ def yolov8(
     "The YOLOv8 detector at a named or explicit scale."
     named = isinstance(scale, str)
     if named and scale not in YOLOV8 or not named and (not isinstance(scale, (tuple, list)) or len(scale) != 3):
-        raise LayerscaleError(f"YOLOv8 has no scale '{scale}'. Known: n, s, m, l, x, or give (depth, width, max_channels).")
+        raise LayerscaleError(f"YOLOv8 has no scale '{scale}'. "
+                              'Known: n, s, m, l, x, or give (depth, width, max_channels).')
     d, w, cap = YOLOV8[scale] if named else scale
     return Yolo(d=d, w=w, max_channels=cap, nc=nc, name=f'yolov8{scale}' if named else 'yolov8')
 
@@ -110,11 +112,13 @@ def sources(
 ) -> tuple:
     "Numbers of the rows that row `i` reads, -1 for the image; raises `LayerscaleError` for one that is not before it."
     if joins != isinstance(frm, tuple) or frm == ():
-        raise LayerscaleError(f'its `from` is {brief(frm)}; ' + ('several maps are joined here: give a list of rows.' if joins else 'one map is read here: give one row.'))
+        wanted = 'several maps are joined here: give a list of rows' if joins else 'one map is read here: give one row'
+        raise LayerscaleError(f'its `from` is {brief(frm)}; {wanted}.')
     src = []
     for f in frm if joins else (frm,):
         j = i + f if type(f) is int and f < 0 else f
-        if type(f) is not int or not (0 <= j < i or j == -1 == i - 1): raise LayerscaleError(f'it reads row {brief(f)}; a row reads rows before it, or -1, the row just before.')
+        if type(f) is not int or not (0 <= j < i or j == -1 == i - 1):
+            raise LayerscaleError(f'it reads row {brief(f)}; a row reads rows before it, or -1, the row just before.')
         src.append(j)
     return tuple(src)
 
@@ -122,7 +126,8 @@ def sources(
 def whole_arg(args: tuple, at: int, what: str) -> int:
     "The whole number above 0 at this place of a row's arguments; raises `LayerscaleError` if there is none."
     if at >= len(args): raise LayerscaleError(f'{what} is missing.')
-    return args[at] if type(args[at]) is int and 0 < args[at] <= MOST else check_number(args[at], what, high=MOST, whole=True, text=False)
+    v = args[at]
+    return v if type(v) is int and 0 < v <= MOST else check_number(v, what, high=MOST, whole=True, text=False)
 
 # %% ../nbs/07_yolo.ipynb #26d64e32
 def resolve_row(
@@ -142,11 +147,12 @@ def resolve_row(
     window = kind in ('Conv', 'nn.MaxPool2d')
     k, s = (whole_arg(rest, 0, 'kernel side'), whole_arg(rest, 1, 'stride')) if window else (1, 1)
     stride = strides[0]/whole_arg(args, 1, 'factor') if kind == 'nn.Upsample' else strides[0]*s
-    return Layer(kind, src, cin, cout, scaled_repeats(whole_arg((n,), 0, 'number of repeats'), net), k, strides, stride, rest)
+    n = scaled_repeats(whole_arg((n,), 0, 'number of repeats'), net)
+    return Layer(kind, src, cin, cout, n, k, strides, stride, rest)
 
 # %% ../nbs/07_yolo.ipynb #689304db
 def resolve(net: Yolo) -> tuple:
-    "All rows of `net` as `Layer`s; raises `LayerscaleError` for a module this page does not know, for numbers no network can have, or maps that do not fit."
+    "All rows of `net` as `Layer`s; raises `LayerscaleError` for an unknown module, a wrong number or unequal maps."
     out = []
     for i, (frm, n, kind, args) in enumerate(net.rows):
         try: out.append(resolve_row(net, out, frm, n, kind, args))
@@ -234,7 +240,8 @@ def to_dict(net: Yolo) -> dict:
     "The network in Ultralytics' yaml form, with its scale explicit; an anchor head becomes plain rows."
     rows = [[list(f) if isinstance(f, tuple) else f, n, m, list(a)] for f, n, m, a in net.rows]
     head = net.layers[-1]
-    if head.kind == 'AnchorHead': rows = rows[:-1] + anchor_rows(head.src, head.cin, head.args[0]*(net.nc + 5), len(rows) - 1)
+    if head.kind == 'AnchorHead':
+        rows = rows[:-1] + anchor_rows(head.src, head.cin, head.args[0]*(net.nc + 5), len(rows) - 1)
     first = next((i for i, r in enumerate(rows) if r[2] == 'SPPF'), len(rows) - 2) + 1
     act = dict(activation=ACTIVATIONS[net.act]) if ACTIVATIONS[net.act] else {}
     return dict(nc=net.nc, scales={'own': [net.d, net.w, net.max_channels]}, scale='own', **act, backbone=rows[:first], head=rows[first:])

@@ -50,12 +50,13 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
     for owner, name in ((torch, 'load'), (ultralytics_data, 'check_det_dataset'), (tasks, 'DetectionModel'),
                         (calibrate, 'measure_calls'), (members, 'check_member')): monkeypatch.setattr(owner, name, mute)
     for name in ('results.csv', 'kept.csv', 'state.pt'): (tmp_path/name).write_text('a')
+    small = dict(backbone=[[-1, 1, 'Conv', [8]]], head=[])
     cpu, session = torch.device('cpu'), SimpleNamespace(device='cpu')
     with says('results.csv: not readable as a table (ValueError)'): report.read_results(tmp_path)
     with says('kept.csv: not readable as a table (ValueError)'): trial.read_kept(tmp_path)
     with says('this state cannot be read (Mute)'): train.resume(session, tmp_path)
     with says('could not be downloaded (Mute)'): data.named_set('nowhere.yaml')
-    with says('Ultralytics cannot build this model (Mute)'): lookup.by_ultralytics({}, 'x.yaml', None, None)
+    with says('Ultralytics cannot build this model (Mute)'): lookup.by_ultralytics(small, 'x.yaml', None, (1, 1, 8))
     with says('cannot be measured in fp32: Mute. Try'): calibrate.calibrate('cpu')
     class Broken(torch.nn.Module):
         forward = mute
