@@ -16,7 +16,7 @@ from .coco import coco, coco_files
 from .core import LayerscaleError, one_line, read_yaml
 from .images import IMAGE_ENDINGS, Dataset, Item, find_files, finish, image_size, make_item, pair_up
 from .images import read_image, walk_files
-from .labels import KITTI_NAMES, Note, file_lines, kitti_boxes, voc_boxes, yolo_boxes
+from .labels import KITTI_NAMES, Note, file_lines, kitti_boxes, spelled, voc_boxes, yolo_boxes
 from .scenes import SCENE_CLASSES, road_scenes
 
 # %% ../nbs/08_data.ipynb #da339591
@@ -54,7 +54,8 @@ def split_ids(
         notes.append(Note('split made', 'no ImageSets: the last fifth validates', str(Path(root)/folder)))
         return ids[:cut], ids[cut:]
     known = set(ids)
-    return tuple([w if w in known else w.split()[0] for w, _ in file_lines(f)] for f in (train, val))
+    named = ([spelled(line) for line, _ in file_lines(f)] for f in (train, val))
+    return tuple([w if w in known else w.split()[0] for w in words] for words in named)
 
 # %% ../nbs/08_data.ipynb #d7d77963
 def kitti(
@@ -125,7 +126,7 @@ def key_numbers(cfg: dict, where) -> int:
 # %% ../nbs/08_data.ipynb #efd6079e
 def locate(name, *starts) -> Path:
     "Where a path of a data set leads: from the first of the starts where it exists, with `/` for `\\` if it must."
-    name = str(name).encode('utf-8', 'replace').decode().replace('\0', '?')  # no path has half a character or a zero
+    name = spelled(name)
     forms = [name, name.replace('\\', '/')]
     forms += [f[3:] for f in forms if f.startswith('../')]  # as Roboflow writes it, and Ultralytics reads it
     ways = [Path(s)/f for s in starts for f in dict.fromkeys(forms)]

@@ -334,12 +334,31 @@ def test_a_name_in_a_wrong_encoding_is_no_class(tmp_path):
 
 
 def test_an_old_locale_changes_nothing(tmp_path):
-    root = yolo_set(tmp_path)
-    describe(root, 'train: images/train\nval: images/val\nnames: [Fußgänger, 行人]\n')
-    code = 'import locale, sys; from layerscale_nb.data import load_data; print(ascii(load_data(sys.argv[1]).names), locale.getpreferredencoding(False))'
+    root, v = yolo_set(tmp_path/'y'), tmp_path/'v'
+    v.mkdir()
+    voc_set(v, ('Füße', 'b', 'c'), {})
+    for s, ids in dict(train='Füße\nb', val='c').items(): (v/'ImageSets'/'Main'/f'{s}.txt').write_text(ids, encoding='utf-8')
+    (root/'images'/'train'/'0.jpg').rename(root/'images'/'train'/'Füße.jpg')
+    (root/'labels'/'train'/'0.txt').rename(root/'labels'/'train'/'Füße.txt')
+    (root/'train.txt').write_text('images/train/Füße.jpg\n', encoding='utf-8')
+    describe(root, 'train: [train.txt]\nval: images/val\nnames: [Fußgänger, 行人]\n')
+    code = 'import locale, sys; from layerscale_nb.data import load_data\n' \
+           'for p in sys.argv[1:]: ds = load_data(p); print(ascii(ds.names), [len(x.cls) for x in ds.train], len(ds.notes))\n' \
+           'print(locale.getpreferredencoding(False))'
     env = os.environ | dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
-    r = subprocess.run([sys.executable, '-c', code, root], capture_output=True, text=True, env=env)
-    assert r.stdout.startswith(ascii(('Fußgänger', '行人'))) and 'utf' not in r.stdout.lower(), r.stdout + r.stderr
+    r = subprocess.run([sys.executable, '-c', code, root, v], capture_output=True, text=True, env=env)
+    y, cat, ways = r.stdout.splitlines() or [r.stderr]*3
+    assert 'utf' not in ways.lower(), ways
+    assert y == f"{ascii(('Fußgänger', '行人'))} [2] 3" and cat == "('cat',) [1, 1] 0"  # the three images of train that the list leaves out
+
+
+@pytest.mark.parametrize('name', ['"a\\0b"', '"\\ud800"', '"\\ud83d\\ude97"'])
+def test_a_name_no_file_can_have_is_one_sentence(tmp_path, name):
+    root = yolo_set(tmp_path)
+    describe(root, f'train: {name}\nval: images/val\nnames: [cat, dog]\n')
+    with pytest.raises(LayerscaleError, match="no such folder; it should hold the 'train' images"): load_data(root)
+    describe(root, f'path: {name}\ntrain: images/train\nval: images/val\nnames: [cat, dog]\n')
+    with pytest.raises(LayerscaleError, match='no such folder'): load_data(root)
 
 
 def test_no_text_file_is_opened_in_the_locale_of_the_machine(repo):
