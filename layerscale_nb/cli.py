@@ -308,7 +308,7 @@ def report_command(a) -> int:
 
 # %% ../nbs/15_cli.ipynb #47ec4f9d
 def answer(argv: list) -> int:
-    "Do what a command line asks; an error becomes a sentence and a status, a reader of the output that left stays one."
+    "Do what a command line asks; errors become one sentence and a status, all but `BrokenPipeError`."
     parser = make_parser(); a = parser.parse_args(argv)
     if not a.cmd: parser.print_help(); return 0
     commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command, time=time_command, profile=profile_command)
