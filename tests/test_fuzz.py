@@ -244,7 +244,7 @@ FILES = {  # name: (valid files, reader of the folder and the damaged file in it
     'checkpoint': (checkpoint, lambda d, f: read_weights(d/f), 80)}
 NAMES = ['yolov8n', 'EN-B0', 'RegNetY-4GF', 'vit_b_16', 'yolov5n', 'timm:resnet18', 'torchvision:resnet18', 'own.yaml']
 RESCALED = [['EN-B0', 'dWr', 4], ['yolov8n', 'dwr', '2'], ['RegNetY-4GF', 'alpha=0.8', 2.5]]
-COMMANDS = [line.split() for line in ('count yolov8n --imgsz 640', 'count EN-B0 --json', 'data nothing --notes',
+COMMANDS = [line.split() for line in ('count yolov8n --imgsz 640', 'count EN-B0 --json', 'count RegNetY-4GF --stages',
                                       'scale EN-B0 --rule dWr --s 4', 'report nothing')]
 STUDIES = [line.split() for line in ('study --depths 0.5 --epochs 2', 'train x.yaml --batch 8',
                                      'study --data kitti --imgsz 416x128 --base 1 0.5 512',
