@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from .core import LayerscaleError, one_line
 from .images import IMAGE_ENDINGS, Dataset, finish, list_folder, make_item, walk_files
-from .labels import Note, decode, file_bytes
+from .labels import Note, decode, file_bytes, spelled
 
 # %% ../nbs/07j_coco.ipynb #59d2468a
 def read_json(path):
@@ -166,7 +166,7 @@ def find_listed(
     ways = [{n: n for n in names}] + [bare]*(len(set(bare.values())) == len(bare))
     for way in ways:
         for folder in folders:
-            found = {n: f for n, part in way.items() if os.path.isfile(f := os.path.join(folder, part))}
+            found = {n: f for n, part in way.items() if os.path.isfile(f := os.path.join(folder, spelled(part)))}
             if len(found) > len(best): best = found
             if len(best) == len(bare): break
     return {n: Path(f) for n, f in best.items()}

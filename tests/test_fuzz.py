@@ -44,7 +44,8 @@ def picture(kind, w=40, h=20):
 
 @functools.cache
 def kitti():
-    lines = b'Car 0.00 0 -1.57 10.5 2.0 30.0 15.25 1.5 1.6 3.9 1.8 1.5 8.4 0.01\nDontCare -1 -1 -10 1 1 5 5 -1 -1 -1 0 0 0 -10\n'
+    lines = (b'Car 0.00 0 -1.57 10.5 2.0 30.0 15.25 1.5 1.6 3.9 1.8 1.5 8.4 0.01\n'
+             b'DontCare -1 -1 -10 1 1 5 5 -1 -1 -1 0 0 0 -10\n')
     files = {f'training/image_2/{i:06d}.png': picture('PNG') for i in range(3)}
     files |= {f'training/label_2/{i:06d}.txt': lines for i in range(3)}
     return files | {'ImageSets/train.txt': b'000000\n000001\n', 'ImageSets/val.txt': b'000002\n'}
@@ -80,10 +81,10 @@ def coco():
 
 
 @functools.cache
-def detector(kind='Conv', args=(64, 3, 1)):
+def detector(kind='Conv', args=(16, 3, 1)):
     "A small YOLO model yaml, with one row to choose."
     cfg = dict(nc=3, scales=dict(n=[0.5, 0.25, 1024], s=[0.33, 0.5, 512]),
-               backbone=[[-1, 1, 'Conv', [32, 3, 2]], [-1, 1, 'Conv', [64, 3, 2]], [-1, 1, kind, list(args)]],
+               backbone=[[-1, 1, 'Conv', [32, 3, 2]], [-1, 1, 'Conv', [16, 3, 2]], [-1, 1, kind, list(args)]],
                head=[[-1, 1, 'nn.Upsample', [None, 2, 'nearest']], [[-1, 0], 1, 'Concat', [1]],
                      [[2, -1], 1, 'Detect', ['nc']]])
     return {'yolov8n.yaml': yaml.safe_dump(cfg).encode()}
@@ -237,13 +238,13 @@ FILES = {  # name: (valid files, reader of the folder and the damaged file in it
     'coco file': (coco, lambda d, f: read_data(d/'annotations'/'instances_val2017.json'), 100),
     'image': (images, lambda d, f: read_picture(d/f), 350),
     'yolo model': (detector, lambda d, f: price_it(d/f, 64), 150),
-    'ultralytics model': (lambda: detector('C3k2', (64, False, 0.25)), lambda d, f: price_it(d/f, 64), 30),
+    'ultralytics model': (lambda: detector('C3k2', (16, False, 0.25)), lambda d, f: price_it(d/f, 64), 30),
     'stages': (stages, lambda d, f: price_it(d/f), 250), 'config': (configs, lambda d, f: read_config(d/f), 150),
     'profile': (profile, lambda d, f: read_profile(d/f), 150), 'table': (table, lambda d, f: read_table(d/f), 150),
     'checkpoint': (checkpoint, lambda d, f: read_weights(d/f), 80)}
 NAMES = ['yolov8n', 'EN-B0', 'RegNetY-4GF', 'vit_b_16', 'yolov5n', 'timm:resnet18', 'torchvision:resnet18', 'own.yaml']
 RESCALED = [['EN-B0', 'dWr', 4], ['yolov8n', 'dwr', '2'], ['RegNetY-4GF', 'alpha=0.8', 2.5]]
-COMMANDS = [line.split() for line in ('count yolov8n --imgsz 640', 'count EN-B0 --json', 'data nothing --notes',
+COMMANDS = [line.split() for line in ('count yolov8n --imgsz 640', 'count EN-B0 --json', 'count RegNetY-4GF --stages',
                                       'scale EN-B0 --rule dWr --s 4', 'report nothing')]
 STUDIES = [line.split() for line in ('study --depths 0.5 --epochs 2', 'train x.yaml --batch 8',
                                      'study --data kitti --imgsz 416x128 --base 1 0.5 512',
@@ -285,7 +286,8 @@ def damage_tree(rng, tree):
     elif how == 'swap':
         other, j, _ = rng.choice(spots)
         node[k], other[j] = copy.deepcopy(other[j]), copy.deepcopy(node[k])
-    elif how == 'key' and isinstance(node, dict): node[odd if isinstance(odd, (str, int, float)) else None] = node.pop(k)
+    elif how == 'key' and isinstance(node, dict):
+        node[odd if isinstance(odd, (str, int, float)) else None] = node.pop(k)
     elif how == 'scale' and type(node[k]) in (int, float): node[k] *= rng.choice([-1, 0, 2, 1000, 0.5])
     else: how, node[k] = f'replaced by {odd!r:.60}', odd
     return tree, f'{path} {how}'
@@ -389,6 +391,17 @@ def late(*_): raise Slow(f'longer than {SECONDS} s')
 def offline(*_, **__): raise OSError('no network in this test')
 
 
+@functools.cache
+def warm():
+    "Import what the readers import late, before the clock runs."
+    import torchvision.models
+
+    from layerscale_nb import cli, family, lookup, report, study
+    from layerscale_nb.yolo import quiet_ultralytics
+    quiet_ultralytics()
+    with contextlib.suppress(ImportError): import timm
+
+
 @contextlib.contextmanager
 def limits():
     "A folder of its own, no network, limited time and memory."
@@ -418,7 +431,8 @@ def answer(take, *args, valid=False):
 
 
 def play(case, seed):
-    "One round; seed 0 leaves files as they are. Raises a `RuntimeError` that names the damage, from what the reader raised."
+    "One round; seed 0 leaves files as they are. Raises a `RuntimeError` with the damage, from what the reader raised."
+    warm()
     rng, what = random.Random(f'{case} {seed}'), ''
     try:
         with limits() as folder:
@@ -468,12 +482,22 @@ def test_a_stage_has_a_channel_inside():
         Stage('res', 1, 64, b=1e-9)
 
 
+@pytest.mark.parametrize('row', [[16, 300, 2], [16, 32, 2]])
+def test_a_kernel_that_takes_minutes(tmp_path, row):
+    from layerscale_nb.lookup import find
+    cfg = yaml.safe_load(detector()['yolov8n.yaml'])
+    cfg['backbone'][1][3] = row
+    (tmp_path/'yolov8n.yaml').write_text(yaml.safe_dump(cfg))
+    with pytest.raises(LayerscaleError, match='would take minutes; use smaller kernels'): find(tmp_path/'yolov8n.yaml')
+
+
 @pytest.mark.parametrize('key', ['depth', 'width'])
 @pytest.mark.parametrize('value', ['.inf', '1e308', '[1]'])
 def test_multipliers_of_a_config(tmp_path, key, value):
     from layerscale_nb.study import load_config
     (tmp_path/'c.yaml').write_text(f'{key}: {value}\n')
-    with pytest.raises(LayerscaleError, match=f'c.yaml: {key} is .*; it must be a number > 0'): load_config(tmp_path/'c.yaml')
+    with pytest.raises(LayerscaleError, match=f'c.yaml: {key} is .*; it must be a number > 0'):
+        load_config(tmp_path/'c.yaml')
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
@@ -500,6 +524,7 @@ def test_a_path_that_cannot_be_one(tmp_path, entry):
 def test_a_decoder_may_fail_in_any_way(tmp_path):
     "One flipped bit makes Pillow's TIFF reader raise a TypeError."
     from layerscale_nb.data import read_image
+    warnings.simplefilter('ignore')  # pytest puts its own filters back
     rng, data = random.Random(0), images()['a.tiff']
     for _ in range(300):
         at = rng.randrange(4, 200)

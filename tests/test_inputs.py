@@ -477,7 +477,7 @@ def test_a_folder_of_other_things_is_left_early(tmp_path):
 
 @pytest.mark.parametrize('source', ['x'*5000, '~nosuchuser/data', None, '', '  ', 'a\0b', 7, b'data', ['data'], 'x'*300 + '.yaml', 'x'*5000 + '.yaml'])
 def test_what_is_no_path_is_one_sentence(source):
-    with pytest.raises(LayerscaleError, match="Give 'roadscenes', a KITTI, VOC or YOLO folder") as e: load_data(source)
+    with pytest.raises(LayerscaleError, match="Give 'roadscenes', a KITTI, VOC, YOLO or COCO folder") as e: load_data(source)
     assert len(str(e.value)) < 300 and '\n' not in str(e.value)
 
 

@@ -152,7 +152,7 @@ def test_svg_and_explorers_show_text():
     harmless(explore.scaling_explorer(net).children[-1].value, TRAP)
     kinds = {c.kind for c in calls(net)} | {'silu', 'add', 'norm', 'spatial', '1x1'}
     rates = {k: dict.fromkeys(TERMS, 1.) for k in kinds}
-    profile = Profile(TRAP, TRAP, 1, TRAP, True, 1, 'sum', rates, 0.1, 10, 1., {})
+    profile = Profile(TRAP, TRAP, 1, 'fp32', True, 1, 'sum', rates, 0.1, 10, 1., {})
     harmless(actbound.runtime_panel(net, 0.8, 2, 1, [profile]), TRAP)
     harmless(actbound.share_bars({TRAP: (1., 1., TRAP)}), TRAP)
     harmless(csp.csp_explorer(profile=profile).note.value, TRAP)
