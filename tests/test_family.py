@@ -54,6 +54,72 @@ def test_the_loaded_member_is_the_trained_one(run):
     with torch.no_grad(): assert torch.allclose(theirs(x)[0], model(x)[0], atol=1e-3)
 
 
+class Evil:
+    "A pickle that calls something when it is opened."
+    def __init__(self, *call): self.call = call
+    def __reduce__(self): return self.call[0], self.call[1:]
+
+
+def evil_calls(ran):
+    "What a pickle may call to make the file `ran`."
+    import os
+    from pathlib import Path
+
+    from layerscale_nb.yolo import quiet_ultralytics
+    quiet_ultralytics()
+    from ultralytics.nn.tasks import DetectionModel
+    text = f"__import__('pathlib').Path({str(ran)!r}).touch()"
+    rows = dict(backbone=[[-1, 1, 'Conv', [8, 3, 2]]], head=[], nc=1, activation=f'[{text}, nn.SiLU()][1]')
+    return dict(method=(Path.touch, Path(ran)), system=(os.system, f'touch {ran}'), eval=(eval, text), model=(DetectionModel, rows))
+
+
+@pytest.mark.parametrize('how', ['method', 'system', 'eval', 'model'])
+def test_no_code_of_a_checkpoint_runs(how, run, tmp_path):
+    import torch
+    from ultralytics.nn.tasks import DetectionModel
+    m, folder, _ = run
+    ran, known = tmp_path/'ran', torch.serialization.get_safe_globals()
+    evil = Evil(*evil_calls(ran)[how])
+    try:
+        torch.serialization.add_safe_globals([DetectionModel])  # someone may have called it safe before
+        for where in ('ema', 'model', 'optimizer'):
+            saved = torch.load(folder/'best.pt', weights_only=False, map_location='cpu') | {where: evil}
+            torch.save(saved, tmp_path/'evil.pt')
+            try: model, _ = load_member(tmp_path/'evil.pt', m, 8)
+            except LayerscaleError as e: assert 'evil.pt' in str(e) and '\n' not in str(e)
+            else: assert where != 'ema' and isinstance(model, DetectionModel)
+            assert not ran.exists() and DetectionModel in torch.serialization.get_safe_globals()
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(known)
+    torch.load(tmp_path/'evil.pt', weights_only=False)
+    assert ran.exists()  # or the test proves nothing
+
+
+def test_another_checkpoint_is_a_sentence(run, tmp_path):
+    import torch
+    m, folder, _ = run
+    (tmp_path/'text.pt').write_text('weights')
+    (tmp_path/'cut.pt').write_bytes((folder/'best.pt').read_bytes()[:5000])
+    torch.save(dict(model=None), tmp_path/'none.pt')
+    torch.save(dict(ema=dict(weight=torch.zeros(3))), tmp_path/'plain.pt')
+    for name in ('text.pt', 'cut.pt', 'none.pt', 'plain.pt', 'absent.pt'):
+        with pytest.raises(LayerscaleError, match=f'{name}[: ]'): load_member(tmp_path/name, m, 8)
+    with pytest.raises(LayerscaleError, match='best.pt holds other weights than yolov5n of 8 classes'):
+        load_member(folder/'best.pt', Member('yolov5n'), 8)
+
+
+def test_ultralytics_opens_a_checkpoint_only_where_it_is_yours(tmp_path):
+    pytest.importorskip('onnx', reason='the onnx package is not installed here: pip install onnx to run this test')
+    import torch
+
+    from layerscale_nb.members import by_yolo, exported
+    torch.save(dict(ema=Evil(*evil_calls(tmp_path/'ran')['method'])), tmp_path/'evil.pt')
+    for f in (by_yolo, lambda path: exported(path, torch.zeros(1, 3, 64, 64))):
+        with pytest.raises(LayerscaleError, match='evil.pt: Ultralytics runs .* say trusted=True'): f(tmp_path/'evil.pt')
+    assert not (tmp_path/'ran').exists()
+
+
 def test_tables_have_a_row_for_each(run):
     m, folder, _ = run
     levels = levels_table(folder/'best.pt', m, 'roadscenes', 6)

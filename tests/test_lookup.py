@@ -76,6 +76,31 @@ def test_scales_are_chosen_not_guessed(tmp_path, capsys):
     assert main(['scale', own, '--scale', 'n', '--s', '2', '--json']) == 0 and json.loads(capsys.readouterr().out)['s'] == 2
 
 
+RESNET50 = 4_089_184_256, 25_557_032, 224
+
+
+@pytest.mark.parametrize('name, macs, params, side', [
+    ('timm:resnet50.a1_in1k', *RESNET50), ('timm/resnet50.a1_in1k', *RESNET50), ('hf_hub:timm/resnet50.a1_in1k', *RESNET50),
+    ('hf-hub:timm/resnet50', *RESNET50), ('timm:hf_hub:timm/resnet50', *RESNET50),
+    ('timm/convnext_tiny.in12k', 4_463_841_792, 36_910_477, 224),
+    ('timm/convnext_tiny.in12k_ft_in1k_384', 13_092_317_184, 28_589_128, 384)])
+def test_names_as_the_cards_of_timm_print_them(name, macs, params, side):
+    "A tag says for which classes and image size its weights are; nothing is fetched."
+    pytest.importorskip('timm', reason='timm is not installed here: pip install timm to run this test')
+    p = price(name)
+    assert (p.total.macs, p.total.params, p.size) == (macs, params, (side, side))
+
+
+@pytest.mark.parametrize('name, text', [
+    ('timm:resnet50.a1_in1', "no weights 'a1_in1' of resnet50. Did you mean 'resnet50.a1_in1k'"),
+    ('timm/resnet5', "Did you mean 'resnet50'"), ('hf_hub:someone/resnet50', "no model source 'hf_hub:'"),
+    ('timm:', "no model ''"), ('timm:zzzzzzzz', "no model 'zzzzzzzz'.*and .* more")])
+def test_a_wrong_name_of_timm_is_a_short_sentence(name, text):
+    pytest.importorskip('timm', reason='timm is not installed here: pip install timm to run this test')
+    with pytest.raises(LayerscaleError, match=text) as e: find(name)
+    assert len(str(e.value)) < 1200
+
+
 def test_json_has_no_not_a_number(capsys):
     assert main(['scale', 'EN-B0', '--s', '1', '--json']) == 0
     assert json.loads(capsys.readouterr().out, parse_constant=lambda c: pytest.fail(c))['exponents'] == dict(macs=None, params=None, acts=None)
