@@ -19,7 +19,7 @@ from functools import lru_cache, partial
 from numbers import Integral, Number
 from .core import Cost, LayerscaleError, human
 from .operators import FACTORS, FIRST_TWO, KINDS, LOST, MIXES, MOVES, PRODUCTS, VALUES
-from .operators import attention_macs, conv_macs, facts, stored
+from .operators import attention_macs, conv_macs, facts, grouped_shape, stored
 from .plot import axes
 from .restore import unchanged
 
@@ -113,12 +113,13 @@ def learned(x, weights: set) -> bool:
 
 # %% ../nbs/02_complexity.ipynb #4a027a5d
 def all_meta(name, how, args, kwargs) -> tuple:
-    "Arguments of a call with all tensors on meta, if one is; raises `NeedsValues` for an operator that cannot answer without values."
+    """(args, kwargs, True) of a call with all tensors on meta, if one is, else as they are and False; raises `NeedsValues` for an
+    operator that cannot answer without values."""
     given = [t.is_meta for t in tensors([args, kwargs])]
     if not any(given): return args, kwargs, False
     if name in VALUES or (how == 'changed' and not getattr(args[0], 'is_meta', True)): raise NeedsValues(name)
     if name == '_to_copy': kwargs = {**kwargs, 'device': 'meta'}
-    if not all(given):
+    if not all(given) and name != '_pack_padded_sequence':  # its real lengths decide shapes
         args = (args[0], *blank(args[1:])) if how == 'changed' else blank(args)
         kwargs = {k: blank(v) for k, v in kwargs.items()}
     return args, kwargs, True
@@ -157,7 +158,8 @@ class Operators:
         name, how, unlisted = self.ops[f]
         given, named, on_meta = all_meta(name, how, args, kwargs)
         if how != 'new' and not on_meta: self.keep(tensors(args[:1] if how == 'changed' else [args, kwargs]))
-        out = f(*given, **named)
+        if on_meta and name == '_grouped_mm': out = given[0].new_empty(grouped_shape(*given, **named))
+        else: out = f(*given, **named)  # torch's own rule for grouped products refuses 32 bits, the product does not
         made = tensors(out)
         kind, tally = facts(name, args, made[0] if made else out, key[1])
         if unlisted and suspicious(args, kwargs, key[1]): kind = LOST
@@ -167,10 +169,11 @@ class Operators:
         return fact, out
 
     def keep(self, real: list):
-        "Copy the numbers of tensors that are about to change, once."
+        "Copy the numbers of tensors that are about to change, once, unless they were made in the same pass."
         for x in real:
+            if memory(x) in self.born or memory(x) in self.old: continue
             numbers = x.untyped_storage()
-            if memory(x) not in self.born: self.old.setdefault(memory(x), (numbers, numbers.clone()))
+            self.old[memory(x)] = numbers, numbers.clone()
 
     def give_back(self):
         "Undo the changes of real tensors, and let go of all tensors."
@@ -312,17 +315,18 @@ def mismatch(m, x) -> str:
 def reason(failed, error) -> str:
     "One sentence on why the forward pass stopped, from `(layer name, module, arguments)` and the exception."
     name, m, args = failed or ('', None, ())
-    where = f"'{name}' ({type(m).__name__})" if name else f'the network ({type(m).__name__})' if m is not None else 'the network'
+    where = f"'{name}' ({type(m).__name__})" if name else 'the network' + (f' ({type(m).__name__})' if m is not None else '')
     first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
     has = lambda *words: any(w in first.lower() for w in words)
-    unruly = has('fake impl', "'meta' backend", 'tensors on meta device')
-    if unruly or isinstance(error, NeedsValues) or has('meta tensor', 'no data', 'nonzero', 'to numpy'):
-        why = 'an operator has no rule for shapes' if unruly else 'its path depends on the data'
+    rule = has('fake impl', "'meta'", ' meta ') and not has('to numpy')
+    if rule or isinstance(error, NeedsValues) or has('meta tensor', 'no data', 'nonzero', 'to numpy'):
+        why = 'an operator needs numbers' if rule else 'its path depends on the data'
         return (f'{where}: {why} ({first.split(" (")[0]:.80}), so shapes alone cannot price it; give count(..., real=True), '
                 'or --real in a terminal, to run it once on real numbers.')
     if has('scalar types: long'):
         like = tuple(args[0].shape) if args and hasattr(args[0], 'shape') else (1, 8)
-        return f'{where} looks numbers up in a table: give a tensor of whole numbers for the shape, such as torch.zeros({like}, dtype=torch.long).'
+        return (f'{where} looks numbers up in a table: give a tensor of whole numbers for the shape, '
+                f'such as torch.zeros({like}, dtype=torch.long).')
     misfit = mismatch(m, args[0]) if args and m is not None else ''
     return f'{where} fails on this input: {misfit or first}.'
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LINEAR', 'ADDED', 'CONVOLUTIONS', 'ATTENTION', 'RECURRENT', 'PACKED', 'TRANSPOSED', 'PRODUCTS', 'FACTORS',
            'FIRST_TWO', 'LOST', 'KINDS', 'MIXES', 'VALUES', 'MOVES', 'conv_macs', 'attention_macs', 'stored',
-           'matrix_macs', 'grouped_macs', 'matrices', 'bilinear_macs', 'product_facts', 'facts']
+           'matrix_macs', 'grouped_macs', 'grouped_shape', 'matrices', 'bilinear_macs', 'product_facts', 'facts']
 
 # %% ../nbs/01b_operators.ipynb #d4b07ef0
 import math
@@ -45,6 +45,12 @@ def grouped_macs(args, out) -> int:
     "Multiply-adds of a grouped product: rows `(M, K)` by `(G, K, N)`, each by one of G matrices; or columns or sums in groups."
     a, b = args[:2]
     return a.numel()*b.shape[-1] if a.ndim == b.ndim == 2 else out.numel()*a.shape[-1]
+
+# %% ../nbs/01b_operators.ipynb #5c727b0e
+def grouped_shape(a, b, offs=None, *_, **__) -> tuple:
+    "Shape of the grouped product of `a` and `b`, whose groups end at `offs`."
+    stacked = len(offs) if a.ndim == b.ndim == 2 else len(a) if a.ndim == b.ndim else None
+    return (*([] if stacked is None else [stacked]), a.shape[-2], b.shape[-1])
 
 # %% ../nbs/01b_operators.ipynb #adee327a
 def matrices(args) -> list:
