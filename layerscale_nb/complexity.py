@@ -334,30 +334,33 @@ def reason(failed, error) -> str:
 @dataclass(frozen=True, repr=False)
 class Count:
     "What one forward pass costs. A batch of B images multiplies macs and acts by B; params are counted once."
-    macs: int            # multiply-adds of convolutions, linear layers and attention products
-    params: int          # learned numbers, frozen ones too, shared ones once
-    acts: int            # numbers put out by convolutions and linear layers
-    tally: dict          # kind -> how many, the raw facts that conventions weigh
-    by_module: dict      # module name -> Cost, with everything inside it; '' is the whole
-    by_operator: dict    # torch operator -> Cost of its products
-    uncounted: dict      # operators that do arithmetic but are no products -> numbers they put out
-    not_counted_products: dict = field(default_factory=dict)  # operators that may be products and have no rule -> the same
+    macs: int          # multiply-adds of convolutions, linear layers and attention products
+    params: int        # learned numbers, frozen ones too, shared ones once
+    acts: int          # numbers put out by convolutions and linear layers
+    tally: dict        # kind -> how many, the raw facts that conventions weigh
+    by_module: dict    # module name -> Cost, with everything inside it; '' is the whole
+    by_operator: dict  # torch operator -> Cost of its products
+    uncounted: dict    # operators that do arithmetic but are no products -> numbers they put out
+    not_counted_products: dict = field(default_factory=dict)  # operators that may be products, without a rule -> the same
 
     @property
     def total(self): return Cost(self.macs, self.params, self.acts)
     @property
     def flops(self): return 2*self.macs
     def __repr__(self):
-        return f'Count(macs={self.macs}, params={self.params}, acts={self.acts}){lost_text(self.not_counted_products)}'
+        lost = lost_text(self.not_counted_products)
+        return f'Count(macs={self.macs}, params={self.params}, acts={self.acts})' + (f' + {lost}' if lost else '')
     def _repr_markdown_(self):
-        rows = ', '.join(f'{k} {human(v)}' for k, v in sorted(self.uncounted.items(), key=lambda kv: -kv[1])[:6]) or 'nothing'
-        lost = lost_text(self.not_counted_products).replace(' + ', '\n\n+ ', 1)
-        return f'{self.total._repr_markdown_()}{lost}\n\nNot counted, by numbers put out: {rows}.'
+        lost = lost_text(self.not_counted_products)
+        rows = sorted(self.uncounted.items(), key=lambda kv: -kv[1])[:6]
+        rest = ', '.join(f'{k} {human(v)}' for k, v in rows) or 'nothing'
+        total = self.total._repr_markdown_() + (f'\n\n**+ {lost}**' if lost else '')
+        return f'{total}\n\nNot counted, by numbers put out: {rest}.'
 
 # %% ../nbs/02_complexity.ipynb #19d017c1
 def lost_text(products: dict) -> str:
-    "` + not counted: a product (operator, operator)` for a total that is not complete, else an empty string."
-    return f' + {LOST} ({", ".join(products)})' if products else ''
+    "`not counted: a product (operator, operator)` for a total that is not complete, else an empty string."
+    return f'{LOST} ({", ".join(products)})' if products else ''
 
 # %% ../nbs/02_complexity.ipynb #198e3465
 def rolled_up(own: dict) -> dict:
