@@ -7,7 +7,7 @@ __all__ = ['CONVENTIONS', 'Convention', 'under', 'convention_table']
 
 # %% ../nbs/02c_conventions.ipynb #adea89c5
 from dataclasses import dataclass, field
-from .complexity import Count, count
+from .complexity import Count, count, lost_text
 from .core import LayerscaleError, nearest
 
 # %% ../nbs/02c_conventions.ipynb #33167f0a
@@ -41,10 +41,13 @@ def under(
     convention: str,  # a key of CONVENTIONS, or a Convention
 ) -> dict:
     "`flops`, `params` and `acts` of a network as that convention prints them; raises `LayerscaleError` for an unknown name."
-    if not isinstance(convention, Convention) and convention not in CONVENTIONS: raise LayerscaleError(f"no convention '{convention}'. {nearest(convention, CONVENTIONS)}")
+    if not isinstance(convention, Convention) and convention not in CONVENTIONS:
+        raise LayerscaleError(f"no convention '{convention}'. {nearest(convention, CONVENTIONS)}")
     v = convention if isinstance(convention, Convention) else CONVENTIONS[convention]
     flops = v.mac*c.macs + sum(w*c.tally.get(k, 0) for k, w in v.plus.items())
-    return dict(flops=flops, params=c.params - v.fused*c.tally.get('batch_norm_weights', 0), acts=sum(c.tally.get(k, 0) for k in v.acts))
+    params = c.params - v.fused*c.tally.get('batch_norm_weights', 0)
+    out = dict(flops=flops, params=params, acts=sum(c.tally.get(k, 0) for k in v.acts))
+    return out | (dict(note=lost_text(c.not_counted_products)) if c.not_counted_products else {})
 
 # %% ../nbs/02c_conventions.ipynb #a2ebcc3b
 def convention_table(
@@ -54,6 +57,9 @@ def convention_table(
     "The same network under every convention, one row each, as a pandas table (flops in G, params and acts in M)."
     import pandas as pd
     c = c if isinstance(c, Count) else count(c, inputs)
-    rows = {k: under(c, k) for k in CONVENTIONS}
-    table = [dict(convention=k, flops_G=r['flops']/1e9, params_M=r['params']/1e6, acts_M=r['acts']/1e6, source=CONVENTIONS[k].source) for k, r in rows.items()]
-    return pd.DataFrame(table).set_index('convention')
+    rows = []
+    for k, v in CONVENTIONS.items():
+        r = under(c, k)
+        row = dict(convention=k, flops_G=r.pop('flops')/1e9, params_M=r.pop('params')/1e6, acts_M=r.pop('acts')/1e6)
+        rows.append(row | dict(source=v.source) | r)
+    return pd.DataFrame(rows).set_index('convention')
