@@ -11,14 +11,14 @@ __all__ = ['SAME', 'GROUPS', 'NEAREST', 'IN_PLACE', 'FREE', 'WORK', 'MODULES', '
 import copy, math
 from collections import Counter
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from .calibrate import judged
-from .complexity import KINDS, PRODUCTS, NeedsValues, Recorder, as_input, attention_macs, check_module, conv_macs, count, noted, reason, tensors, undisturbed, undressed, watch
+from .complexity import NeedsValues, Recorder, as_input, check_module, count, observe, reason, tensors, watch
 from .core import LayerscaleError, check_size
 from .lookup import find, own_size, pixels
 from .nets import Net, Op
+from .operators import FACTORS, FIRST_TWO, KINDS, PRODUCTS, attention_macs, conv_macs
 from .plot import axes, plain_text
 from .roofline import Call, Profile, call_times, calls, conv_kind, padding
 from .runtime import keep_memory, pick_device
@@ -69,10 +69,12 @@ def conv_calls(args, out, channels_last=True) -> list:
 
 # %% ../nbs/07f_anymodule.ipynb #4c5f1d9b
 def product_call(name: str, args, out) -> Call:
-    "The call of a matrix product; its second matrix is a weight unless it comes in batches."
-    a, b = tensors(args)[-2:]
-    weights = 0 if 'bmm' in name else b.numel()
-    return Call('linear', PRODUCTS[name](args, out), weights, a.numel() + b.numel() - weights + out.numel(), out.numel())
+    "The call of a matrix product; what the first matrix is multiplied with is a weight unless it comes in batches."
+    a, *others = tensors(args[FACTORS.get(name, FIRST_TWO)])
+    factors = sum(t.numel() for t in others)
+    weights = 0 if 'bmm' in name else factors
+    moved = a.numel() + factors - weights + out.numel()
+    return Call('linear', PRODUCTS[name](args, out) or 0, weights, moved, out.numel())
 
 # %% ../nbs/07f_anymodule.ipynb #5f4c1faf
 def pass_calls(name: str, how: str, args, out) -> list:
@@ -90,22 +92,24 @@ def pass_calls(name: str, how: str, args, out) -> list:
 # %% ../nbs/07f_anymodule.ipynb #ec71f52f
 class Tracer(Recorder):
     "Writes down the calls of a forward pass, in order."
-    def __init__(self, channels_last=True): super().__init__(); self.channels_last, self.trace = channels_last, []
+    def __init__(self, channels_last=True):
+        super().__init__()
+        self.channels_last, self.trace = channels_last, []
 
     def op(self, f, args, kwargs):
         out = super().op(f, args, kwargs)
-        (name, how), made = self.ops[f], tensors(out)
+        (name, how, _), made = self.ops[f], tensors(out)
         if how == 'view' or name in FREE or not made or not tensors(args): return out
-        if 'convolution' in name: found = conv_calls(args, made[0], self.channels_last)
+        if PRODUCTS.get(name) is conv_macs: found = conv_calls(args, made[0], self.channels_last)
         else: found = [product_call(name, args, made[0])] if name in PRODUCTS else pass_calls(name, how, args, made[0])
         self.trace += [c._replace(part=self.stack[-1]) for c in found]
         return out
 
-    def run(self, f, name, how, args, kwargs, key):
+    def run(self, f, args, kwargs, key):
         import torch
-        fact, out = super().run(f, name, how, args, kwargs, key)
-        if 'convolution' in name and self.channels_last and out.ndim == 4:  # a device answers so; meta tensors need not
-            out = out.contiguous(memory_format=torch.channels_last)
+        fact, out = super().run(f, args, kwargs, key)
+        if PRODUCTS.get(self.ops[f][0]) is conv_macs and self.channels_last and out.ndim == 4:
+            out = out.contiguous(memory_format=torch.channels_last)  # a device answers so; meta tensors need not
             if key in self.seen: self.seen[key] = fact, out
         return fact, out
 
@@ -148,18 +152,23 @@ def module_calls(
     size,        # (h, w) of the images in pixels
     channels_last=True, channels=3,
 ) -> list:
-    "Every `Call` of one inference pass over one image, in order, found without memory or data; raises `LayerscaleError` if the module fails, or if shapes do not decide its path."
+    """Every `Call` of one inference pass over one image, in order, found without memory or data; raises `LayerscaleError` if the
+    module fails, or if shapes do not decide its path."""
     import torch
     module, rec = check_module(module), Tracer(channels_last)
-    parts = dict(module.named_modules())
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
-    x = as_input((1, channels, *size), dtype).contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-    try:
-        with undisturbed(), undressed(parts, partial(noted, rec), {}):
-            rec.weights.update(p.untyped_storage()._cdata for m in parts.values() for p in m._parameters.values() if p is not None)
-            with watch(rec.op), whole_attention(rec): module(x); rec.trace.clear(); module(x)  # the first pass makes tables that later ones find
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    def run():
+        x = as_input((1, channels, *size), dtype).contiguous(memory_format=layout)
+        with watch(rec.op), whole_attention(rec):
+            module(x)
+            rec.trace.clear()  # the first pass makes tables that later ones find
+            module(x)
+    try: observe(rec, dict(module.named_modules()), run)
     except LayerscaleError: raise
-    except NeedsValues as e: raise LayerscaleError(f"the path of {type(module).__name__} depends on the pixels (operator '{e}'), so its calls do not follow from shapes. Measure it: layerscale time.") from e
+    except NeedsValues as e:
+        raise LayerscaleError(f"the path of {type(module).__name__} depends on the pixels (operator '{e}'), so its calls do not "
+                              'follow from shapes. Measure it: layerscale time.') from e
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
     return folded(rec.trace)
 

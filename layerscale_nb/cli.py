@@ -73,6 +73,7 @@ COUNT_HELP = '''examples:
   layerscale count RegNetY-4.0GF ResNet-50 ViT-L/16
   layerscale count path/to/model.yaml --scale m
   layerscale count timm:convnext_tiny --json
+  layerscale count torchvision:ssdlite320_mobilenet_v3_large --real
 macs are multiply-adds (flops = 2 x macs) of convolutions, linear layers and attention; acts are the numbers that convolutions and linear layers put out'''
 
 # %% ../nbs/15_cli.ipynb #751f010e
@@ -89,6 +90,7 @@ def add_cost_commands(add):
     c.add_argument('names', nargs='+', metavar='NAME', help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME')
     c.add_argument('--imgsz', help="pixels, or WIDTHxHEIGHT; default: the network's own, 640 for YOLO")
     c.add_argument('--stages', action='store_true', help='also by stage, row or module')
+    c.add_argument('--real', action='store_true', help='run a module once on real zeros, for one whose path depends on the data')
     s = add('scale', 'scale a network by a rule and show what it costs', SCALE_HELP)
     s.add_argument('name', metavar='NAME', help='a name from a paper, or a .yaml file')
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
@@ -287,7 +289,7 @@ def count_command(a) -> int:
     "`count`: price networks by name; with several names and --json, one object per line."
     from layerscale_nb.lookup import price, price_json, price_text
     for name in a.names:
-        p = price(name, a.imgsz, a.scale)
+        p = price(name, a.imgsz, a.scale, a.real)
         print(json.dumps(price_json(p, a.stages)) if a.json else price_text(p, a.stages), flush=True)
     return 0
 

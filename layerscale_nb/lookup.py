@@ -13,7 +13,7 @@ import importlib.util, re
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
-from .complexity import count
+from .complexity import count, lost_text
 from .core import MOST, Cost, LayerscaleError, brief, check_keys, check_number, check_size
 from .core import human, nearest, one_line, read_yaml, tidy
 from .modelfile import anchor_row, anchored, by_ultralytics, check_rows, frozen, plain_activation
@@ -32,11 +32,14 @@ class Price:
     parts: dict = field(repr=False, default_factory=dict)      # stage, row or module -> Cost
     how: str = 'closed form'                                   # or 'counted'
     uncounted: dict = field(repr=False, default_factory=dict)  # operator -> numbers it put out, for counted modules
+    not_counted_products: dict = field(default_factory=dict)   # operator that may be a product -> the same
 
     @property
     def resolution(self): return self.size[0] if self.size[0] == self.size[1] else f'{self.size[1]}x{self.size[0]}'
     def _repr_markdown_(self):
-        return f'**{escape(self.name)}**, {self.size[1]}x{self.size[0]}, {self.how}\n\n{self.total._repr_markdown_()}'
+        head = f'**{escape(self.name)}**, {self.size[1]}x{self.size[0]}, {self.how}'
+        lost = lost_text(self.not_counted_products)
+        return f'{head}\n\n{self.total._repr_markdown_()}' + (f'\n\n+ {lost}' if lost else '')
 
 # %% ../nbs/07e_lookup.ipynb #08104947
 def pixels(imgsz, default) -> tuple:
@@ -58,15 +61,16 @@ def price_yolo(net: Yolo, imgsz=None) -> Price:
     return Price(net.name, (h, w), sum(costs), {f'row {i} {l.kind}': c for i, (l, c) in enumerate(zip(net.layers, costs))})
 
 # %% ../nbs/07e_lookup.ipynb #9e8a2c23
-def price_module(module, name='', imgsz=None) -> Price:
-    "Any torch module on one RGB image, counted, by its top-level parts."
+def price_module(module, name='', imgsz=None, real=False) -> Price:
+    "Any torch module on one RGB image, counted, by its top-level parts; `real`: on real numbers, as `count` has it."
     h, w = pixels(imgsz, 224)
-    c = count(module, (1, 3, h, w))
+    c = count(module, (1, 3, h, w), real)
     deep = {n: v for n, v in c.by_module.items() if n}
     inner = next((n for n in deep if '.' not in n), '') if len([n for n in deep if '.' not in n]) == 1 else ''
     level = inner.count('.') + 1 if inner else 0
     parts = {n: v for n, v in deep.items() if n.count('.') == level and n.startswith(f'{inner}.' if inner else '')}
-    return Price(name or type(module).__name__, (h, w), c.total, parts or deep, 'counted', c.uncounted)
+    name = name or type(module).__name__
+    return Price(name, (h, w), c.total, parts or deep, 'counted', c.uncounted, c.not_counted_products)
 
 # %% ../nbs/07e_lookup.ipynb #0fb69211
 def known_names() -> list:
@@ -231,13 +235,14 @@ def price(
     name,         # anything `find` takes, or a `Net`, a `Yolo`, a torch module
     imgsz=None,   # pixels, or 'WIDTHxHEIGHT'; default: the network's own (640 for YOLO)
     letter=None,  # which scale of a YOLO yaml that has several
+    real=False,   # run a module on real numbers, for one whose path depends on them; a description needs none
 ) -> Price:
     "macs, params and acts of any network for one image; raises `LayerscaleError` if it cannot be found or counted."
     text = str(name) if isinstance(name, (str, Path)) else ''
     net = find(name, letter) if text else name
     if isinstance(net, Net): return price_net(net, imgsz)
     if isinstance(net, Yolo): return price_yolo(net, imgsz)
-    try: return price_module(net, text, own_size(net) if imgsz is None else imgsz)
+    try: return price_module(net, text, own_size(net) if imgsz is None else imgsz, real)
     except LayerscaleError as e: raise LayerscaleError(f'{text}: {e}' if text else str(e)) from None
 
 # %% ../nbs/07e_lookup.ipynb #419de43b
@@ -284,9 +289,11 @@ def rescale_by_name(
 
 # %% ../nbs/07e_lookup.ipynb #c57c4554
 def price_json(p: Price, parts=False) -> dict:
-    "A `Price` as plain data: integers `macs`, `params`, `acts`, and the resolution."
+    "A `Price` as plain data: integers `macs`, `params`, `acts`, and the resolution; `note` if the total is not complete."
     out = dict(name=p.name, resolution=p.resolution, **vars(p.total), how=p.how)
     if parts: out['parts'] = {k: dict(vars(c)) for k, c in p.parts.items()}
+    if p.not_counted_products:
+        out |= dict(note=lost_text(p.not_counted_products), not_counted_products=dict(p.not_counted_products))
     return out | (dict(uncounted=dict(p.uncounted)) if p.uncounted else {})
 
 # %% ../nbs/07e_lookup.ipynb #88780acc
@@ -296,6 +303,7 @@ def price_text(p: Price, parts=False) -> str:
     wide = max(len(k) for k, _ in rows) + 2
     head = f'{p.name}, {p.size[1]}x{p.size[0]} ({p.how})\n{"":<{wide}}{"macs":>10}{"params":>10}{"acts":>10}'
     body = [f'{k:<{wide}}{human(c.macs):>10}{human(c.params):>10}{human(c.acts):>10}' for k, c in rows]
+    if p.not_counted_products: body[-1] += f'  + {lost_text(p.not_counted_products)}'
     rest = sorted(p.uncounted.items(), key=lambda kv: -kv[1])[:5]
     tail = [f'not counted (numbers put out): {", ".join(f"{k} {human(v)}" for k, v in rest)}'] if rest else []
     return '\n'.join([head, *body, *tail])
