@@ -258,6 +258,7 @@ def test_an_unknown_module_is_named_with_its_row(kind, text, tmp_path):
     ([-1, 2, 'C3k2', [-64, True]], 'its first number is -64'), ([-1, 1, 'GhostConv', [0, 3]], 'its first number is 0'),
     ([-1, 1, 'DWConv', [64, 0]], 'row 1'), ([-1, 1, 'nn.ConvTranspose2d', [0, 2, 2]], 'row 1|has no numbers'),
     ([-1, 1, 'HGBlock', [0, 64, 3]], 'its first number'),
+    ([-1, 1, 'GhostConv', [True, 3]], 'its first number is True'),
     ([-1, 1, 'Conv', [64, 3, 2, 0, 1, 1, 0]], 'cannot build .*row 6: '),
     ([1, 1, 'Conv', [64, 3, 2]], 'reads row 1'), ([-3, 1, 'Conv', [64, 3, 2]], 'reads row -3'),
     ([-2, 1, 'Conv', [64, 3, 2]], 'reads row -2'), ([None, 1, 'Conv', [64, 3, 2]], 'reads row None'),
@@ -267,6 +268,20 @@ def test_an_unknown_module_is_named_with_its_row(kind, text, tmp_path):
 def test_a_row_that_no_network_has(row, text, tmp_path):
     path = write(tmp_path/'a.yaml', changed(_1=row))
     with pytest.raises(LayerscaleError, match=f'a.yaml.*({text})'): price(path, 64)
+
+
+def test_a_list_that_holds_itself_is_a_sentence(tmp_path):
+    rows = 'nc: 8\nbackbone: [[-1, 1, Conv, [8, 3, 2]]]\nhead: [[{}, 1, Concat, {}]]\nscales: {{n: {}}}\n'
+    for at in range(3):
+        ends = ['[-1]', '[1]', '[1, 1, 64]']
+        ends[at] = '&a [*a]'
+        (tmp_path/'a.yaml').write_text(rows.format(*ends))
+        with pytest.raises(LayerscaleError, match='a.yaml'): price(tmp_path/'a.yaml', 64)
+
+
+def test_modules_of_torchvision_are_counted(tmp_path):
+    cfg = changed(_2=[-1, 1, 'torchvision.ops.DropBlock2d', [0.1, 3]])
+    assert price(write(tmp_path/'a.yaml', cfg), 64).how == 'counted'
 
 
 @pytest.mark.parametrize('kw, text', [
