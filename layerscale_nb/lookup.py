@@ -252,7 +252,7 @@ def rescale_by_name(
 
 # %% ../nbs/07e_lookup.ipynb #c57c4554
 def price_json(p: Price, parts=False) -> dict:
-    "A `Price` as plain data: integers `macs`, `params`, `acts`, and the resolution; `note` if the total is not complete."
+    "A `Price` as plain data: integers `macs`, `params`, `acts`, and the resolution; `note` if the total is incomplete."
     out = dict(name=p.name, resolution=p.resolution, **vars(p.total), how=p.how)
     if parts: out['parts'] = {k: dict(vars(c)) for k, c in p.parts.items()}
     if p.not_counted_products:
