@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['tensors', 'blank', 'stand_in', 'undressed', 'undisturbed', 'signature', 'NeedsValues', 'memory', 'learned',
-           'all_meta', 'habit', 'suspicious', 'Operators', 'Recorder', 'noted', 'recipe', 'watch', 'is_shape',
-           'as_input', 'arguments', 'by_name', 'check_module', 'mismatch', 'reason', 'Count', 'lost_text', 'rolled_up',
-           'packed_weights', 'parameters', 'summary', 'observe', 'count', 'plot_count']
+           'all_meta', 'suspicious', 'Operators', 'Recorder', 'noted', 'watch', 'is_shape', 'as_input', 'arguments',
+           'by_name', 'check_module', 'mismatch', 'reason', 'Count', 'lost_text', 'rolled_up', 'packed_weights',
+           'parameters', 'summary', 'observe', 'count', 'plot_count']
 
 # %% ../nbs/02_complexity.ipynb #a55892cb
 import inspect, random, sys
@@ -15,11 +15,11 @@ from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from numbers import Integral, Number
 from .core import Cost, LayerscaleError, human
-from .operators import FACTORS, FIRST_TWO, LISTED, LOST, MOVES, PRODUCTS, VALUES
-from .operators import attention_macs, conv_macs, facts, grouped_shape, stored
+from .operators import FACTORS, FIRST_TWO, LOST, MOVES, PRODUCTS, VALUES
+from .operators import attention_macs, conv_macs, facts, grouped_shape, habit, recipe, stored
 from .plot import axes
 from .restore import unchanged
 
@@ -127,22 +127,6 @@ def all_meta(name, how, args, kwargs) -> tuple:
         kwargs = {k: blank(v) for k, v in kwargs.items()}
     return args, kwargs, True
 
-# %% ../nbs/02_complexity.ipynb #01cba0c0
-def habit(f) -> tuple:
-    """(name of the operator `f`; how it answers: with a 'view', a 'new' tensor, its first argument 'changed' in place,
-    or 'other'; is it on no list?)"""
-    import torch
-    if not hasattr(f, '_schema'):
-        if f.name() in PRODUCTS: return f.name(), 'new', False
-        raise LayerscaleError(f"operator '{f.name()}' runs functions that cannot be followed: count them alone.")
-    schema, name = f._schema, f.overloadpacket.__name__
-    if f.namespace != 'aten': name = f'{f.namespace}::{name}'
-    listed = torch.Tag.pointwise in f.tags or {name, name.removesuffix('_')} & LISTED
-    aliased = not schema.is_mutable and any(r.alias_info for r in schema.returns)
-    if aliased or torch.Tag.inplace_view in f.tags: return name, 'view', False
-    how = 'new' if not schema.is_mutable else 'changed' if name.endswith('_') and len(schema.returns) == 1 else 'other'
-    return name, how, not listed
-
 # %% ../nbs/02_complexity.ipynb #689be35a
 def suspicious(args, kwargs, weighted: bool) -> bool:
     """May an operator on no list multiply matrices: has it two of them, a weight beside another tensor, or a weight
@@ -222,15 +206,6 @@ def noted(rec, name: str, module, forward):
             raise
         finally: rec.stack.pop()
     return inside
-
-# %% ../nbs/02_complexity.ipynb #3d092d82
-@lru_cache(None)
-def recipe(f):
-    "What the operator `f` does if it is a recipe of others, which torch follows except in `inference_mode`; else None."
-    import torch
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    followed = hasattr(f, '_schema') and torch._C._dispatch_has_kernel_for_dispatch_key(f.name(), key)
-    return partial(f._op_dk, key) if followed else None
 
 # %% ../nbs/02_complexity.ipynb #8d908ac8
 def watch(handle):

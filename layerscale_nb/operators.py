@@ -5,10 +5,13 @@
 # %% auto #0
 __all__ = ['LINEAR', 'ADDED', 'CONVOLUTIONS', 'ATTENTION', 'RECURRENT', 'PACKED', 'TRANSPOSED', 'PRODUCTS', 'FACTORS',
            'FIRST_TWO', 'KINDS', 'MOVES', 'MIXES', 'VALUES', 'LISTED', 'LOST', 'conv_macs', 'attention_macs', 'stored',
-           'matrix_macs', 'grouped_macs', 'grouped_shape', 'matrices', 'bilinear_macs', 'product_facts', 'facts']
+           'matrix_macs', 'grouped_macs', 'grouped_shape', 'matrices', 'bilinear_macs', 'product_facts', 'facts',
+           'habit', 'recipe']
 
 # %% ../nbs/01b_operators.ipynb #d4b07ef0
 import math
+from functools import lru_cache, partial
+from .core import LayerscaleError
 
 # %% ../nbs/01b_operators.ipynb #c0788623
 def conv_macs(args, out) -> int:
@@ -180,3 +183,28 @@ def facts(
     if kind == 'avg_pool': return kind, {kind: args[0].numel(), 'avg_pool_out': n}
     if name in ('add', 'add_') and all(getattr(a, 'shape', None) == out.shape for a in args[:2]): kind = 'shortcut'
     return kind or name, {kind: n} if kind else {}
+
+# %% ../nbs/01b_operators.ipynb #01cba0c0
+def habit(f) -> tuple:
+    """(name of the operator `f`; how it answers: with a 'view', a 'new' tensor, its first argument 'changed' in place,
+    or 'other'; is it on no list?)"""
+    import torch
+    if not hasattr(f, '_schema'):
+        if f.name() in PRODUCTS: return f.name(), 'new', False
+        raise LayerscaleError(f"operator '{f.name()}' runs functions that cannot be followed: count them alone.")
+    schema, name = f._schema, f.overloadpacket.__name__
+    if f.namespace != 'aten': name = f'{f.namespace}::{name}'
+    listed = torch.Tag.pointwise in f.tags or {name, name.removesuffix('_')} & LISTED
+    aliased = not schema.is_mutable and any(r.alias_info for r in schema.returns)
+    if aliased or torch.Tag.inplace_view in f.tags: return name, 'view', False
+    how = 'new' if not schema.is_mutable else 'changed' if name.endswith('_') and len(schema.returns) == 1 else 'other'
+    return name, how, not listed
+
+# %% ../nbs/01b_operators.ipynb #3d092d82
+@lru_cache(None)
+def recipe(f):
+    "What the operator `f` does if it is a recipe of others, which torch follows except in `inference_mode`; else None."
+    import torch
+    key = torch._C.DispatchKey.CompositeImplicitAutograd
+    followed = hasattr(f, '_schema') and torch._C._dispatch_has_kernel_for_dispatch_key(f.name(), key)
+    return partial(f._op_dk, key) if followed else None
