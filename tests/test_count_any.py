@@ -9,6 +9,7 @@ import threading
 import types
 import warnings
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,7 +75,7 @@ def test_inference_mode_hides_nothing(name, real):
     make, shape, macs = INSIDE[name]
     m = make()
     inside, outside = count(Inference(m), shape, real), count(m, shape, real)
-    assert inside.macs == macs and inside == outside.__class__(**{**vars(outside), 'by_module': inside.by_module})
+    assert inside.macs == macs and replace(inside, by_module={}) == replace(outside, by_module={})
     assert outside.total == count(m, shape).total, 'fused forms on real numbers cost what their steps cost'
 
 
@@ -102,7 +103,8 @@ BYTES = torch.ones(32, 16, dtype=torch.int8)
 PRODUCTS = {  # module, input, macs, params, acts
     'grouped': (Call(lambda x, w: torch._grouped_mm(x, w, offs=ENDS()), (2, 16, 8)), (8, 16), 8*16*8, 256, 64),
     'grouped sums': (Call(lambda x, y: torch._grouped_mm(x.t(), y, offs=ENDS())), ((8, 16), (8, 24)), 8*16*24, 0, 0),
-    'deformable': (torchvision.ops.DeformConv2d(4, 8, 3, padding=1, groups=2), ((1, 4, 6, 6), (1, 18, 6, 6)), 36*8*18, 152, 288),
+    'deformable': (torchvision.ops.DeformConv2d(4, 8, 3, padding=1, groups=2), ((1, 4, 6, 6), (1, 18, 6, 6)),
+                   36*8*18, 152, 288),
     'bilinear': (nn.Bilinear(4, 5, 6), ((3, 4), (3, 5)), 3*6*(4*5 + 5), 126, 18),
     'conv_tbc': (Call(lambda x, w, b: torch.conv_tbc(x, w, b), (3, 4, 6), (6,)), (7, 2, 4), 5*2*6*3*4, 78, 60),
     'addmm_': (Call(lambda o, a, w: o.addmm_(a, w), (4, 5)), ((3, 5), (3, 4)), 60, 20, 15),
@@ -132,7 +134,8 @@ class Mixture(nn.Module):
         super().__init__()
         linear = functools.partial(nn.Linear, bias=False)
         self.words, self.head = nn.Embedding(words, d), linear(d, words)
-        self.layers = nn.ModuleList(nn.ModuleDict(dict(q=linear(d, d), k=linear(d, d//2), v=linear(d, d//2), o=linear(d, d), router=linear(d, experts))) for _ in range(layers))
+        sides = dict(q=d, k=d//2, v=d//2, o=d, router=experts)
+        self.layers = nn.ModuleList(nn.ModuleDict({k: linear(d, n) for k, n in sides.items()}) for _ in range(layers))
         self.up = nn.ParameterList(nn.Parameter(torch.zeros(experts, d, 2*hidden)) for _ in range(layers))
         self.down = nn.ParameterList(nn.Parameter(torch.zeros(experts, hidden, d)) for _ in range(layers))
 
@@ -160,7 +163,8 @@ def test_a_mixture_of_experts(real):
 @pytest.mark.filterwarnings('ignore')
 def test_quantised_layers():
     quantization, quantized = pytest.importorskip('torch.ao.quantization'), pytest.importorskip('torch.ao.nn.quantized')
-    m = quantization.quantize_dynamic(nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4)), {nn.Linear}, dtype=torch.qint8)
+    m = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+    m = quantization.quantize_dynamic(m, {nn.Linear}, dtype=torch.qint8)
     c = count(m, (3, 16), real=True)
     assert c.total == Cost(3*(16*8 + 8*4), 17*8 + 9*4, 3*12) and c.by_module['2'].params == 36
     with pytest.raises(LayerscaleError, match='needs numbers.*real=True'): count(m, (3, 16))
@@ -208,15 +212,17 @@ def test_what_is_suspicious(ops):
 
 
 ORDINARY = '''squeezenet1_1 densenet121 googlenet mnasnet0_5 shufflenet_v2_x0_5 convnext_tiny maxvit_t swin_v2_t
-    regnet_y_400mf inception_v3'''.split()
+    inception_v3'''.split()
 TIMM = '''test_vit test_convnext test_efficientnet_gn xcit_nano_12_p16_224 volo_d1_224 mobilevit_xxs halonet26t
-    lambda_resnet26t botnet26t_256 crossvit_9_240 focalnet_tiny_srf resnest14d levit_128s poolformer_s12 sequencer2d_s'''.split()
+    lambda_resnet26t botnet26t_256 crossvit_9_240 focalnet_tiny_srf resnest14d levit_128s poolformer_s12
+    sequencer2d_s'''.split()
 
 
 def test_ordinary_networks_raise_no_false_alarm():
     for name in ORDINARY:
         kw = dict(init_weights=False) if name in ('googlenet', 'inception_v3') else {}
-        assert not count(torchvision.models.get_model(name, weights=None, **kw), (1, 3, 224, 224)).not_counted_products, name
+        with torch.device('meta'): m = torchvision.models.get_model(name, weights=None, **kw)
+        assert not count(m, (1, 3, 224, 224)).not_counted_products, name
 
 
 @pytest.mark.parametrize('name', TIMM)
@@ -228,7 +234,8 @@ def test_networks_of_timm_raise_no_false_alarm(name):
 
 # tensors kept outside of the module
 
-TABLES, LISTED, TABLE, PLACE, THREAD, WEAK = {}, [], None, types.SimpleNamespace(table=None), threading.local(), weakref.WeakKeyDictionary()
+TABLES, LISTED, TABLE, PLACE = {}, [], None, types.SimpleNamespace(table=None)
+THREAD, WEAK = threading.local(), weakref.WeakKeyDictionary()
 
 
 class Anywhere:
@@ -263,7 +270,9 @@ def make(key): return torch.arange(4., device=key.device)
 remembered, memoised = functools.lru_cache(make), memo(make)
 
 
-def by_default(device, store={}): return store.setdefault('table', torch.arange(4., device=device)) if not store else store['table']
+def by_default(device, store={}):
+    if not store: store['table'] = torch.arange(4., device=device)
+    return store['table']
 
 
 def by_attribute(device):
@@ -281,8 +290,8 @@ class Net(nn.Module):
     table, tables = None, {}
     def __init__(self, get):
         super().__init__()
-        self.lin, self.get, self.helper = nn.Linear(4, 4), get, types.SimpleNamespace(table=None, calls=0, shapes=[], deep={'a': [Lazy()]})
-        self.slotted, self.lazy = Slotted(), Lazy()
+        self.lin, self.get, self.slotted, self.lazy = nn.Linear(4, 4), get, Slotted(), Lazy()
+        self.helper = types.SimpleNamespace(table=None, calls=0, shapes=[], deep={'a': [Lazy()]})
 
     def forward(self, x): return self.lin(x) + self.get(self, x)
 
@@ -338,10 +347,17 @@ def of_weight(m, x):
 
 
 CACHES = {
-    'helper': in_helper, 'helper, deep': lambda m, x: in_lazy(m, x, m.helper.deep['a'][0]), 'slots': lambda m, x: held(m.slotted, x.device),
-    'cached property': in_lazy, 'class': lambda m, x: held(type(m), x.device), 'dict of the class': lambda m, x: in_table(m.tables, 1, x.device),
-    'dict of the file': lambda m, x: in_table(TABLES, 1, x.device), 'weak dict': lambda m, x: in_table(WEAK, m, x.device),
-    'list of the file': in_list, 'object of the file': lambda m, x: held(PLACE, x.device), 'variable of the file': in_global,
+    'helper': in_helper,
+    'helper, deep': lambda m, x: in_lazy(m, x, m.helper.deep['a'][0]),
+    'slots': lambda m, x: held(m.slotted, x.device),
+    'cached property': in_lazy,
+    'class': lambda m, x: held(type(m), x.device),
+    'dict of the class': lambda m, x: in_table(m.tables, 1, x.device),
+    'dict of the file': lambda m, x: in_table(TABLES, 1, x.device),
+    'weak dict': lambda m, x: in_table(WEAK, m, x.device),
+    'list of the file': in_list,
+    'object of the file': lambda m, x: held(PLACE, x.device),
+    'variable of the file': in_global,
     'new variable': in_fresh_global, 'thread': in_thread, 'lru_cache': lambda m, x: remembered(Anywhere(x.device)),
     'closure': lambda m, x: memoised(Anywhere(x.device)), 'default argument': lambda m, x: by_default(x.device),
     'attribute of a function': lambda m, x: by_attribute(x.device), 'the input': of_input, 'a weight': of_weight}
@@ -358,8 +374,9 @@ def test_a_module_runs_as_before_whatever_it_caches(name, real):
     want = m.lin(x) + (x if name == 'the input' else m.lin.weight[:, 0] if name == 'a weight' else torch.arange(4.))
     assert torch.equal(m(x), want), 'the first real call'
     assert count(m, (2, 4), real=real).macs == 32 and torch.equal(m(x), want), 'a cache that is filled stays filled'
-    for table in (TABLES, LISTED, Net.tables, vars(THREAD), vars(by_attribute), by_default.__defaults__[0], memoised.__closure__[1].cell_contents):
-        table.clear() if hasattr(table, 'clear') else None
+    stores = [c.cell_contents for c in memoised.__closure__ if isinstance(c.cell_contents, dict)]
+    caches = TABLES, LISTED, Net.tables, vars(THREAD), vars(by_attribute), by_default.__defaults__[0], *stores
+    for table in caches: table.clear()
     remembered.cache_clear()
     globals().update(TABLE=None)
     globals().pop('FRESH', None)
@@ -368,8 +385,17 @@ def test_a_module_runs_as_before_whatever_it_caches(name, real):
 
 def test_a_cache_in_another_file(tmp_path, monkeypatch):
     "The network calls a function of a file that keeps tables for it; a failing pass is put back too."
-    (tmp_path/'tables_of_a_test.py').write_text('import torch\nTABLES = {}\ndef table(n, like):\n    if n not in TABLES: TABLES[n] = torch.arange(float(n), device=like.device)\n    return TABLES[n]\n')
-    (tmp_path/'net_of_a_test.py').write_text('import tables_of_a_test as t\nfrom torch import nn\nclass Net(nn.Linear):\n    def forward(self, x): return super().forward(x + t.table(4, x))\n')
+    (tmp_path/'tables_of_a_test.py').write_text('''import torch
+TABLES = {}
+def table(n, like):
+    if n not in TABLES: TABLES[n] = torch.arange(float(n), device=like.device)
+    return TABLES[n]
+''')
+    (tmp_path/'net_of_a_test.py').write_text('''import tables_of_a_test as t
+from torch import nn
+class Net(nn.Linear):
+    def forward(self, x): return super().forward(x + t.table(4, x))
+''')
     monkeypatch.syspath_prepend(tmp_path)
     net = importlib.import_module('net_of_a_test').Net(4, 2)
     assert count(net, (1, 4)).macs == 8 and sys.modules['tables_of_a_test'].TABLES == {}
@@ -468,10 +494,14 @@ INPUTS = {  # module, input, macs
     'plain values in a tuple': (Options, ((1, 4), None, True, 3, 'other'), 16),
     'tensor beside plain values': (Options, (torch.zeros(1, 4), None, False), 8),
     'one dict': (Batch, dict(image=(1, 4), kind='photo'), 8), 'one dict in a tuple': (Batch, (dict(image=(1, 4)),), 8),
-    'one dict by name': (Batch, dict(batch=dict(image=torch.zeros(1, 4))), 8), 'one mapping of its own': (Named, Own(image=(1, 4)), 8),
-    'numpy integers': (lambda: nn.Linear(4, 2), (np.int64(3), np.int32(4)), 24), 'torch.Size': (lambda: nn.Linear(4, 2), torch.Size([3, 4]), 24),
-    'tokens': (LOOKUP, (1, 7), 56), 'bags of tokens': (lambda: nn.Sequential(nn.EmbeddingBag(10, 4), nn.Linear(4, 2)), (3, 7), 24),
-    'packed': (lambda: nn.LSTM(4, 6), PACKED, 10*(24*4 + 24*6)), 'packed, in a tuple': (lambda: nn.GRU(4, 6), (PACKED,), 10*(18*4 + 18*6)),
+    'one dict by name': (Batch, dict(batch=dict(image=torch.zeros(1, 4))), 8),
+    'one mapping of its own': (Named, Own(image=(1, 4)), 8),
+    'numpy integers': (lambda: nn.Linear(4, 2), (np.int64(3), np.int32(4)), 24),
+    'torch.Size': (lambda: nn.Linear(4, 2), torch.Size([3, 4]), 24),
+    'tokens': (LOOKUP, (1, 7), 56),
+    'bags of tokens': (lambda: nn.Sequential(nn.EmbeddingBag(10, 4), nn.Linear(4, 2)), (3, 7), 24),
+    'packed': (lambda: nn.LSTM(4, 6), PACKED, 10*(24*4 + 24*6)),
+    'packed, in a tuple': (lambda: nn.GRU(4, 6), (PACKED,), 10*(18*4 + 18*6)),
     'packs inside': (Packs, (5, 3, 4), 2400)}
 
 
@@ -488,10 +518,12 @@ def test_inputs_that_need_a_sentence():
             super().__init__()
             self.lin, self.table = nn.Linear(4, 4), nn.Embedding(10, 4)
         def forward(self, x, i): return self.lin(x) + self.table(i)
-    with pytest.raises(LayerscaleError, match=r"'table' \(Embedding\).*tensor of whole numbers.*torch.zeros\(\(1,\), dtype=torch.long\)"): count(Second(), ((1, 4), (1,)))
+    text = r"'table' \(Embedding\).*tensor of whole numbers.*torch.zeros\(\(1,\), dtype=torch.long\)"
+    with pytest.raises(LayerscaleError, match=text): count(Second(), ((1, 4), (1,)))
     assert count(Second(), ((1, 4), torch.zeros(1).long())).macs == 16
-    with pytest.raises(LayerscaleError, match='needs numbers.*real=True'): count(Packs(), ((5, 3, 4), torch.tensor([5, 3, 2])))
-    assert count(Packs(), ((5, 3, 4), torch.tensor([5, 3, 2])), real=True).macs == 2400
+    lengths = torch.tensor([5, 3, 2])
+    with pytest.raises(LayerscaleError, match='needs numbers.*real=True'): count(Packs(), ((5, 3, 4), lengths))
+    assert count(Packs(), ((5, 3, 4), lengths), real=True).macs == 2400
     for bad in (((1, 4), object()), {1, 4}, dict(x=(1, -4)), (np.int64(0), 4)):
         with pytest.raises(LayerscaleError, match='positive whole numbers'): count(nn.Linear(4, 2), bad)
 
