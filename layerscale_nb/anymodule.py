@@ -152,8 +152,8 @@ def module_calls(
     size,        # (h, w) of the images in pixels
     channels_last=True, channels=3,
 ) -> list:
-    """Every `Call` of one inference pass over one image, in order, found without memory or data; raises `LayerscaleError` if the
-    module fails, or if shapes do not decide its path."""
+    """Every `Call` of one inference pass over one image, in order, found without memory or data; raises
+    `LayerscaleError` if the module fails, or if shapes do not decide its path."""
     import torch
     module, rec = check_module(module), Tracer(channels_last)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
@@ -167,8 +167,8 @@ def module_calls(
     try: observe(rec, dict(module.named_modules()), run)
     except LayerscaleError: raise
     except NeedsValues as e:
-        raise LayerscaleError(f"the path of {type(module).__name__} depends on the pixels (operator '{e}'), so its calls do not "
-                              'follow from shapes. Measure it: layerscale time.') from e
+        raise LayerscaleError(f"the path of {type(module).__name__} depends on the pixels (operator '{e}'), so its calls "
+                              'do not follow from shapes. Measure it: layerscale time.') from e
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
     return folded(rec.trace)
 

@@ -90,7 +90,7 @@ def add_cost_commands(add):
     c.add_argument('names', nargs='+', metavar='NAME', help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME')
     c.add_argument('--imgsz', help="pixels, or WIDTHxHEIGHT; default: the network's own, 640 for YOLO")
     c.add_argument('--stages', action='store_true', help='also by stage, row or module')
-    c.add_argument('--real', action='store_true', help='run a module once on real zeros, for one whose path depends on the data')
+    c.add_argument('--real', action='store_true', help='run a module once on zeros: for paths that depend on the data')
     s = add('scale', 'scale a network by a rule and show what it costs', SCALE_HELP)
     s.add_argument('name', metavar='NAME', help='a name from a paper, or a .yaml file')
     s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')

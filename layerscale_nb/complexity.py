@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['stand_in', 'undressed', 'undisturbed', 'signature', 'tensors', 'blank', 'NeedsValues', 'memory', 'learned',
-           'all_meta', 'habit', 'suspicious', 'Operators', 'Recorder', 'noted', 'recipe', 'watch', 'is_shape',
-           'as_input', 'arguments', 'by_name', 'check_module', 'mismatch', 'reason', 'Count', 'lost_text', 'rolled_up',
-           'packed_weights', 'parameters', 'summary', 'observe', 'count', 'plot_count']
+           'all_meta', 'suspicious', 'Operators', 'Recorder', 'noted', 'watch', 'is_shape', 'as_input', 'arguments',
+           'by_name', 'check_module', 'mismatch', 'reason', 'Count', 'lost_text', 'rolled_up', 'packed_weights',
+           'parameters', 'summary', 'observe', 'count', 'plot_count']
 
 # %% ../nbs/02_complexity.ipynb #a55892cb
 import inspect, random, sys
@@ -15,17 +15,17 @@ from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from numbers import Integral, Number
 from .core import Cost, LayerscaleError, human
-from .operators import FACTORS, FIRST_TWO, KINDS, LOST, MIXES, MOVES, PRODUCTS, VALUES
-from .operators import attention_macs, conv_macs, facts, grouped_shape, stored
+from .operators import FACTORS, FIRST_TWO, LOST, MOVES, PRODUCTS, VALUES
+from .operators import attention_macs, conv_macs, facts, grouped_shape, habit, recipe, stored
 from .plot import axes, plain_text
 from .restore import unchanged
 
 # %% ../nbs/02_complexity.ipynb #bacc11d1
 def stand_in(x, memo: dict, values=False):
-    "A meta tensor like `x` (`values`: a copy), one for each tensor; a sparse or packed one stays, since its structure decides."
+    "A meta tensor like `x` (`values`: a copy), one for each tensor; a sparse or quantised one stays as it is."
     if x is None: return None
     dense = stored(x) is None and not x.is_quantized
     if id(x) not in memo:
@@ -35,7 +35,8 @@ def stand_in(x, memo: dict, values=False):
 # %% ../nbs/02_complexity.ipynb #1d95cbbb
 @contextmanager
 def undressed(modules: dict, enter, memo: dict, real=False):
-    "Within it each module has meta parameters, is in eval mode and runs through `enter(name, module, forward)`; then all is put back."
+    """Within it each module has meta parameters and buffers (`real`: its parameters, and copies of its buffers), is in
+    eval mode and runs through `enter(name, module, forward)`; then all is put back."""
     saved = []
     try:
         for name, m in modules.items():
@@ -53,11 +54,13 @@ def undressed(modules: dict, enter, memo: dict, real=False):
 # %% ../nbs/02_complexity.ipynb #3125fac8
 @contextmanager
 def undisturbed():
-    "Restores the random states of torch, Python and numpy, and torch's fused and compiled attention, which are off inside; no gradients."
+    """Restores the random states of torch, Python and numpy, and torch's fused and compiled attention, which are off
+    inside; no gradients."""
     import torch
     numpy, mha = sys.modules.get('numpy'), torch.backends.mha
     flex, compiled = sys.modules.get('torch.nn.attention.flex_attention'), '_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG'
-    states, fused = (torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()), mha.get_fastpath_enabled()
+    states = torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
+    fused = mha.get_fastpath_enabled()
     before = getattr(flex, compiled, None)
     mha.set_fastpath_enabled(False)
     if before is not None: setattr(flex, compiled, True)
@@ -72,7 +75,7 @@ def undisturbed():
 
 # %% ../nbs/02_complexity.ipynb #efab3a0d
 def signature(x):
-    "What decides the shape of an operator's output: shapes, strides and types of tensors, the values of everything else."
+    "What decides the shape of an operator's output: shapes, strides and types of tensors, values of everything else."
     if hasattr(x, 'untyped_storage'):
         try: return x.shape, x.stride(), x.dtype, x.is_meta
         except RuntimeError: return x.shape, str(x.layout), x.dtype, stored(x).shape
@@ -113,8 +116,8 @@ def learned(x, weights: set) -> bool:
 
 # %% ../nbs/02_complexity.ipynb #4a027a5d
 def all_meta(name, how, args, kwargs) -> tuple:
-    """(args, kwargs, True) of a call with all tensors on meta, if one is, else as they are and False; raises `NeedsValues` for an
-    operator that cannot answer without values."""
+    """(args, kwargs, True) of a call with all tensors on meta, if one is, else as they are and False; raises
+    `NeedsValues` for an operator that cannot answer without values."""
     given = [t.is_meta for t in tensors([args, kwargs])]
     if not any(given): return args, kwargs, False
     if name in VALUES or (how == 'changed' and not getattr(args[0], 'is_meta', True)): raise NeedsValues(name)
@@ -124,23 +127,10 @@ def all_meta(name, how, args, kwargs) -> tuple:
         kwargs = {k: blank(v) for k, v in kwargs.items()}
     return args, kwargs, True
 
-# %% ../nbs/02_complexity.ipynb #01cba0c0
-def habit(f) -> tuple:
-    "(name of the operator `f`; how it answers: with a 'view', a 'new' tensor, its first argument 'changed' in place, or 'other'; is it on no list?)"
-    import torch
-    if not hasattr(f, '_schema'):
-        if f.name() in PRODUCTS: return f.name(), 'new', False
-        raise LayerscaleError(f"operator '{f.name()}' runs functions that a count cannot follow: count these by themselves.")
-    schema, name = f._schema, f.overloadpacket.__name__
-    if f.namespace != 'aten': name = f'{f.namespace}::{name}'
-    listed = torch.Tag.pointwise in f.tags or {name, name.removesuffix('_')} & (PRODUCTS.keys() | KINDS.keys() | MOVES | MIXES | VALUES)
-    if torch.Tag.inplace_view in f.tags or (not schema.is_mutable and any(r.alias_info for r in schema.returns)): return name, 'view', False
-    how = 'new' if not schema.is_mutable else 'changed' if name.endswith('_') and len(schema.returns) == 1 else 'other'
-    return name, how, not listed
-
 # %% ../nbs/02_complexity.ipynb #689be35a
 def suspicious(args, kwargs, weighted: bool) -> bool:
-    "May an operator on no list multiply matrices: has it two of them, a weight beside another tensor, or a weight packed in an object?"
+    """May an operator on no list multiply matrices: has it two of them, a weight beside another tensor, or a weight
+    packed in an object?"""
     import torch
     given, indices = tensors([args, kwargs]), (torch.int64, torch.int32, torch.int16, torch.bool)
     matrices = [t for t in given if t.ndim > 1 and t.dtype not in indices]
@@ -200,7 +190,7 @@ class Recorder(Operators):
         if fact: self.calls[self.stack[-1], fact] += 1
         if how == 'changed': out = args[0]
         elif key in self.seen: out = blank(out)
-        if weighted and not product and all(learned(t, self.weights) for t in given):  # made from weights: a weight still
+        if weighted and not product and all(learned(t, self.weights) for t in given):  # it is still a weight
             self.kept.append(out)
             self.weights.update(map(memory, tensors(out)))
         return out
@@ -217,18 +207,9 @@ def noted(rec, name: str, module, forward):
         finally: rec.stack.pop()
     return inside
 
-# %% ../nbs/02_complexity.ipynb #3d092d82
-@lru_cache(None)
-def recipe(f):
-    "What the operator `f` does if it is only a recipe of others, which torch itself follows outside of `inference_mode`; else None."
-    import torch
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    followed = hasattr(f, '_schema') and torch._C._dispatch_has_kernel_for_dispatch_key(f.name(), key)
-    return partial(f._op_dk, key) if followed else None
-
 # %% ../nbs/02_complexity.ipynb #8d908ac8
 def watch(handle):
-    "A torch dispatch mode that calls `handle(operator, args, kwargs)` in place of every operator; recipes are followed first."
+    "A torch dispatch mode that calls `handle(operator, args, kwargs)` in place of every operator that is no recipe."
     from torch.utils._python_dispatch import TorchDispatchMode
     class Watch(TorchDispatchMode):
         supports_higher_order_operators = True  # operators that take functions, such as flexible attention
@@ -246,11 +227,13 @@ def is_shape(x) -> bool:
 
 # %% ../nbs/02_complexity.ipynb #21853600
 def as_input(x, dtype, device='meta'):
-    "A tensor for a shape `(1, 3, 224, 224)` or like a tensor; several in a tuple, list or mapping, beside plain values. Raises `LayerscaleError`."
+    """A tensor for a shape `(1, 3, 224, 224)` or like a tensor; several in a tuple, list or mapping, beside plain
+    values. Raises `LayerscaleError` for anything else."""
     import torch
     plain = (Number, str, bytes, type(None), torch.dtype, torch.device)
     inner = lambda v: v if isinstance(v, plain) else as_input(v, dtype, device)
-    if isinstance(x, torch.Tensor): return x.detach().clone() if device != 'meta' else blank(x) if stored(x) is None else x
+    if isinstance(x, torch.Tensor) and device == 'meta': return blank(x) if stored(x) is None else x
+    if isinstance(x, torch.Tensor): return x.detach().clone()
     if isinstance(x, torch.nn.utils.rnn.PackedSequence): return type(x)(inner(x.data), *x[1:])
     if isinstance(x, Mapping):
         made = {k: inner(v) for k, v in x.items()}
@@ -261,8 +244,8 @@ def as_input(x, dtype, device='meta'):
     if isinstance(x, (tuple, list)) and any(isinstance(v, (tuple, list, torch.Tensor, Mapping)) for v in x):
         return type(x)(*map(inner, x)) if hasattr(x, '_fields') else type(x)([inner(v) for v in x])
     if is_shape(x): return torch.zeros([int(v) for v in x], dtype=dtype, device=device)
-    raise LayerscaleError(f'input {x!r:.80}: give a shape of positive whole numbers such as (1, 3, 224, 224), a tensor, '
-                          'several of them in a tuple, or a dict by argument name.')
+    raise LayerscaleError(f'input {x!r:.80}: give a shape of positive whole numbers such as (1, 3, 224, 224), '
+                          'a tensor, several of them in a tuple, or a dict by argument name.')
 
 # %% ../nbs/02_complexity.ipynb #cb15c625
 def arguments(module, inputs, dtype, device) -> tuple:
@@ -288,17 +271,21 @@ def by_name(forward, module, names) -> bool:
 
 # %% ../nbs/02_complexity.ipynb #1c9fd145
 def check_module(module):
-    "`module`, or what `torch.compile` or an Ultralytics `YOLO` wraps; raises `LayerscaleError` if it is no countable torch module."
+    "`module`, or what `torch.compile` or Ultralytics' `YOLO` wraps; raises `LayerscaleError` if it cannot be counted."
     import torch
     if any(c.__module__ == 'ultralytics.engine.model' for c in type(module).__mro__): module = module.model
     if not isinstance(module, torch.nn.Module):
-        raise LayerscaleError(f'cannot count a {type(module).__name__}: give a torch.nn.Module, such as the built network.')
+        kind = type(module).__name__
+        raise LayerscaleError(f'cannot count a {kind}: give a torch.nn.Module, such as the built network.')
     module = getattr(module, '_orig_mod', module)
     for name, m in module.named_modules():
         if isinstance(m, torch.jit.ScriptModule):
-            raise LayerscaleError(f"'{name or 'the network'}' is a TorchScript module: count the Python module it was made from.")
+            where = name or 'the network'
+            raise LayerscaleError(f"'{where}' is a TorchScript module: count the Python module it was made from.")
         lazy = [k for k, p in m._parameters.items() if torch.nn.parameter.is_lazy(p)]
-        if lazy: raise LayerscaleError(f"'{name}' ({type(m).__name__}) has no shape yet for '{lazy[0]}': run the network once on a real input, then count.")
+        if not lazy: continue
+        raise LayerscaleError(f"'{name}' ({type(m).__name__}) has no shape yet for '{lazy[0]}': run the network once "
+                              'on a real input, then count.')
     return module
 
 # %% ../nbs/02_complexity.ipynb #2a5fa1ae
@@ -315,14 +302,14 @@ def mismatch(m, x) -> str:
 def reason(failed, error) -> str:
     "One sentence on why the forward pass stopped, from `(layer name, module, arguments)` and the exception."
     name, m, args = failed or ('', None, ())
-    where = f"'{name}' ({type(m).__name__})" if name else 'the network' + (f' ({type(m).__name__})' if m is not None else '')
+    where = (f"'{name}'" if name else 'the network') + (f' ({type(m).__name__})' if m is not None else '')
     first = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip('.')
     has = lambda *words: any(w in first.lower() for w in words)
     rule = has('fake impl', "'meta'", ' meta ') and not has('to numpy')
     if rule or isinstance(error, NeedsValues) or has('meta tensor', 'no data', 'nonzero', 'to numpy'):
         why = 'an operator needs numbers' if rule else 'its path depends on the data'
-        return (f'{where}: {why} ({first.split(" (")[0]:.80}), so shapes alone cannot price it; give count(..., real=True), '
-                'or --real in a terminal, to run it once on real numbers.')
+        return (f'{where}: {why} ({first.split(" (")[0]:.80}), so shapes alone cannot price it; give count(..., '
+                'real=True), or --real in a terminal, to run it once on real numbers.')
     if has('scalar types: long'):
         like = tuple(args[0].shape) if args and hasattr(args[0], 'shape') else (1, 8)
         return (f'{where} looks numbers up in a table: give a tensor of whole numbers for the shape, '
@@ -341,7 +328,7 @@ class Count:
     by_module: dict    # module name -> Cost, with everything inside it; '' is the whole
     by_operator: dict  # torch operator -> Cost of its products
     uncounted: dict    # operators that do arithmetic but are no products -> numbers they put out
-    not_counted_products: dict = field(default_factory=dict)  # operators that may be products, without a rule -> the same
+    not_counted_products: dict = field(default_factory=dict)  # operators without a rule that may be products -> same
 
     @property
     def total(self): return Cost(self.macs, self.params, self.acts)
@@ -386,7 +373,8 @@ def packed_weights(x) -> list:
 
 # %% ../nbs/02_complexity.ipynb #7d81ee66
 def parameters(modules: dict, packed=False) -> dict:
-    "Module name -> its own learned tensors; what two modules share belongs to the first. `packed`: look for quantised layers too."
+    """Module name -> its own learned tensors; what two modules share belongs to the first. `packed`: with those that
+    are packed in the object of a quantised layer."""
     import torch
     out, seen = {}, set()
     for n, m in modules.items():
@@ -420,7 +408,8 @@ def summary(calls: Counter, modules: dict) -> Count:
 
 # %% ../nbs/02_complexity.ipynb #006a335b
 def observe(rec, modules: dict, run, real=False):
-    "Call `run()` while the recorder `rec` knows which of `modules` is at work; after it they, and all they wrote to, are as before."
+    """Call `run()` while the recorder `rec` knows which of `modules` is at work; after it they, and all they wrote to,
+    are as before. `real`: with their own parameters."""
     with unchanged(modules.values()):
         try:
             with undisturbed(), undressed(modules, partial(noted, rec), {}, real):
@@ -431,10 +420,11 @@ def observe(rec, modules: dict, run, real=False):
 # %% ../nbs/02_complexity.ipynb #1771d6d5
 def count(
     module,      # any torch.nn.Module, on any device, meta included
-    inputs,      # a shape (1, 3, 224, 224), a tensor, several in a tuple beside plain values, or a mapping by argument name
+    inputs,      # a shape (1, 3, 224, 224), a tensor, several in a tuple beside plain values, or a mapping by name
     real=False,  # run on real numbers (zeros for a shape), for networks whose path depends on them
 ) -> Count:
-    "Macs, params and acts of one forward pass in eval mode, without data or memory; raises `LayerscaleError` naming the layer that fails."
+    """Macs, params and acts of one forward pass in eval mode, without data or memory; raises `LayerscaleError` naming
+    the layer that fails."""
     import torch
     module, rec = check_module(module), Recorder()
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))

@@ -34,6 +34,10 @@ class Price:
     uncounted: dict = field(repr=False, default_factory=dict)  # operator -> numbers it put out, for counted modules
     not_counted_products: dict = field(default_factory=dict)   # operator that may be a product -> the same
 
+    def __repr__(self):
+        lost = lost_text(self.not_counted_products)
+        end = f' + {lost}' if lost else ''
+        return f'Price(name={self.name!r}, size={self.size}, total={self.total}, how={self.how!r}){end}'
     @property
     def resolution(self): return self.size[0] if self.size[0] == self.size[1] else f'{self.size[1]}x{self.size[0]}'
     def _repr_markdown_(self):
@@ -289,7 +293,7 @@ def rescale_by_name(
 
 # %% ../nbs/07e_lookup.ipynb #c57c4554
 def price_json(p: Price, parts=False) -> dict:
-    "A `Price` as plain data: integers `macs`, `params`, `acts`, and the resolution; `note` if the total is not complete."
+    "A `Price` as plain data: integers `macs`, `params`, `acts`, and the resolution; `note` if the total is incomplete."
     out = dict(name=p.name, resolution=p.resolution, **vars(p.total), how=p.how)
     if parts: out['parts'] = {k: dict(vars(c)) for k, c in p.parts.items()}
     if p.not_counted_products:

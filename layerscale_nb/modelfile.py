@@ -26,7 +26,10 @@ def check_rows(cfg: dict, where: str) -> list:
     for i, r in enumerate(rows):
         if not isinstance(r, list) or len(r) != 4 or not isinstance(r[2], str) or not isinstance(r[3], list):
             raise LayerscaleError(f'{where}: row {brief(r)} is not [from, repeats, module, args].')
-        try: sources(frozen(r[0]), i, isinstance(r[0], list)), whole_arg(r, 1, 'number of repeats')
+        joins = isinstance(r[0], list)
+        try:
+            sources(tuple(r[0]) if joins else r[0], i, joins)
+            whole_arg(r, 1, 'number of repeats')
         except LayerscaleError as e: raise LayerscaleError(f'{where}: row {i} ({r[2]:.40}): {e}') from None
     if not rows: raise LayerscaleError(f'{where}: backbone and head have no rows.')
     return rows
@@ -101,7 +104,7 @@ def plain_activation(text) -> str:
 def safe_row(frm, n: int, kind: str, args: list) -> list:
     "A row that Ultralytics may read: a known module, plain arguments, no weights; raises `LayerscaleError`."
     found, args = module_class(kind), [plain_value(a) for a in args]
-    if args and kind[:3] != 'nn.' and type(args[0]) in (int, float): whole_arg(args, 0, 'its first number')
+    if args and '.' not in kind and isinstance(args[0], (int, float)): whole_arg(args, 0, 'its first number')  # channels
     if found.__name__ == 'TorchVision':
         import torchvision.models as m
         if len(args) < 2 or args[1] not in m.list_models(module=m):
@@ -139,7 +142,7 @@ def safe_model(cfg: dict, where: str, letter, scale: tuple) -> dict:
 def within_memory(where: str):
     "Within it a module heavier than `HEAVIEST`, or than half of the free memory, is refused while it is made."
     from torch.nn.modules.module import register_module_parameter_registration_hook as watch
-    most, need = min(HEAVIEST, (free_bytes() or HEAVIEST)/2), 0
+    most, need = min(HEAVIEST, (free_bytes() or 2*HEAVIEST)/2), 0
     def add(module, name, p):
         nonlocal need
         need += 0 if p is None else p.numel()*p.element_size()
