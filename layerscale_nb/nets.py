@@ -123,6 +123,7 @@ class Net:
 # %% ../nbs/02a_nets.ipynb #fc91da5e
 def check_net(net: Net):
     "Keep the numbers of a network as numbers; raises `LayerscaleError` if its parts do not make one."
+    if not isinstance(net.name, str): raise LayerscaleError(f'name is {brief(net.name)}, no text; write it in quotes.')
     for name in ('r', 'channels'): keep_number(net, name, f'{name} of {net.name}', whole=True)
     for name in ('head_w', 'classes'): keep_number(net, name, f'{name} of {net.name}', whole=True, open_low=False)
     check_flag(net.ends_scale, f'ends_scale of {net.name}')

@@ -482,6 +482,16 @@ def test_a_stage_has_a_channel_inside():
         Stage('res', 1, 64, b=1e-9)
 
 
+@pytest.mark.parametrize('name', ['50', '!!binary /w==', '[a]', '2020-01-02'])
+def test_a_name_that_is_no_text(tmp_path, name):
+    from layerscale_nb.lookup import find
+    cfg = yaml.safe_load(stages()['own.yaml'])
+    del cfg['name']
+    (tmp_path/'own.yaml').write_text(f'{yaml.safe_dump(cfg)}name: {name}\n')
+    with pytest.raises(LayerscaleError, match='own.yaml: name is .*, no text; write it in quotes'):
+        find(tmp_path/'own.yaml')
+
+
 @pytest.mark.parametrize('row', [[16, 300, 2], [16, 32, 2]])
 def test_a_kernel_that_takes_minutes(tmp_path, row):
     from layerscale_nb.lookup import find
