@@ -113,7 +113,7 @@ def v4_large(
     g = []
     heads = v4_neck(g, v4_backbone(g, DEPTHS[:stages]), 3, renorm)
     row(g, heads, 'AnchorHead', 4)
-    return Yolo(tuple(g), float(d), float(w), 1024, nc, f'yolov4-p{stages}', SIDES[stages], 'Mish')
+    return Yolo(tuple(g), d, w, 1024, nc, f'yolov4-p{stages}', SIDES[stages], 'Mish')
 
 # %% ../nbs/07d_ladder.ipynb #cc299935
 def v4_csp(nc=80, renorm=True) -> Yolo:

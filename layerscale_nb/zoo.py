@@ -9,7 +9,7 @@ __all__ = ['EFFICIENTNETS', 'REGNETX', 'REGNETY', 'REGNETZ', 'STAND_INS', 'RESNE
 # %% ../nbs/04_zoo.ipynb #5161ddea
 import math, re
 from dataclasses import replace
-from .core import LayerscaleError, check_number, nearest
+from .core import MOST, LayerscaleError, check_number, nearest
 from .nets import Net, Stage, Stem, nearest_multiple
 from .scaling import EFFICIENTNET, fit_groups, rescale
 
@@ -92,6 +92,8 @@ def resnet(
 ) -> Net:
     "ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431); raises `LayerscaleError` for another depth."
     if depth not in RESNETS: raise LayerscaleError(f"no ResNet of {depth} layers. Known: {', '.join(map(str, RESNETS))}.")
+    groups = check_number(groups, 'groups', high=MOST, whole=True, text=False)
+    g0 = check_number(g0, 'group width g0', high=MOST, whole=True, text=False)
     block, ds = RESNETS[depth]
     out, inner = (64, 64) if block == 'basic' else (256, groups*g0)
     stages = tuple(Stage(block, n, out*2**i, 2 if i else 1, 3, 1.0 if block == 'basic' else inner/out, g0*2**i if groups > 1 else 0) for i, n in enumerate(ds))
