@@ -105,12 +105,13 @@ def belongings(roots, code=True) -> tuple:
 
 # %% ../nbs/01a_restore.ipynb #561557be
 def put_back(notes):
-    "Give each thing in `notes` what it held; a function that has remembered new answers forgets all."
+    "Give each thing in `notes` what it held, where that has changed; a function that remembers new answers forgets all."
     for x, held, names in notes:
         if isinstance(x, CACHED):
             if x.cache_info().misses != held.misses: x.cache_clear()
-        elif isinstance(x, list): list.__setitem__(x, slice(None), held)
-        elif isinstance(x, (set, deque)):
+        elif isinstance(x, (list, set, deque)):
+            now = looker(type(x))(x)[0] or ()
+            if len(now) == len(held) and all(a is b for a, b in zip(now, held)): continue
             x.clear()
             (x.update if isinstance(x, set) else x.extend)(held)
         else:
@@ -147,9 +148,10 @@ def unchanged(modules):
     try:
         yield
         put_back(own)
-        if (left := young_tensors()) or collections() > begun:  # the network may collect garbage itself
+        aged = collections() > begun  # the network itself has collected garbage
+        if (left := young_tensors()) or aged:
             put_back(code)
-            gc.collect()
+            gc.collect(2 if aged else 0)
     except BaseException:
         put_back(own + code)
         raise

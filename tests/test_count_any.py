@@ -95,6 +95,12 @@ def test_the_yolo_object():
     assert price(net).total == price('yolov8n').total and net.predictor is None
 
 
+def test_tensors_of_a_type_of_their_own():
+    "A batch of sequences of two lengths, 5 rows together."
+    def f(x, w): return F.linear(torch.nested.nested_tensor([x[0], x[1, :2]], layout=torch.jagged), w).values()
+    assert count(Call(f, (5, 4)), (2, 3, 4), real=True).macs == 5*5*4
+
+
 # products
 
 ENDS = lambda: torch.tensor([4, 8], dtype=torch.int32)
