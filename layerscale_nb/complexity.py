@@ -162,7 +162,7 @@ class Operators:
         "Copy the numbers of tensors that are about to change, once, unless they were made in the same pass."
         for x in real:
             if memory(x) in self.born or memory(x) in self.old: continue
-            numbers = x.untyped_storage()
+            numbers = (x if stored(x) is None else stored(x)).untyped_storage()
             self.old[memory(x)] = numbers, numbers.clone()
 
     def give_back(self):
@@ -214,7 +214,7 @@ def watch(handle):
     class Watch(TorchDispatchMode):
         supports_higher_order_operators = True  # operators that take functions, such as flexible attention
         def __torch_dispatch__(self, f, types, args=(), kwargs=None):
-            steps = recipe(f)
+            steps = None if types else recipe(f)  # tensors of a type of their own have operators of their own
             if steps is None: return handle(f, args, kwargs or {})
             with self: return steps(*args, **kwargs or {})
     return Watch()
