@@ -32,8 +32,8 @@ def attention_macs(args, out) -> int:
 def stored(x):
     "The numbers that a sparse tensor stores, as a tensor; None if `x` is dense."
     import torch
-    if x.layout == torch.strided: return None
-    return x._values() if x.layout == torch.sparse_coo else x.values()
+    if x.layout == torch.sparse_coo: return x._values()
+    return x.values() if str(x.layout).startswith('torch.sparse') else None
 
 # %% ../nbs/01b_operators.ipynb #db6be609
 def matrix_macs(a, b, out):
