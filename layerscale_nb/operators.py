@@ -32,8 +32,8 @@ def attention_macs(args, out) -> int:
 def stored(x):
     "The numbers that a sparse tensor stores, as a tensor; None if `x` is dense."
     import torch
-    if x.layout == torch.strided: return None
-    return x._values() if x.layout == torch.sparse_coo else x.values()
+    if x.layout == torch.sparse_coo: return x._values()
+    return x.values() if str(x.layout).startswith('torch.sparse') else None
 
 # %% ../nbs/01b_operators.ipynb #db6be609
 def matrix_macs(a, b, out):
@@ -166,7 +166,7 @@ def product_facts(name: str, args, out, weighted: bool) -> tuple:
     kind = 'attention' if name in ATTENTION else 'conv' if 'conv' in name else 'linear' if plain else 'attention'
     if name in PACKED or name in TRANSPOSED: bias = args[1].unpack()[1]
     elif name.removesuffix('_') in ('addmm', 'addmv', '_addmm_activation'): bias = args[0]
-    else: bias = args[4 if 'deform' in name else 2] if kind == 'conv' or 'linear' in name else None
+    else: bias = next(iter(args[4 if 'deform' in name else 2:]), None) if kind == 'conv' or 'linear' in name else None
     return kind, {f'{kind}_macs': macs, f'{kind}_out': n, **({f'{kind}_bias': n} if hasattr(bias, 'numel') else {})}
 
 # %% ../nbs/01b_operators.ipynb #4bf4145f

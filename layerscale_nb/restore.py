@@ -105,7 +105,7 @@ def belongings(roots, code=True) -> tuple:
 
 # %% ../nbs/01a_restore.ipynb #561557be
 def put_back(notes):
-    "Give each thing in `notes` what it held, where that has changed; a function that remembers new answers forgets all."
+    "Give each thing in `notes` what it held, where that has changed; a function with new answers forgets all."
     for x, held, names in notes:
         if isinstance(x, CACHED):
             if x.cache_info().misses != held.misses: x.cache_clear()
@@ -133,9 +133,9 @@ library: empty it before the next real call, or give real=True, which leaves rea
 
 # %% ../nbs/01a_restore.ipynb #85182ea9
 @contextmanager
-def unchanged(modules):
+def unchanged(modules, meta=True):
     """Within it a pass may keep tensors wherever it likes; after it all that the modules, their helpers and their code
-    held is back, but for torch's own attributes of a module (parameters, buffers, hooks). Warns of what stays."""
+    held is back, but for torch's own attributes of a module (parameters, buffers, hooks). `meta`: warn of those that stay."""
     import torch
     modules, theirs = list(modules), vars(torch.nn.Module())
     roots = [v for m in modules for k, v in vars(m).items() if type(v) not in PLAIN and k not in theirs]
@@ -157,5 +157,5 @@ def unchanged(modules):
         raise
     finally:
         if not resting: gc.enable()
-    if any(r() is not None and r().is_meta for r in left):
+    if meta and any(r() is not None and r().is_meta for r in left):
         warnings.warn(' '.join(STAYS.format(type(modules[0]).__name__).split()), stacklevel=5)
