@@ -410,7 +410,7 @@ def summary(calls: Counter, modules: dict) -> Count:
 def observe(rec, modules: dict, run, real=False):
     """Call `run()` while the recorder `rec` knows which of `modules` is at work; after it they, and all they wrote to,
     are as before. `real`: with their own parameters."""
-    with unchanged(modules.values()):
+    with unchanged(modules.values(), meta=not real):
         try:
             with undisturbed(), undressed(modules, partial(noted, rec), {}, real):
                 rec.weights.update(memory(p) for m in modules.values() for p in m._parameters.values() if p is not None)
