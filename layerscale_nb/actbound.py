@@ -20,7 +20,8 @@ from .modules import build
 from .nets import Net, complexity
 from .plot import Mark, axes, flip_book, log_ticks, metric, plain_text, svg_chart
 from .roofline import Profile, layer_times, load_profile, predict_ms, save_profile
-from .runtime import SPREAD, device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row
+from .runtime import (
+    SPREAD, device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row)
 from .scaling import alpha_rule, scale
 from .zoo import named
 
@@ -49,19 +50,23 @@ def jobs_of(
     half='bf16',             # 'fp16' for a GPU without bf16
 ) -> list:
     "All timings: fp32 in every case; half precision and contiguous memory for the first base at the large batch."
-    def grid(base, batch, *how): return [Job(base, '', 1, batch, *how), *(Job(base, r, s, batch, *how) for s in factors for r in rules)]
+    def grid(base, batch, *how):
+        return [Job(base, '', 1, batch, *how), *(Job(base, r, s, batch, *how) for s in factors for r in rules)]
     main = [j for base in bases for b in batches for j in grid(base, b)]
     return main + grid(bases[0], batches[0], half) + grid(bases[0], batches[0], 'fp32', False)
 
 # %% ../nbs/05c_actbound.ipynb #5887ad5a
 def read_rows(path, need=()) -> list:
-    "The rows of a csv file, numbers as numbers; an empty list if there is no file. Raises `LayerscaleError` for a table without the columns `need`."
+    """The rows of a csv file, numbers as numbers; an empty list if there is no file. Raises `LayerscaleError` for a
+    table without the columns `need`."""
     def value(v):
         try: return int(v) if v.lstrip('-').isdigit() else float(v)
         except ValueError: return {'True': True, 'False': False}.get(v, v)
     if not Path(path).exists(): return []
     with open(path, newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
-    if any(None in r or None in r.values() or not set(need) <= set(r) for r in rows): raise LayerscaleError(f'{path} is not a table of this benchmark, or a line of it was cut. Choose another --out.')
+    if any(None in r or None in r.values() or not set(need) <= set(r) for r in rows):
+        raise LayerscaleError(
+            f'{path} is not a table of this benchmark, or a line of it was cut. Choose another --out.')
     return [{k: value(v) for k, v in r.items()} for r in rows]
 
 # %% ../nbs/05c_actbound.ipynb #c0782070
@@ -72,7 +77,8 @@ def measure_job(j: Job, device, command='', **kw) -> dict:
     how = dict(dtype=j.dtype, channels_last=j.channels_last, spread=SPREAD)
     t = timing_row(net.name, model, (net.r, net.r), device, j.batch, **how, **kw)
     c = complexity(net).total
-    return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t, **provenance(command, device_name(device)))
+    return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t,
+                **provenance(command, device_name(device)))
 
 # %% ../nbs/05c_actbound.ipynb #66369251
 def bench_acts(
@@ -84,15 +90,23 @@ def bench_acts(
     command='', **kw,# for `timing_row`; default: 5 repeats or 2 seconds
 ) -> list:
     "Run the experiment of Figure 2, row by row; returns all rows."
-    device, start, rows, kw = pick_device(device), time.monotonic(), read_rows(out, ('base', 'rule', 's', 'asked_batch', 'dtype', 'channels_last', 'device', 'threads')), dict(repeats=5, warmup=1, budget_s=2.) | kw
-    if not jobs: jobs = jobs_of() if device.type == 'cpu' else jobs_of(factors=(2, 4, 8, 16, 32), batches=(64, 1), half=native_half(device))
-    done = {(r['base'], r['rule'], float(r['s']), r['asked_batch'], r['dtype'], r['channels_last'], r['device'], r['threads']) for r in rows}
+    device, start, rows, kw = pick_device(device), time.monotonic(), read_rows(
+        out, ('base', 'rule', 's', 'asked_batch', 'dtype', 'channels_last', 'device', 'threads')), dict(
+            repeats=5, warmup=1, budget_s=2.) | kw
+    if not jobs:
+        jobs = jobs_of() if device.type == 'cpu' else jobs_of(
+            factors=(2, 4, 8, 16, 32), batches=(64, 1), half=native_half(device))
+    done = {(r['base'], r['rule'], float(r['s']), r['asked_batch'], r['dtype'], r['channels_last'], r['device'],
+             r['threads'])
+            for r in rows}
     if device.type == 'cpu': keep_memory()
     for n, j in enumerate(jobs):
         if (j.base, j.rule, float(j.s), j.batch, j.dtype, j.channels_last, *machine(device)) in done: continue
         if time.monotonic() - start > 60*minutes: break
         try: rows.append(measure_job(j, device, command, **kw))
-        except LayerscaleError as e: warnings.warn(f'left out: {e}'); continue
+        except LayerscaleError as e:
+            warnings.warn(f'left out: {e}')
+            continue
         write_rows(rows, out)
         if look: look(rows[-1], n + 1, len(jobs))
     return rows
@@ -105,28 +119,37 @@ def bench_predictor(
     rows_of=validate, **kw,  # what measures a network, with options of its own
 ) -> list:
     "Predicted against measured time of networks that took no part in the profile, row by row; returns all rows."
-    device, start, rows = pick_device(device), time.monotonic(), read_rows(out, ('name', 'batch', 'dtype', 'device', 'threads'))
+    device, start, rows = pick_device(device), time.monotonic(), read_rows(
+        out, ('name', 'batch', 'dtype', 'device', 'threads'))
     batches = batches or ((8, 1) if device.type == 'cpu' else (64, 8, 1))
     kept = Path(out).with_name(f'{Path(out).stem}_profile.json')
     if profile is None and kept.exists():
         profile = load_profile(kept)
-        if (profile.device, profile.threads) != machine(device): raise LayerscaleError(f'{kept} is a profile of {profile.device} ({profile.threads} threads), not of this {device_name(device)} ({machine(device)[1]}). Choose another --out.')
-    elif rows and kept.exists() and load_profile(kept) != profile: raise LayerscaleError(f'{kept} holds another profile, and the rows of {out} belong to it. Choose another --out.')
+        if (profile.device, profile.threads) != machine(device):
+            raise LayerscaleError(f'{kept} is a profile of {profile.device} ({profile.threads} threads), not of this '
+                                  f'{device_name(device)} ({machine(device)[1]}). Choose another --out.')
+    elif rows and kept.exists() and load_profile(kept) != profile:
+        raise LayerscaleError(
+            f'{kept} holds another profile, and the rows of {out} belong to it. Choose another --out.')
     profile, asked = profile or calibrate(device, name='validation', command=command), str(kw.get('imgsz') or '')
     save_profile(profile, kept)
     for n, (name, b) in enumerate([(name, b) for b in batches for name in names], 1):
         full = named(name).name if rows_of is validate else name
-        key = lambda r: (r['name'], r.get('asked_batch') or r['batch'], str(r.get('asked_size', '')), r['dtype'], r['device'], r['threads'])  # older rows have no asked_batch or asked_size
+        # older rows have no asked_batch or asked_size
+        key = lambda r: (r['name'], r.get('asked_batch') or r['batch'], str(r.get('asked_size', '')), r['dtype'], r[
+            'device'], r['threads'])
         if (full, b, asked, profile.dtype, *machine(device)) in map(key, rows): continue
         if time.monotonic() - start > 60*minutes: break
         row = rows_of(profile, [name], b, device, **kw)[0]
-        rows.append(row | dict(asked_size=asked) | provenance(command, device_name(device))); write_rows(rows, out)
+        rows.append(row | dict(asked_size=asked) | provenance(command, device_name(device)))
+        write_rows(rows, out)
         if look: look(rows[-1], n, len(names)*len(batches))
     return rows
 
 # %% ../nbs/05c_actbound.ipynb #8eabf30a
 def correlations(rows, keys=('macs', 'params', 'acts')):
-    "Pearson r of time with each cost, linear and on logarithms, for each base and across all; one table per setting of batch, dtype and memory order."
+    """Pearson r of time with each cost, linear and on logarithms, for each base and across all; one table per setting
+    of batch, dtype and memory order."""
     import pandas as pd
     df = pd.DataFrame(rows).assign(ms=lambda d: d.ms/d.batch)  # of an image: a batch may have been halved to fit
     out = []
@@ -134,8 +157,11 @@ def correlations(rows, keys=('macs', 'params', 'acts')):
         parts = [(b, p) for b, p in d.groupby('base', sort=False)]
         for name, p in [*parts, ('all', d)] if len(parts) > 1 else parts:
             if len(p) < 3: continue
-            out.append(dict(zip(('batch', 'dtype', 'channels_last'), setting), base=name, n=len(p),
-                            **{k: pearson(p[k], p.ms) for k in keys}, **{f'log {k}': pearson(p[k], p.ms, True) for k in keys}))
+            out.append(
+                dict(zip(('batch', 'dtype', 'channels_last'), setting), base=name, n=len(p),
+                     **{k: pearson(p[k], p.ms)
+                        for k in keys}, **{f'log {k}': pearson(p[k], p.ms, True)
+                                           for k in keys}))
     return pd.DataFrame(out)
 
 # %% ../nbs/05c_actbound.ipynb #38528e37
@@ -149,16 +175,22 @@ def pearson(x, y, logs=False) -> float:
 def plot_figure2(rows, base='EN-B0', batch=8, dtype='fp32', channels_last=True):
     "Time against macs, params and acts for one base, one colour per rule; returns the three axes."
     import matplotlib.pyplot as plt, pandas as pd
-    d = pd.DataFrame(rows).query('base == @base and asked_batch == @batch and dtype == @dtype and channels_last == @channels_last').assign(ms=lambda d: d.ms/d.batch)
-    if d.empty: raise LayerscaleError(f'no rows for {base} at batch {batch}, {dtype}; measure them with: layerscale bench acts')
+    d = pd.DataFrame(rows).query('base == @base and asked_batch == @batch and dtype == '
+                                 '@dtype and channels_last == @channels_last').assign(ms=lambda d: d.ms/d.batch)
+    if d.empty:
+        raise LayerscaleError(f'no rows for {base} at batch {batch}, {dtype}; measure them with: layerscale bench acts')
     fig, three = plt.subplots(1, 3, figsize=(9.6, 3), dpi=90, layout='constrained', sharey=True)
     for ax, key in zip(three, ('macs', 'params', 'acts')):
-        m = metric(key); axes(ax)
+        m = metric(key)
+        axes(ax)
         for rule, colour in RULE_COLOURS.items():
             p = d[d.rule.isin([rule, ''])].sort_values('s')
             ax.plot(p[key]*m.factor, p.ms, 'o-', ms=3.5, lw=1.2, color=colour, label=rule)
-        ax.set(xlabel=m.label, title=f'r = {pearson(d[key], d.ms):.2f}, of logs {pearson(d[key], d.ms, True):.2f}'); ax.title.set_fontsize(9.5); log_ticks(ax)
-    three[0].set_ylabel('ms per image'); three[0].legend(frameon=False, fontsize=8)
+        ax.set(xlabel=m.label, title=f'r = {pearson(d[key], d.ms):.2f}, of logs {pearson(d[key], d.ms, True):.2f}')
+        ax.title.set_fontsize(9.5)
+        log_ticks(ax)
+    three[0].set_ylabel('ms per image')
+    three[0].legend(frameon=False, fontsize=8)
     fig.suptitle(plain_text(f'{base}, batch {batch}, {dtype}'), fontsize=11)
     return three
 
@@ -169,7 +201,8 @@ RULE_COLOURS = {'w': '#D55E00', 'dWr': '#009E73', 'dwr': '#000000', 'dw': '#0072
 def rule_ratios(rows, batch=8, dtype='fp32', channels_last=True):
     "Time per macs of each rule over that of width scaling at the same s, as a table of base and s against rule."
     import pandas as pd
-    d = pd.DataFrame(rows).query('asked_batch == @batch and dtype == @dtype and channels_last == @channels_last and rule != ""')
+    d = pd.DataFrame(rows).query('asked_batch == @batch and dtype == @dtype and '
+                                 'channels_last == @channels_last and rule != ""')
     d = d.assign(pace=d.ms/d.batch/d.macs)
     t = d.pivot_table(index=['base', 's'], columns='rule', values='pace')
     return t.div(t['w'], axis=0)[[r for r in FIGURE_RULES if r in t]]
@@ -182,9 +215,14 @@ def duel(
 ) -> dict:
     "Both networks timed in turns: costs, median milliseconds of each, and which was faster."
     device, nets = pick_device(device), (a, b)
-    ms = list(time_in_turns({i: (build(n).eval(), (n.r, n.r)) for i, n in enumerate(nets)}, batch, device, rounds).values())
-    return dict(names=[n.name for n in nets], costs=[complexity(n).total for n in nets], ms=ms, faster=nets[ms[1] < ms[0]].name, times=max(ms)/min(ms),
-                predicted_ms=[predict_ms(n, profile, batch) if profile else None for n in nets], batch=batch, device=device_name(device))
+    ms = list(
+        time_in_turns({
+            i: (build(n).eval(), (n.r, n.r))
+            for i, n in enumerate(nets)}, batch, device, rounds).values())
+    return dict(
+        names=[n.name for n in nets], costs=[complexity(n).total for n in nets], ms=ms, faster=nets[ms[1] < ms[0]].name,
+        times=max(ms)/min(ms), predicted_ms=[predict_ms(n, profile, batch) if profile else None for n in nets],
+        batch=batch, device=device_name(device))
 
 # %% ../nbs/05c_actbound.ipynb #222ba3e2
 TIE = 1.05  # two times closer than this have no winner
@@ -193,8 +231,11 @@ TIE = 1.05  # two times closer than this have no winner
 def duel_text(r: dict, guess='') -> str:
     "The result of `duel` in a table and a sentence."
     lines = [f'{"":<24}{"macs":>9}{"acts":>9}{"ms":>9}{"predicted":>11}']
-    for n, c, ms, p in zip(r['names'], r['costs'], r['ms'], r['predicted_ms']): lines.append(f'{n:<24}{human(c.macs):>9}{human(c.acts):>9}{ms:>9.1f}' + (f'{p:>11.1f}' if p else f'{"–":>11}'))
-    if r['times'] < TIE: return '\n'.join(lines + [f"Level at batch {r['batch']}: they differ by less than {TIE - 1:.0%}, which a second run may turn round."])
+    for n, c, ms, p in zip(r['names'], r['costs'], r['ms'], r['predicted_ms']):
+        lines.append(f'{n:<24}{human(c.macs):>9}{human(c.acts):>9}{ms:>9.1f}' + (f'{p:>11.1f}' if p else f'{"–":>11}'))
+    if r['times'] < TIE:
+        return '\n'.join(lines + [(f"Level at batch {r['batch']}: they differ by less than "
+                                   f"{TIE - 1:.0%}, which a second run may turn round.")])
     hit = '' if not guess else ' You guessed right.' if guess == r['faster'] else f' You guessed {guess}.'
     return '\n'.join(lines + [f"{r['faster']} is {r['times']:.2f} times faster at batch {r['batch']}.{hit}"])
 
@@ -214,7 +255,8 @@ def time_by_part(net: Net, profile: Profile, batch=8) -> dict:
     parts = {}
     for l in layer_times(net, profile, batch):
         p = parts.setdefault(l.part, ([0.0, 0.0], {}))
-        p[0][l.memory_bound] += l.ms; p[1][l.kind] = p[1].get(l.kind, 0) + l.ms
+        p[0][l.memory_bound] += l.ms
+        p[1][l.kind] = p[1].get(l.kind, 0) + l.ms
     return {k: (*v, max(kinds, key=kinds.get)) for k, (v, kinds) in parts.items()}
 
 # %% ../nbs/05c_actbound.ipynb #3b98e08e
@@ -222,21 +264,29 @@ def costliest(net: Net, profile: Profile, batch=8, n=6) -> list:
     "The `n` kinds of layer in a stage that take most: (part, kind, calls, share of the time, memory-bound?)."
     spent = {}
     for l in layer_times(net, profile, batch):
-        was = spent.get(k := (l.part, l.kind, l.memory_bound), (0, 0.0)); spent[k] = was[0] + l.n, was[1] + l.ms
+        was = spent.get(k := (l.part, l.kind, l.memory_bound), (0, 0.0))
+        spent[k] = was[0] + l.n, was[1] + l.ms
     total = sum(ms for _, ms in spent.values())
-    return [(part, kind, calls, ms/total, memory) for (part, kind, memory), (calls, ms) in sorted(spent.items(), key=lambda x: -x[1][1])[:n]]
+    return [(part, kind, calls, ms/total, memory)
+            for (part, kind, memory), (calls, ms) in sorted(spent.items(), key=lambda x: -x[1][1])[:n]]
 
 # %% ../nbs/05c_actbound.ipynb #2eb0e033
 def costliest_html(layers: list) -> str:
     "The result of `costliest` as HTML, a line for each."
-    name = lambda part, kind, calls, share, memory: f'<span style="color:{BOUND_COLOURS["memory" if memory else "arithmetic"]}">■</span> {escape(part)}, {escape(kind)} ×{calls}: {share:.0%}'
-    return f'<div style="font-size:12px;margin-top:6px">most expensive layers:<br>{"<br>".join(name(*l) for l in layers)}</div>'
+    name = lambda part, kind, calls, share, memory: (
+        '<span '
+        f'style="color:{BOUND_COLOURS["memory" if memory else "arithmetic"]}">■</span>'
+        f' {escape(part)}, {escape(kind)} ×{calls}: {share:.0%}')
+    return ('<div style="font-size:12px;margin-top:6px">most expensive '
+            f'layers:<br>{"<br>".join(name(*l) for l in layers)}</div>')
 
 # %% ../nbs/05c_actbound.ipynb #66794375
 def measured_points(rows, base: str, batch: int, profiles: list) -> list:
-    "[(macs, ms of an image, rule)] of the rows for this base and batch, in fp32 and channels-last, on a machine that one of the profiles is of."
+    """[(macs, ms of an image, rule)] of the rows for this base and batch, in fp32 and channels-last, on a machine that
+    one of the profiles is of."""
     machines, wanted = {(p.device, p.threads) for p in profiles}, (base, batch, 'fp32', True)
-    mine = lambda r: (r['base'], r['asked_batch'], r['dtype'], r['channels_last']) == wanted and (r['device'], r['threads']) in machines
+    mine = lambda r: (r['base'], r['asked_batch'], r['dtype'], r['channels_last']) == wanted and (
+        r['device'], r['threads']) in machines
     return [(r['macs'], r['ms']/r['batch'], r['rule'] or 'base') for r in rows or () if mine(r)]
 
 # %% ../nbs/05c_actbound.ipynb #02c31bdf
@@ -247,17 +297,22 @@ def chart_time(
     size=(390, 250),
 ) -> str:
     "Time of an image against macs as SVG: predicted lines, measured dots, a ring around the chosen network."
-    marks = [Mark('line', *zip(*((x/1e9, y) for x, y in xy)), colour, tips=[f'predicted: {label}']) for label, (colour, xy) in curves.items()]
+    marks = [
+        Mark('line', *zip(*((x/1e9, y) for x, y in xy)), colour, tips=[f'predicted: {label}'])
+        for label, (colour, xy) in curves.items()]
     for rule in dict.fromkeys(r for _, _, r in points):
         xs, ys = zip(*((x/1e9, y) for x, y, r in points if r == rule))
-        marks.append(Mark('dot', xs, ys, RULE_COLOURS.get(rule, '#888'), tips=[f'measured, {rule}: {y:.3g} ms' for y in ys]))
-    return svg_chart([*marks, Mark('ring', [here[0]/1e9], [here[1]], '#d00')], 'macs (G)', 'ms per image', size=size, log='xy')
+        marks.append(
+            Mark('dot', xs, ys, RULE_COLOURS.get(rule, '#888'), tips=[f'measured, {rule}: {y:.3g} ms' for y in ys]))
+    return svg_chart([*marks, Mark('ring', [here[0]/1e9], [here[1]], '#d00')], 'macs (G)', 'ms per image', size=size,
+                     log='xy')
 
 # %% ../nbs/05c_actbound.ipynb #17ecf19a
 def share_bars(parts: dict, width=170) -> str:
     "HTML bars of `time_by_part`: blue waits for arithmetic, orange for memory."
     most = max(a + m for a, m, _ in parts.values())
-    bar = lambda v, kind: f'<span style="display:inline-block;height:12px;width:{width*v/most:.1f}px;background:{BOUND_COLOURS[kind]}" title="{kind}: {v:.2f} ms"></span>'
+    bar = lambda v, kind: (f'<span style="display:inline-block;height:12px;width:{width*v/most:.1f}px;'
+                           f'background:{BOUND_COLOURS[kind]}" title="{kind}: {v:.2f} ms"></span>')
     def row(part, a, m, kind):
         bars = f'{bar(a, "arithmetic")}{bar(m, "memory")} {a + m:.1f}'
         return (f'<tr><td style="text-align:right;padding-right:6px">{escape(part)}</td>'
@@ -265,7 +320,8 @@ def share_bars(parts: dict, width=170) -> str:
                 f'<td style="color:#666;padding-left:6px;text-align:left">{escape(kind)}</td></tr>')
     rows = ''.join(row(part, *v) for part, v in parts.items())
     key = ' '.join(f'<span style="color:{c}">■</span> {k}' for k, c in BOUND_COLOURS.items())
-    return f'<div style="font-size:12px">waits for {key}: ms of a batch<table style="border-collapse:collapse;font-size:12px">{rows}</table></div>'
+    return (f'<div style="font-size:12px">waits for {key}: ms of a batch<table '
+            f'style="border-collapse:collapse;font-size:12px">{rows}</table></div>')
 
 # %% ../nbs/05c_actbound.ipynb #f2bd1da1
 def runtime_panel(
@@ -276,19 +332,29 @@ def runtime_panel(
     "HTML of one state of the explorer."
     net = scale(base, alpha_rule(alpha), s)
     c, ms = complexity(net).total, [predict_ms(net, p, batch) for p in profiles]
-    curves = {f'{p.name} ({p.dtype})': (PROFILE_COLOURS[i % 4], time_curve(base, alpha, p, batch)) for i, p in enumerate(profiles)}
+    curves = {
+        f'{p.name} ({p.dtype})': (PROFILE_COLOURS[i % 4], time_curve(base, alpha, p, batch))
+        for i, p in enumerate(profiles)}
     parts = time_by_part(net, profiles[0], batch)
     waits = sum(m for _, m, _ in parts.values())/sum(a + m for a, m, _ in parts.values())
     def predicted(p, t, colour):
         who = f'<span style="color:{colour}">{escape(f"{p.name} ({p.dtype})")}</span>'
         return f'{who}: <b>{t:,.1f} ms</b>, {t/batch:.2f} per image'
     told = '; '.join(predicted(p, t, PROFILE_COLOURS[i % 4]) for i, (p, t) in enumerate(zip(profiles, ms)))
-    head = f'<b>{escape(net.name)}</b>, {net.r}x{net.r}, batch {batch}: macs {human(c.macs)}, params {human(c.params)}, acts {human(c.acts)}<br>predicted by {told}; {waits:.0%} of it waiting for memory'
+    head = (f'<b>{escape(net.name)}</b>, {net.r}x{net.r}, batch {batch}: macs '
+            f'{human(c.macs)}, params {human(c.params)}, acts '
+            f'{human(c.acts)}<br>predicted by {told}; {waits:.0%} of it waiting '
+            'for memory')
     name = base.name.replace(' (stand-in)', '')
     dots = measured_points(rows, name, batch, profiles)
-    seen = ' '.join(f'<span style="color:{col}">●</span> {r}' for r, col in RULE_COLOURS.items()) if dots else 'no measured points for this network and batch'
+    seen = ' '.join(f'<span style="color:{col}">●</span> {r}'
+                    for r, col in RULE_COLOURS.items()) if dots else 'no measured points for this network and batch'
     left = chart_time(curves, dots, (c.macs, ms[0]/batch)) + f'<div style="font-size:12px">measured: {seen}</div>'
-    return f'<div style="font-size:13px;line-height:1.5">{head}<div style="display:flex;gap:18px;align-items:flex-start;flex-wrap:wrap"><div>{left}</div><div>{share_bars(parts)}{costliest_html(costliest(net, profiles[0], batch))}</div></div></div>'
+    return (f'<div style="font-size:13px;line-height:1.5">{head}<div style="display:flex;gap:18px;'
+            'align-items:flex-start;'
+            'flex-wrap:wrap">'
+            f'<div>{left}</div><div>{share_bars(parts)}{costliest_html(costliest(net, profiles[0], batch))}</div>'
+            '</div></div>')
 
 # %% ../nbs/05c_actbound.ipynb #b7436b08
 def runtime_explorer(
@@ -296,22 +362,29 @@ def runtime_explorer(
     rows=None,       # of `bench_acts`: measured points
     net='EN-B0', alpha=0.8, s=4.0, batch=8,
 ):
-    "Sliders for network, alpha, s and batch over the predicted time, by device and by stage. Returns an ipywidgets `VBox`."
+    """Sliders for network, alpha, s and batch over the predicted time, by device and by stage. Returns an ipywidgets
+    `VBox`."""
     import ipywidgets as W
-    if not profiles: raise LayerscaleError('the explorer needs at least one profile; make one with: layerscale profile')
-    nets = W.Dropdown(options=list(dict.fromkeys([*BASES, net, 'RegNetX-400MF', 'RegNetY-4GF', 'ResNet-50', 'ViT-S/16'])), value=net, description='network')
+    if not profiles:
+        raise LayerscaleError('the explorer needs at least one profile; make one with: layerscale profile')
+    nets = W.Dropdown(
+        options=list(dict.fromkeys([*BASES, net, 'RegNetX-400MF', 'RegNetY-4GF', 'ResNet-50', 'ViT-S/16'])), value=net,
+        description='network')
     alphas = W.FloatSlider(value=alpha, min=0, max=1, step=0.05, description='alpha')
     factor = W.SelectionSlider(options=[('1', 1.0)], description='s')
     batches = W.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64], value=batch, description='batch')
     out = W.HTML()
     def draw(_=None):
-        try: out.value = runtime_panel(named(nets.value), alphas.value, factor.value, batches.value, profiles, rows)
+        try:
+            out.value = runtime_panel(named(nets.value), alphas.value, factor.value, batches.value, profiles, rows)
         except LayerscaleError as e: out.value = f'<span style="color:#D55E00">{escape(str(e))}</span>'
     def new_steps(_=None, wish=None):
         wish, steps = wish or factor.value, distinct_factors(named(nets.value), alpha_rule(alphas.value), 16, 2)
         factor.unobserve(draw, 'value')
-        factor.options = [(f'{x:.3g}', x) for x in steps]; factor.value = min(steps, key=lambda x: abs(x/wish - 1))
-        factor.observe(draw, 'value'); draw()
+        factor.options = [(f'{x:.3g}', x) for x in steps]
+        factor.value = min(steps, key=lambda x: abs(x/wish - 1))
+        factor.observe(draw, 'value')
+        draw()
     for w in (factor, batches): w.observe(draw, 'value')
     for w in (nets, alphas): w.observe(new_steps, 'value')
     new_steps(wish=s)

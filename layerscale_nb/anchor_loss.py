@@ -15,7 +15,8 @@ from .loss import ciou, detection_loss
 from .yolo import Yolo, build
 
 # %% ../nbs/08g_anchors.ipynb #40ea3fa8
-COCO_ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (59, 119)), ((116, 90), (156, 198), (373, 326)))  # (w, h) in pixels at strides 8, 16, 32
+# (w, h) in pixels at strides 8, 16, 32
+COCO_ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (59, 119)), ((116, 90), (156, 198), (373, 326)))
 
 # %% ../nbs/08g_anchors.ipynb #3ce61d63
 def square_anchors(
@@ -40,11 +41,16 @@ def fit_anchors(
     maps: int, na: int,  # output maps, and anchors of each
     steps=50,
 ) -> tuple:
-    "Anchors by k-means on log sides, smallest first: ((w, h), ...) for each map; raises `LayerscaleError` for too few boxes."
+    """Anchors by k-means on log sides, smallest first: ((w, h), ...) for each map; raises `LayerscaleError` for too
+    few boxes."""
     import numpy as np
-    sides = np.asarray(sides, float); sides = sides[(sides > 0).all(1)]
-    if len(sides) < maps*na: raise LayerscaleError(f'{len(sides)} boxes cannot give {maps*na} anchors. Give more boxes, or leave the anchors as they are.')
-    x = np.log(sides); x = x[x.sum(1).argsort(kind='stable')]
+    sides = np.asarray(sides, float)
+    sides = sides[(sides > 0).all(1)]
+    if len(sides) < maps*na:
+        raise LayerscaleError(f'{len(sides)} boxes cannot give {maps*na} anchors. Give '
+                              'more boxes, or leave the anchors as they are.')
+    x = np.log(sides)
+    x = x[x.sum(1).argsort(kind='stable')]
     mean = np.stack([part.mean(0) for part in np.array_split(x, maps*na)])
     for _ in range(steps):
         near = ((x[:, None] - mean)**2).sum(-1).argmin(1)
@@ -60,9 +66,14 @@ def with_anchors(
     "The same network with these anchors; raises `LayerscaleError` if it has no anchor head or other maps."
     from dataclasses import replace
     frm, n, kind, args = net.rows[-1]
-    if kind != 'AnchorHead': raise LayerscaleError(f'{net.name} ends in {kind}, not in an anchor head. Give it one with ladder.with_head(net, "anchor").')
+    if kind != 'AnchorHead':
+        raise LayerscaleError(f'{net.name} ends in {kind}, not in an anchor head. Give '
+                              'it one with ladder.with_head(net, "anchor").')
     anchors = tuple(tuple((float(w), float(h)) for w, h in a) for a in anchors)
-    if [len(a) for a in anchors] != [args[0]]*len(net.layers[-1].src): raise LayerscaleError(f'{net.name} needs {args[0]} anchors for each of {len(net.layers[-1].src)} maps, not {[len(a) for a in anchors]}.')
+    if [len(a) for a in anchors] != [args[0]]*len(net.layers[-1].src):
+        raise LayerscaleError(f'{net.name} needs {args[0]} anchors for each of '
+                              f'{len(net.layers[-1].src)} maps, not '
+                              f'{[len(a) for a in anchors]}.')
     return replace(net, rows=net.rows[:-1] + ((frm, n, kind, (args[0], anchors)),))
 
 # %% ../nbs/08g_anchors.ipynb #e4ad1a48
@@ -115,7 +126,8 @@ def match_anchors(
     sizes, strides, anchors,  # see `grid`
     limit=4.0,        # largest ratio of sides
 ):
-    "(b, k, maps, na, 3) place of every pair of an object with an anchor and a cell (its own, beside, above or below), and bool: does the pair count?"
+    """(b, k, maps, na, 3) place of every pair of an object with an anchor and a cell (its own, beside, above or
+    below), and bool: does the pair count?"""
     import torch
     box = truth['boxes']
     new = lambda v: constant(v, box.device)
@@ -144,7 +156,8 @@ def pair_terms(
     m, flat = at[0, 0].numel(), at.flatten(1)
     mine = raw.gather(2, flat[:, None].expand(-1, raw.shape[1], -1))                 # (b, 5 + nc, k*m)
     low, s, shape = places
-    centre, side = decode_anchors(mine, (low[:, flat].transpose(0, 1), s[flat][:, None], shape[:, flat].transpose(0, 1)))
+    centre, side = decode_anchors(
+        mine, (low[:, flat].transpose(0, 1), s[flat][:, None], shape[:, flat].transpose(0, 1)))
     box = truth['boxes'].repeat_interleave(m, 1)
     fit = ciou(torch.cat([centre - side/2, centre + side/2], 1).unbind(1), box.unbind(-1))
     label = truth['labels'].repeat_interleave(m, 1)
@@ -169,7 +182,8 @@ def anchor_loss(
     at, may = match_anchors(truth, preds['sizes'], strides, anchors)
     fit, wrong = pair_terms(raw, truth, at, may, grid_once(preds['sizes'], strides, anchors, raw.device))
     mean = lambda v: ((v*may).sum((0, 1, 3, 4))/may.sum((0, 1, 3, 4)).clamp(min=1)).sum()
-    worth = torch.zeros_like(raw[:, 4]).scatter_reduce_(1, at.flatten(1), (fit.detach().clamp(min=0)*may).flatten(1), 'amax')
+    worth = torch.zeros_like(raw[:, 4]).scatter_reduce_(
+        1, at.flatten(1), (fit.detach().clamp(min=0)*may).flatten(1), 'amax')
     objects = F.binary_cross_entropy_with_logits(raw[:, 4], worth, reduction='sum')/(raw.shape[0]*na*1600)
     classes = mean(wrong)*nc/80 if nc > 1 else wrong.sum()*0
     return torch.stack([mean(1 - fit)*gains[0]*3/maps, objects*gains[1], classes*gains[2]*3/maps])
@@ -177,7 +191,8 @@ def anchor_loss(
 # %% ../nbs/08g_anchors.ipynb #092de0c3
 @lru_cache
 def head_class() -> type:
-    "The torch module of an anchor head; trains on a dict of raw numbers, evaluates to (b, 4 + nc, n): x y w h in pixels and class probabilities."
+    """The torch module of an anchor head; trains on a dict of raw numbers, evaluates to (b, 4 + nc, n): x y w h in
+    pixels and class probabilities."""
     import torch
     from torch import nn
     class AnchorHead(nn.Module):
@@ -186,7 +201,8 @@ def head_class() -> type:
             self.nc, self.nl, self.na, self.strides, self.anchors = nc, len(cin), len(anchors[0]), strides, anchors
             self.convs = nn.ModuleList(nn.Conv2d(c, self.na*(nc + 5), 1) for c in cin)
         def forward(self, maps):
-            raw, sizes = join_maps([f(m) for f, m in zip(self.convs, maps)], self.na), tuple((int(m.shape[2]), int(m.shape[3])) for m in maps)
+            raw, sizes = join_maps([f(m) for f, m in zip(self.convs, maps)], self.na), tuple(
+                (int(m.shape[2]), int(m.shape[3])) for m in maps)
             if self.training: return dict(raw=raw, sizes=sizes)
             centre, side = decode_anchors(raw.float(), grid(sizes, self.strides, self.anchors, raw.device))
             y = torch.cat([centre, side, raw[:, 4:5].sigmoid()*raw[:, 5:].sigmoid()], 1)
@@ -211,10 +227,13 @@ def set_bias(head, objects=8, side=640):
 
 # %% ../nbs/08g_anchors.ipynb #2d36bcb7
 def build_detector(net: Yolo):
-    "The torch module of `net` ready to train: `build`, and its own head if that has anchors; raises `LayerscaleError` where the last row has no loss."
+    """The torch module of `net` ready to train: `build`, and its own head if that has anchors; raises
+    `LayerscaleError` where the last row has no loss."""
     import torch
     last = net.layers[-1]
-    if last.kind not in ('Detect', 'AnchorHead'): raise LayerscaleError(f'{net.name} ends in {last.kind}, for which there is no loss. Give it a head with ladder.with_head(net, "v8") or "anchor".')
+    if last.kind not in ('Detect', 'AnchorHead'):
+        raise LayerscaleError(f'{net.name} ends in {last.kind}, for which there is no loss. Give '
+                              'it a head with ladder.with_head(net, "v8") or "anchor".')
     model = build(net)
     if last.kind == 'Detect': return model
     body, strides = len(net.rows) - 1, tuple(int(s) for s in last.strides)

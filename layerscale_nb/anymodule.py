@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from .calibrate import judged
-from .complexity import NeedsValues, Recorder, as_input, check_module, count, observe, reason, tensors, watch
+from .complexity import (
+    NeedsValues, Recorder, as_input, check_module, count, observe, reason, tensors, watch)
 from .core import LayerscaleError, check_size
 from .lookup import find, own_size, pixels
 from .nets import Net, Op
@@ -26,14 +27,26 @@ from . import modules, yolo
 
 # %% ../nbs/07f_anymodule.ipynb #1b5b3abf
 SAME = {  # torch's core operator: the kind of pass `calibrate` knows it as
-    **{k: k for k in ('relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'cat', 'add', 'mean')}, **dict.fromkeys(('sub', 'mul', 'div'), 'add'),
-    **dict.fromkeys(('clone', 'copy', '_to_copy', 'constant_pad_nd'), 'copy'), 'stack': 'cat', 'upsample_nearest2d': 'upsample'}
-GROUPS = dict(batch_norm='norm', layer_norm='layernorm', softmax='softmax', max_pool='pool', avg_pool='pool')  # of `complexity.KINDS`
+    **{
+        k: k
+        for k in ('relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'cat', 'add', 'mean')},
+    **dict.fromkeys(('sub', 'mul', 'div'), 'add'),
+    **dict.fromkeys(('clone', 'copy', '_to_copy', 'constant_pad_nd'), 'copy'), 'stack': 'cat',
+    'upsample_nearest2d': 'upsample'}
+# of `complexity.KINDS`
+GROUPS = dict(batch_norm='norm', layer_norm='layernorm', softmax='softmax', max_pool='pool', avg_pool='pool')
 NEAREST = {  # a kind without rates: the next of its sort; all others: 'add'
-    **dict.fromkeys(('hardtanh', 'clamp', 'clamp_min', 'hardswish'), 'relu'), 'leaky_relu': 'hardswish', **dict.fromkeys(('sigmoid', 'tanh', 'exp', 'elu', 'mish'), 'silu'),
-    'hardsigmoid': 'hardswish', 'softmax': 'gelu', 'cat of slices': 'reorder', **dict.fromkeys(('reorder', 'index', 'roll'), 'copy'), **dict.fromkeys(('sum', 'amax'), 'mean')}
+    **dict.fromkeys(('hardtanh', 'clamp', 'clamp_min', 'hardswish'), 'relu'), 'leaky_relu': 'hardswish',
+    **dict.fromkeys(('sigmoid', 'tanh', 'exp', 'elu', 'mish'), 'silu'), 'hardsigmoid': 'hardswish',
+    'softmax': 'gelu',
+    'cat of slices': 'reorder',
+    **dict.fromkeys(('reorder', 'index', 'roll'), 'copy'),
+    **dict.fromkeys(('sum', 'amax'), 'mean')}
 IN_PLACE = ('relu', 'leaky_relu', 'silu', 'hardswish', 'mish')  # measured in place
-FREE = {'empty', 'empty_like', 'new_empty', 'empty_strided', 'new_empty_strided', '_unsafe_view', '_local_scalar_dense', 'lift_fresh', 'resize_', 'set_'}  # no number is moved
+# no number is moved
+FREE = {
+    'empty', 'empty_like', 'new_empty', 'empty_strided', 'new_empty_strided', '_unsafe_view', '_local_scalar_dense',
+    'lift_fresh', 'resize_', 'set_'}
 
 # %% ../nbs/07f_anymodule.ipynb #95eb3762
 def order(t) -> tuple:
@@ -61,9 +74,12 @@ def conv_calls(args, out, channels_last=True) -> list:
     "The calls of a convolution: a copy first, if its input does not lie in memory as it wants it."
     import torch
     x, w, _, stride, _, _, transposed, _, groups = args[:9]
-    gw, macs, wanted = w.shape[1], conv_macs(args, out), torch.channels_last if channels_last else torch.contiguous_format
-    kind = 'spatial' if transposed else conv_kind(Op('conv', gw*groups, w.shape[0], max(w.shape[2:]), max(stride), groups), out[0, 0].numel())
-    call = Call('squeeze' if kind == 'linear' else kind, macs*padding(gw, groups), w.numel(), x.numel() + out.numel(), out.numel())
+    gw, macs, wanted = w.shape[1], conv_macs(
+        args, out), torch.channels_last if channels_last else torch.contiguous_format
+    kind = 'spatial' if transposed else conv_kind(
+        Op('conv', gw*groups, w.shape[0], max(w.shape[2:]), max(stride), groups), out[0, 0].numel())
+    call = Call('squeeze' if kind == 'linear' else kind, macs*padding(gw, groups), w.numel(),
+                x.numel() + out.numel(), out.numel())
     if x.ndim != 4 or x.is_contiguous(memory_format=wanted): return [call]
     return [Call('copy' if channels_last == (x.stride(1) == 1) else 'reorder', 0, 0, 2*x.numel(), x.numel()), call]
 
@@ -78,15 +94,18 @@ def product_call(name: str, args, out) -> Call:
 
 # %% ../nbs/07f_anymodule.ipynb #5f4c1faf
 def pass_calls(name: str, how: str, args, out) -> list:
-    "The calls of an operator without products: each distinct number that is read or written counts once, in a pool as often as its windows read it."
+    """The calls of an operator without products: each distinct number that is read or written counts once, in a pool
+    as often as its windows read it."""
     kind, made = kind_of(name, args, out), out.numel()*(how != 'changed')
     held = lambda t: min(t.numel(), t.untyped_storage().nbytes()//t.element_size())  # an expanded tensor holds fewer
     read = sum({id(t): held(t) for t in tensors(args)[:1 if kind in ('norm', 'layernorm') else None]}.values())
     if kind == 'pool':
         window = read/made if 'adaptive' in name else math.prod(args[1])
-        return [Call(kind, 0, 0, int(made*(window + 1)/2), made)]  # 5 for a 3x3 with stride 2, the pool that is measured
+        # 5 for a 3x3 with stride 2, the pool that is measured
+        return [Call(kind, 0, 0, int(made*(window + 1)/2), made)]
     if NEAREST.get(kind, kind) == 'mean': return [Call(kind, 0, 0, read, 0)]
-    if {kind, NEAREST.get(kind)} & {*IN_PLACE} and made: return [Call(kind, 0, 0, read, 0), Call('add', 0, 0, made, made)]
+    if {kind, NEAREST.get(kind)} & {*IN_PLACE} and made:
+        return [Call(kind, 0, 0, read, 0), Call('add', 0, 0, made, made)]
     return [Call(kind, 0, 0, read + made, made)]
 
 # %% ../nbs/07f_anymodule.ipynb #ec71f52f
@@ -101,7 +120,8 @@ class Tracer(Recorder):
         (name, how, _), made = self.ops[f], tensors(out)
         if how == 'view' or name in FREE or not made or not tensors(args): return out
         if PRODUCTS.get(name) is conv_macs: found = conv_calls(args, made[0], self.channels_last)
-        else: found = [product_call(name, args, made[0])] if name in PRODUCTS else pass_calls(name, how, args, made[0])
+        else:
+            found = [product_call(name, args, made[0])] if name in PRODUCTS else pass_calls(name, how, args, made[0])
         self.trace += [c._replace(part=self.stack[-1]) for c in found]
         return out
 
@@ -116,18 +136,22 @@ class Tracer(Recorder):
 # %% ../nbs/07f_anymodule.ipynb #c4e76209
 @contextmanager
 def whole_attention(tracer):
-    "Within it fused attention is noted as one call, by whatever name it is called; on meta tensors it would come apart into its steps."
+    """Within it fused attention is noted as one call, by whatever name it is called; on meta tensors it would come
+    apart into its steps."""
     import torch
     from torch.overrides import TorchFunctionMode
     F, fused = torch.nn.functional, torch.nn.functional.scaled_dot_product_attention
     def attend(query, key, value, *rest, **kw):
         q, width = query, value.shape[-1]
-        out = q.new_empty(*q.shape[:-3], q.shape[-2], q.shape[-3], width).transpose(-3, -2) if q.ndim > 3 else q.new_empty(*q.shape[:-1], width)
+        out = q.new_empty(*q.shape[:-3], q.shape[-2], q.shape[-3], width).transpose(
+            -3, -2) if q.ndim > 3 else q.new_empty(*q.shape[:-1], width)
         moved = sum(t.numel() for t in (query, key, value)) + 2*out.numel()
-        tracer.trace.append(Call('attention', attention_macs((query, key, value), out), 0, moved, out.numel(), 1, tracer.stack[-1]))
+        tracer.trace.append(
+            Call('attention', attention_macs((query, key, value), out), 0, moved, out.numel(), 1, tracer.stack[-1]))
         return out
     class Whole(TorchFunctionMode):
-        def __torch_function__(self, func, types, args=(), kwargs=None): return (attend if func is fused else func)(*args, **kwargs or {})
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            return (attend if func is fused else func)(*args, **kwargs or {})
     F.scaled_dot_product_attention = attend  # inside torch's own multi-head attention the mode is off
     try:
         with Whole(): yield
@@ -135,16 +159,20 @@ def whole_attention(tracer):
 
 # %% ../nbs/07f_anymodule.ipynb #1a801665
 def folded(trace: list) -> list:
-    "The calls with squeeze and excitation as it was measured: its two layers and what is between are one call, and so are its gate and the sigmoid before."
+    """The calls with squeeze and excitation as it was measured: its two layers and what is between are one call, and
+    so are its gate and the sigmoid before."""
     out = []
     for c in trace:
         rest = len(out)
-        while rest and out[rest - 1].moved < 1e4 and not out[rest - 1].macs and out[rest - 1].kind != 'mean': rest -= 1
+        while rest and out[rest - 1].moved < 1e4 and not out[rest - 1].macs and out[rest - 1].kind != 'mean':
+            rest -= 1
         first = out[rest - 1] if rest else None
-        if c.kind == 'squeeze' and first and first.kind == 'squeeze' and first.weights == c.weights: out[rest - 1:] = [first._replace(macs=2*c.macs, weights=2*c.weights, moved=0, out=0)]
+        if c.kind == 'squeeze' and first and first.kind == 'squeeze' and first.weights == c.weights:
+            out[rest - 1:] = [first._replace(macs=2*c.macs, weights=2*c.weights, moved=0, out=0)]
         elif c.kind == 'gate' and first and first.kind == 'squeeze': out[rest:] = [c]
         else: out.append(c)
-    return [c._replace(kind='linear') if c.kind == 'squeeze' and c.moved else c for c in out]  # on its own it is a linear layer
+    # on its own it is a linear layer
+    return [c._replace(kind='linear') if c.kind == 'squeeze' and c.moved else c for c in out]
 
 # %% ../nbs/07f_anymodule.ipynb #65c274e9
 def module_calls(
@@ -167,7 +195,8 @@ def module_calls(
     try: observe(rec, dict(module.named_modules()), run)
     except LayerscaleError: raise
     except NeedsValues as e:
-        raise LayerscaleError(f"the path of {type(module).__name__} depends on the pixels (operator '{e}'), so its calls "
+        raise LayerscaleError(f"the path of {type(module).__name__} depends on the "
+                              f"pixels (operator '{e}'), so its calls "
                               'do not follow from shapes. Measure it: layerscale time.') from e
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
     return folded(rec.trace)
@@ -176,7 +205,8 @@ def module_calls(
 def rated(
     calls: list, profile: Profile,
 ) -> tuple:
-    "(the calls with each kind the profile lacks replaced by the nearest one it has, {kind that was replaced: share of all numbers moved})."
+    """(the calls with each kind the profile lacks replaced by the nearest one it has, {kind that was replaced: share
+    of all numbers moved})."""
     def known(kind):
         while kind not in profile.rates and kind != 'add': kind = NEAREST.get(kind, 'add')
         return kind
@@ -194,12 +224,17 @@ class Prediction(NamedTuple):
 
 # %% ../nbs/07f_anymodule.ipynb #eaa9fcf8
 def opened(net, imgsz=None) -> tuple:
-    "(description or module, a function that gives the torch module in eval mode, (h, w) in pixels) of a network or its name; raises `LayerscaleError` with the nearest name."
+    """(description or module, a function that gives the torch module in eval mode, (h, w) in pixels) of a network or
+    its name; raises `LayerscaleError` with the nearest name."""
     yours = not isinstance(net, (str, Path))
     if not yours: net = find(net)
-    if isinstance(net, Net): size = pixels(imgsz, net.r); return net, lambda: modules.build(net, size).eval(), size
-    if isinstance(net, yolo.Yolo): return net, lambda: yolo.build(net).eval(), check_size(net.imgsz if imgsz is None else imgsz, net.stride)
-    return net, lambda: (copy.deepcopy(net) if yours else net).eval(), pixels(imgsz, own_size(net))  # yours stays as it is
+    if isinstance(net, Net):
+        size = pixels(imgsz, net.r)
+        return net, lambda: modules.build(net, size).eval(), size
+    if isinstance(net, yolo.Yolo):
+        return net, lambda: yolo.build(net).eval(), check_size(net.imgsz if imgsz is None else imgsz, net.stride)
+    # yours stays as it is
+    return net, lambda: (copy.deepcopy(net) if yours else net).eval(), pixels(imgsz, own_size(net))
 
 # %% ../nbs/07f_anymodule.ipynb #59771b3b
 def network_calls(
@@ -207,7 +242,8 @@ def network_calls(
     imgsz=None,        # pixels, 'WIDTHxHEIGHT' or (h, w); default: the network's own
     channels_last=True,
 ) -> list:
-    "The calls of one inference pass over one image: in closed form for a `Net`, else from its module; raises `LayerscaleError`."
+    """The calls of one inference pass over one image: in closed form for a `Net`, else from its module; raises
+    `LayerscaleError`."""
     net, module, size = opened(net, imgsz)
     return calls(net, size) if isinstance(net, Net) else module_calls(module(), size, channels_last)
 
@@ -223,13 +259,16 @@ def predict(
     net, profile: Profile,  # as for `network_calls`; rates of the device
     batch=1, imgsz=None,
 ) -> Prediction:
-    "Predicted time of one inference pass of any network over a batch; raises `LayerscaleError` if it cannot be found or its path depends on the pixels."
+    """Predicted time of one inference pass of any network over a batch; raises `LayerscaleError` if it cannot be found
+    or its path depends on the pixels."""
     return predict_calls(network_calls(net, imgsz, profile.channels_last), profile, batch)
 
 # %% ../nbs/07f_anymodule.ipynb #a6e56703
 WORK = {  # sort of work: its kinds, and a colour; all other kinds are products
-    'norm': (('norm', 'layernorm'), '#56B4E9'), 'activation': (('relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'softmax'), '#E69F00'),
-    'join, copy, upsample': (('cat', 'cat of slices', 'copy', 'reorder', 'upsample'), '#D55E00'), 'add, gate, pool': (('add', 'gate', 'mean', 'pool'), '#999999')}
+    'norm': (('norm', 'layernorm'), '#56B4E9'),
+    'activation': (('relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'softmax'), '#E69F00'),
+    'join, copy, upsample': (('cat', 'cat of slices', 'copy', 'reorder', 'upsample'), '#D55E00'),
+    'add, gate, pool': (('add', 'gate', 'mean', 'pool'), '#999999')}
 
 # %% ../nbs/07f_anymodule.ipynb #ff77cb10
 def shares(p: Prediction) -> dict:
@@ -251,13 +290,16 @@ def plot_shares(predictions: dict, ax=None):
     ax.set_yticks(range(len(rows)), [plain_text(n) for n in predictions])
     ax.invert_yaxis()
     ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
-    ax.set(xlim=(0, 1), xlabel='share of the predicted time'); ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(0.45, 1.0))
+    ax.set(xlim=(0, 1), xlabel='share of the predicted time')
+    ax.legend(frameon=False, fontsize=8, ncols=3, loc='lower center', bbox_to_anchor=(0.45, 1.0))
     return ax
 
 # %% ../nbs/07f_anymodule.ipynb #9e970f3e
 MODULES = {  # name: size of the images; none is used by `calibrate`, none is a `Net`
     **dict.fromkeys(('yolov8n', 'yolov8s', 'yolov4-tiny', 'yolo11n'), '416x128'), 'yolov5n': '320',
-    **{f'torchvision:{k}': None for k in ('mobilenet_v3_large', 'shufflenet_v2_x1_0', 'densenet121', 'convnext_tiny', 'efficientnet_v2_s', 'vit_b_32', 'swin_t')}}
+    **{f'torchvision:{k}': None for k in (
+        'mobilenet_v3_large', 'shufflenet_v2_x1_0', 'densenet121', 'convnext_tiny', 'efficientnet_v2_s', 'vit_b_32',
+        'swin_t')}}
 
 # %% ../nbs/07f_anymodule.ipynb #877e1c6d
 def validate_any(
@@ -265,13 +307,17 @@ def validate_any(
     names=tuple(MODULES),  # as for `lookup.find`
     batch=8, device='cpu', imgsz=None, repeats=5,
 ) -> list:
-    "One row per network, as of `calibrate.validate`, for networks of any sort; `guessed` is the share of moved numbers without rates of their own."
+    """One row per network, as of `calibrate.validate`, for networks of any sort; `guessed` is the share of moved
+    numbers without rates of their own."""
     rows, device = [], pick_device(device)
     if device.type == 'cpu': keep_memory()
     for name in names:
         _, module, size = opened(name, imgsz or MODULES.get(name))
         module = module()
         cost, found = count(module, (1, 3, *size)).total, module_calls(module, size, profile.channels_last)
-        row = judged(name, module, size, cost, profile, lambda b: predict_calls(found, profile, b).ms, batch, device, repeats)
-        rows.append(dict(name=name, size=f'{size[1]}x{size[0]}') | row | dict(guessed=round(sum(rated(found, profile)[1].values()), 4)))
+        row = judged(
+            name, module, size, cost, profile, lambda b: predict_calls(found, profile, b).ms, batch, device, repeats)
+        rows.append(
+            dict(name=name, size=f'{size[1]}x{size[0]}') | row
+            | dict(guessed=round(sum(rated(found, profile)[1].values()), 4)))
     return rows

@@ -58,7 +58,8 @@ class Matches:
         np.savez_compressed(file, **self.__dict__)
     @classmethod
     def load(cls, path):
-        with np.load(path, allow_pickle=False) as z: return cls(**{k: z[k] for k in ('image', 'cls', 'score', 'tp', 'truth')})
+        with np.load(path, allow_pickle=False) as z:
+            return cls(**{k: z[k] for k in ('image', 'cls', 'score', 'tp', 'truth')})
 
 # %% ../nbs/08c_ap.ipynb #0e8bd062
 def match_all(
@@ -122,7 +123,8 @@ def operating_point(m: Matches) -> tuple:
 def scores(m: Matches) -> dict:
     "map50, map50_95, precision, recall, and AP at 0.5 and over all thresholds by class."
     table = ap_table(m)
-    if np.isnan(table).all(): raise LayerscaleError('the validation images hold no labelled box, so mAP is not defined. Check the labels.')
+    if np.isnan(table).all():
+        raise LayerscaleError('the validation images hold no labelled box, so mAP is not defined. Check the labels.')
     p, r, _ = operating_point(m)
     return dict(map50=float(np.nanmean(table[0])), map50_95=float(np.nanmean(table)), precision=p, recall=r,
                 ap50=[float(v) for v in table[0]], ap=[float(v) for v in table.mean(0)])
@@ -155,9 +157,11 @@ def bootstrap_map50(
     n, nc = m.truth.shape
     rng, out = np.random.default_rng(seed), []
     for k in range(0, check_number(draws, 'draws', whole=True), 100):
-        weights = np.stack([np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(min(100, draws-k))]).astype(np.float32)
+        weights = np.stack([
+            np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(min(100, draws - k))]).astype(np.float32)
         keep = [m.cls == c for c in range(nc)]
-        per_class = np.stack([weighted_ap(m.tp[k_, 0], m.image[k_], m.truth[:, c], weights) for c, k_ in enumerate(keep)])
+        per_class = np.stack([
+            weighted_ap(m.tp[k_, 0], m.image[k_], m.truth[:, c], weights) for c, k_ in enumerate(keep)])
         known = ~np.isnan(per_class)  # a class that was not drawn has no AP, a draw without any class no mAP
         out.append(np.where(known, per_class, 0).sum(0)/np.where(known.any(0), known.sum(0), np.nan))
     return np.concatenate(out)
@@ -178,7 +182,8 @@ def is_it_real(
 ) -> Difference:
     "mAP50 of `a` minus that of `base` with a paired bootstrap interval; raises `LayerscaleError` if the images differ."
     if a.truth.shape != base.truth.shape or (a.truth != base.truth).any():
-        raise LayerscaleError('the two runs were validated on different images, so they cannot be paired. Validate both on the same data.')
+        raise LayerscaleError('the two runs were validated on different images, so they '
+                              'cannot be paired. Validate both on the same data.')
     d = bootstrap_map50(a, draws, seed) - bootstrap_map50(base, draws, seed)
     d = d[np.isfinite(d)]  # a draw without a labelled image has no mAP
     low, high = np.quantile(d, [0.025, 0.975]) if len(d) > draws/2 else (math.nan, math.nan)

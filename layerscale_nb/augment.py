@@ -26,7 +26,8 @@ def check_memory(
     n: int, size,  # images; (h, w)
     free=None,     # bytes; default: what this machine has
 ):
-    "Raise `LayerscaleError` if decoding the images would not fit into memory; while they are stacked they are there twice."
+    """Raise `LayerscaleError` if decoding the images would not fit into memory; while they are stacked they are there
+    twice."""
     free, need = free or free_bytes(), 2*memory_need(n, size)
     if free and need > 0.9*free:
         needed, usable = human_pair(need, 0.9*free, 'B')
@@ -49,7 +50,9 @@ class Store:
 # %% ../nbs/08d_augment.ipynb #af10babb
 def store_digest(*stores) -> str:
     "Fingerprint of all pixels, boxes and classes of some stores."
-    return fingerprint([[zlib.crc32(np.ascontiguousarray(t.cpu().numpy())) for t in (s.images.permute(0, 2, 3, 1), s.boxes, s.cls, s.valid)] for s in stores])
+    return fingerprint([[
+        zlib.crc32(np.ascontiguousarray(t.cpu().numpy()))
+        for t in (s.images.permute(0, 2, 3, 1), s.boxes, s.cls, s.valid)] for s in stores])
 
 # %% ../nbs/08d_augment.ipynb #a057535f
 def fits_on(device, nbytes: int, share=0.2) -> bool:
@@ -62,7 +65,8 @@ def make_store(
     frames,  # layerscale_nb.frames.Frames
     device,  # torch.device
 ) -> Store:
-    "Frames as tensors on the device; images that would fill more than a fifth of a GPU's free memory stay in host memory."
+    """Frames as tensors on the device; images that would fill more than a fifth of a GPU's free memory stay in host
+    memory."""
     import torch
     k, n = max(1, max(len(b) for b in frames.boxes)), len(frames)
     boxes, cls, valid = torch.zeros(n, k, 4), torch.zeros(n, k, dtype=torch.long), torch.zeros(n, k, dtype=torch.bool)
@@ -89,13 +93,16 @@ STILL = Augment(0, 0, 0, 0, 0, 0, 0)  # nothing moves
 
 # %% ../nbs/08d_augment.ipynb #12308785
 def draw(n, aug: Augment, generator) -> dict:
-    "Random parameters for `n` images, on the CPU: mirror (+1 or -1), zoom, shift, a 3x3 colour matrix, and a place in a mosaic."
+    """Random parameters for `n` images, on the CPU: mirror (+1 or -1), zoom, shift, a 3x3 colour matrix, and a place
+    in a mosaic."""
     import torch
     u = torch.rand(9, n, generator=generator)*2 - 1
     mirror = torch.where(u[0].abs() < aug.flip, -1., 1.)
     zoom = torch.exp(u[1]*aug.zoom)
     shift = u[2:4]*2*aug.shift
-    return dict(mirror=mirror, zoom=zoom, shift=shift, colour=colour_matrix(u[4]*aug.hue, 1 + u[5]*aug.saturation, 1 + u[6]*aug.value), place=u[7:])
+    return dict(
+        mirror=mirror, zoom=zoom, shift=shift,
+        colour=colour_matrix(u[4]*aug.hue, 1 + u[5]*aug.saturation, 1 + u[6]*aug.value), place=u[7:])
 
 # %% ../nbs/08d_augment.ipynb #b85fbe96
 def colour_matrix(
@@ -131,7 +138,9 @@ def warp_images(
 ):
     "(n, 3, h, w) floats from 0 to 1: the images seen through mirror, zoom, shift and colour."
     import torch, torch.nn.functional as F
-    seen = F.grid_sample(images.to(torch.float32, copy=True).sub_(grey), reading_grid(p, size or images.shape[2:]), padding_mode='zeros', align_corners=False)
+    seen = F.grid_sample(
+        images.to(torch.float32, copy=True).sub_(grey), reading_grid(p, size or images.shape[2:]), padding_mode='zeros',
+        align_corners=False)
     m = p['colour']/255
     return torch.baddbmm(m.sum(2, keepdim=True)*grey, m, seen.flatten(2)).view_as(seen).clamp_(0, 1)
 
@@ -163,18 +172,22 @@ def mosaics(
     import torch
     dev, (h, w), b = store.device, store.size, len(index)
     four = torch.cat([index[:, None], torch.randint(len(store), (b, 3), generator=generator)], 1)
-    canvas = take_images(store, four.flatten()).permute(0, 2, 3, 1).view(b, 2, 2, h, w, 3).transpose(2, 3).reshape(b, 2*h, 2*w, 3).permute(0, 3, 1, 2)
+    canvas = take_images(store, four.flatten()).permute(0, 2, 3, 1).view(b, 2, 2, h, w, 3).transpose(2, 3).reshape(
+        b, 2*h, 2*w, 3).permute(0, 3, 1, 2)
     four = four.flatten().to(dev, non_blocking=True)
     quarter = torch.arange(4, device=dev)
     move = torch.stack([quarter % 2*w, quarter//2*h]*2, -1)[:, None]
-    return canvas, (store.boxes[four].view(b, 4, -1, 4) + move).view(b, -1, 4), store.cls[four].view(b, -1), store.valid[four].view(b, -1)
+    return canvas, (store.boxes[four].view(b, 4, -1, 4) + move).view(b, -1, 4), store.cls[four].view(
+        b, -1), store.valid[four].view(b, -1)
 
 # %% ../nbs/08d_augment.ipynb #903b9c1f
 def take_images(store: Store, index):
     "uint8 images on the device; from host memory they travel pinned, so that nobody waits."
     at = index.to(store.images.device, non_blocking=True)
-    images = store.images.permute(0, 2, 3, 1).index_select(0, at).permute(0, 3, 1, 2)  # whole images are copied in the order they lie in
-    if images.device.type == store.device.type: return images  # 'cuda' and 'cuda:0' are one device with two names
+    # whole images are copied in the order they lie in
+    images = store.images.permute(0, 2, 3, 1).index_select(0, at).permute(0, 3, 1, 2)
+    if images.device.type == store.device.type:
+        return images  # 'cuda' and 'cuda:0' are one device with two names
     if store.device.type != 'cuda': return images.to(store.device)
     return images.pin_memory().to(store.device, non_blocking=True)
 
@@ -199,9 +212,11 @@ def make_batch(
     generator=None,
     size=None,  # (h, w) of the pictures; default: the store's own
 ) -> dict:
-    "`img` (b, 3, h, w) from 0 to 1, `boxes` (b, k, 4) in pixels, `labels` (b, k), and `valid` (b, k): a box, not padding."
+    """`img` (b, 3, h, w) from 0 to 1, `boxes` (b, k, 4) in pixels, `labels` (b, k), and `valid` (b, k): a box, not
+    padding."""
     import torch
-    size, mosaic = size or store.size, bool(aug and aug.mosaic) and torch.rand(1, generator=generator).item() < aug.mosaic
+    size, mosaic = size or store.size, bool(aug and aug.mosaic) and torch.rand(1,
+                                                                               generator=generator).item() < aug.mosaic
     if mosaic: images, boxes, labels, valid = mosaics(store, index, generator)
     else:
         at = index.to(store.device, non_blocking=True)

@@ -36,7 +36,8 @@ def bench_ours(st: Setting, net: Yolo, seed=0, look=None) -> dict:
     begin, curve, recipe = time.perf_counter(), [], st.study.recipe
     for p in fit(net, st.train, st.val, recipe, seed, st.device):
         if look: look(p)
-        if p.row and p.row['map50'] == p.row['map50']: curve.append((time.perf_counter() - begin, p.row['map50']))
+        if p.row and p.row['map50'] == p.row['map50']:
+            curve.append((time.perf_counter() - begin, p.row['map50']))
     images = p.step*min(recipe.batch, len(st.train))
     return dict(name='layerscale', curve=curve, img_s=images/p.seconds, train_s=p.seconds, epochs=p.epoch)
 
@@ -53,7 +54,8 @@ def bench_limit(
     st: Setting, net: Yolo, seed=0,
     turns=12, steps=8,  # steps of one turn
 ) -> dict:
-    "img/s of the real training loop and of the bare one, the median of their ratio with quartiles, and that to a bare loop with AdamW for all weights."
+    """img/s of the real training loop and of the bare one, the median of their ratio with quartiles, and that to a
+    bare loop with AdamW for all weights."""
     import torch
     wait = torch.cuda.synchronize if st.device.type == 'cuda' else (lambda: None)
     batches, g = epoch_order(len(st.train), seed, 0, st.study.recipe.batch)
@@ -62,7 +64,8 @@ def bench_limit(
     changes = ({}, {}, dict(muon=0.))
     real, bare, adamw = (start(net, replace(st.study.recipe, **c), 10**6, seed, st.device) for c in changes)
     x = torch.rand(b, 3, *st.size, device=st.device).contiguous(memory_format=torch.channels_last)
-    for group in bare.optimizer.param_groups + adamw.optimizer.param_groups: group['lr'] = 1e-7  # this loss has no lowest point
+    for group in bare.optimizer.param_groups + adamw.optimizer.param_groups:
+        group['lr'] = 1e-7  # this loss has no lowest point
     def one(): train_step(real, make_batch(st.train, batches[next(step) % len(batches)], st.study.recipe.augment, g))
     def seconds(f):
         begin = time.perf_counter()
@@ -73,11 +76,13 @@ def bench_limit(
     times = [[seconds(f) for f in loops] for _ in range(turns + 1)][1:]
     low, ratio, high = statistics.quantiles([o/r for r, o, _ in times], n=4)
     img_s = [b*steps/statistics.median(v) for v in zip(*times)]
-    return dict(img_s=img_s[0], bare_img_s=img_s[1], adamw_img_s=img_s[2], ratio=ratio, ratio_q1=low, ratio_q3=high, ratio_adamw=statistics.median(a/r for r, _, a in times), batch=b)
+    return dict(img_s=img_s[0], bare_img_s=img_s[1], adamw_img_s=img_s[2], ratio=ratio, ratio_q1=low, ratio_q3=high,
+                ratio_adamw=statistics.median(a/r for r, _, a in times), batch=b)
 
 # %% ../nbs/10b_bench.ipynb #123b8abf
-TUNED = dict(rect=True, cache='ram', mosaic=0.0, batch=8, nbs=8, optimizer='AdamW', lr0=0.003, lrf=0.01, cos_lr=True, warmup_epochs=1, weight_decay=0.05,
-             amp=True, workers=2, plots=False)  # for Ultralytics' `train`, short runs from scratch
+TUNED = dict(rect=True, cache='ram', mosaic=0.0, batch=8, nbs=8, optimizer='AdamW', lr0=0.003, lrf=0.01, cos_lr=True,
+             warmup_epochs=1, weight_decay=0.05, amp=True, workers=2,
+             plots=False)  # for Ultralytics' `train`, short runs from scratch
 
 # %% ../nbs/10b_bench.ipynb #c0843df1
 def write_yolo(st: Setting, folder) -> Path:
@@ -88,12 +93,15 @@ def write_yolo(st: Setting, folder) -> Path:
     for split, store in (('train', st.train), ('val', st.val)):
         for kind in ('images', 'labels'): (folder/kind/split).mkdir(parents=True, exist_ok=True)
         for i in range(len(store)):
-            Image.fromarray(store.images[i].permute(1, 2, 0).cpu().numpy()).save(folder/'images'/split/f'{i:06d}.png', compress_level=1)
+            Image.fromarray(store.images[i].permute(1, 2, 0).cpu().numpy()).save(
+                folder/'images'/split/f'{i:06d}.png', compress_level=1)
             b, c = (x[i][store.valid[i]].cpu().numpy() for x in (store.boxes, store.cls))
             rows = np.c_[(b[:, :2] + b[:, 2:])/2, b[:, 2:] - b[:, :2]]/[w, h, w, h]
             lines = [f'{k} ' + ' '.join(f'{v:.6f}' for v in r) for k, r in zip(c, rows)]
             (folder/'labels'/split/f'{i:06d}.txt').write_text('\n'.join(lines), encoding='utf-8')
-    return write_atomic(folder/'data.yaml', yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
+    return write_atomic(
+        folder/'data.yaml',
+        yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
 
 # %% ../nbs/10b_bench.ipynb #2e2ca5ac
 def ultralytics_child(job: dict):
@@ -102,17 +110,23 @@ def ultralytics_child(job: dict):
     from ultralytics import YOLO
     out, clock, curve = Path(job['out']), {}, []
     def after_epoch(trainer):
-        if not clock.pop('trained', False): return  # it is also called after the final evaluation, which is no epoch
+        if not clock.pop('trained', False):
+            return  # it is also called after the final evaluation, which is no epoch
         curve.append((time.perf_counter() - clock['start'], float(trainer.metrics.get('metrics/mAP50(B)', 0))))
-        torch.save({k: v.half() if v.is_floating_point() else v for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
+        torch.save({
+            k: v.half() if v.is_floating_point() else v
+            for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
         (out/'curve.json').write_text(json.dumps(curve), encoding='utf-8')
         if curve[-1][0] > job['seconds'] or curve[-1][1] >= job['level']: trainer.stop = True
     model = YOLO(job['net'], verbose=False)
-    model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))  # reading the data is timed for neither
+    # reading the data is timed for neither
+    model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))
     model.add_callback('on_train_epoch_end', lambda t: clock.update(trained=True))
-    model.add_callback('on_train_batch_end', lambda t: os.getppid() == job['parent'] or os._exit(1))  # a benchmark that was killed leaves no child
+    # a benchmark that was killed leaves no child
+    model.add_callback('on_train_batch_end', lambda t: os.getppid() == job['parent'] or os._exit(1))
     model.add_callback('on_fit_epoch_end', after_epoch)
-    model.train(data=job['data'], imgsz=job['imgsz'], device=job['device'], project=str(out), name='u', exist_ok=True, seed=job['seed'], **job['settings'])
+    model.train(data=job['data'], imgsz=job['imgsz'], device=job['device'], project=str(out), name='u', exist_ok=True,
+                seed=job['seed'], **job['settings'])
 
 # %% ../nbs/10b_bench.ipynb #2b1ffeeb
 def bench_ultralytics(
@@ -125,9 +139,13 @@ def bench_ultralytics(
     "Train the network with Ultralytics in a child process and score its weights after each epoch with our scorer."
     import torch
     quiet_ultralytics()
-    out = Path(folder)/name; out.mkdir(parents=True, exist_ok=True)
+    out = Path(folder)/name
+    out.mkdir(parents=True, exist_ok=True)
     graph = write_atomic(out/'net.yaml', json.dumps(to_dict(net)))  # json is yaml
-    job = dict(data=str(write_yolo(st, Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size), device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed, parent=os.getpid())
+    job = dict(data=str(write_yolo(st,
+                                   Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size),
+               device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed,
+               parent=os.getpid())
     env = os.environ | dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1', JOB=json.dumps(job))
     code = 'import json, os; from layerscale_nb.bench import ultralytics_child as f; f(json.loads(os.environ["JOB"]))'
     with open(out/'log.txt', 'w', encoding='utf-8') as log:
@@ -138,12 +156,18 @@ def bench_ultralytics(
             so_far = (out/'curve.json').read_text(encoding='utf-8') if (out/'curve.json').exists() else ''
             if look: look(json.loads(so_far) if so_far.endswith(']]') else [])
     finally:
-        if child.poll() is None: child.terminate(); child.wait(20)
-    if not (out/'curve.json').exists(): raise LayerscaleError(f'Ultralytics did not finish an epoch; its log is {out}/log.txt.')
+        if child.poll() is None:
+            child.terminate()
+            child.wait(20)
+    if not (out/'curve.json').exists():
+        raise LayerscaleError(f'Ultralytics did not finish an epoch; its log is {out}/log.txt.')
     curve, model = json.loads((out/'curve.json').read_text(encoding='utf-8')), build(net).to(st.device)
-    def ours(k): model.load_state_dict(torch.load(out/f'epoch{k:03d}.pt', weights_only=True)); return scores(validate(model.float().eval(), st.val, len(st.names)))['map50']
+    def ours(k):
+        model.load_state_dict(torch.load(out/f'epoch{k:03d}.pt', weights_only=True))
+        return scores(validate(model.float().eval(), st.val, len(st.names)))['map50']
     scored = [(s, ours(k)) for k, (s, _) in enumerate(curve, 1)]
-    return dict(name=name, curve=scored, own_map50=curve[-1][1], img_s=len(st.train)*len(curve)/curve[-1][0], train_s=curve[-1][0], epochs=len(curve))
+    return dict(name=name, curve=scored, own_map50=curve[-1][1], img_s=len(st.train)*len(curve)/curve[-1][0],
+                train_s=curve[-1][0], epochs=len(curve))
 
 # %% ../nbs/10b_bench.ipynb #44bd36ee
 LEVELS = (0.10, 0.20)  # of mAP50, that runs are compared at
@@ -155,7 +179,8 @@ def speed(run: dict) -> float:
 
 # %% ../nbs/10b_bench.ipynb #47a5e06e
 def compare(ours: dict, theirs: dict, levels=LEVELS) -> dict:
-    "Seconds to each level and their ratio, and the ratio of img/s; a level that Ultralytics never reached gives a lower bound."
+    """Seconds to each level and their ratio, and the ratio of img/s; a level that Ultralytics never reached gives a
+    lower bound."""
     out = {}
     for v in levels:
         a, b = seconds_to(ours['curve'], v), seconds_to(theirs['curve'], v)
@@ -174,39 +199,57 @@ def bench_network(
     "The network both trainers train; raises `LayerscaleError` for one that Ultralytics has no loss for."
     pair = re.fullmatch(r'(\d*\.?\d+)/(\d*\.?\d+)', str(name))
     net = yolov8((float(pair[1]), float(pair[2]), 1024)) if pair else find(name)
-    if not isinstance(net, Yolo) or net.rows[-1][2] != 'Detect': raise LayerscaleError(f"'{name}' is no network that both trainers can train: it needs the head of YOLOv8. Try yolov8s, or depth/width such as 1.0/1.0.")
+    if not isinstance(net, Yolo) or net.rows[-1][2] != 'Detect':
+        raise LayerscaleError(f"'{name}' is no network that both trainers can train: it needs the "
+                              "head of YOLOv8. Try yolov8s, or depth/width such as 1.0/1.0.")
     return replace(net, nc=nc)
 
 # %% ../nbs/10b_bench.ipynb #6b90ddaf
 def run_trainer(name: str, st: Setting, net: Yolo, seed: int, minutes=12., look=None) -> dict:
     "One of `TRAINERS` on these frames, with this seed."
-    if name not in TRAINERS: raise LayerscaleError(f"'{name}' is no trainer of this benchmark. Known: {', '.join(TRAINERS)}.")
+    if name not in TRAINERS:
+        raise LayerscaleError(f"'{name}' is no trainer of this benchmark. Known: {', '.join(TRAINERS)}.")
     if name == 'layerscale': return bench_ours(st, net, seed, look)
     r = st.study.recipe
-    settings, level = (TUNED | dict(epochs=r.epochs, batch=r.batch, nbs=r.batch), 1.) if name == 'tuned' else (None, 0.12)
-    with tempfile.TemporaryDirectory() as tmp: return bench_ultralytics(st, net, tmp, settings, level, 60*minutes, seed, look, name)
+    settings, level = (TUNED | dict(epochs=r.epochs, batch=r.batch, nbs=r.batch),
+                       1.) if name == 'tuned' else (None, 0.12)
+    with tempfile.TemporaryDirectory() as tmp:
+        return bench_ultralytics(st, net, tmp, settings, level, 60*minutes, seed, look, name)
 
 # %% ../nbs/10b_bench.ipynb #3fdb7f0d
 def bench_train(
-    data='roadscenes', imgsz=None, n_val=None,
-    net='yolov8n', batch=8,     # see `bench_network`; images of a step
-    epochs=30, minutes=12.,     # of our trainer; Ultralytics' limit
-    seeds=(0,), trainers=TRAINERS, device='auto',
-    look=None,         # called with (name, progress) while it runs
-    keep=lambda r: r,  # called with the result so far after every run: write it to a file, and a stopped benchmark loses one run
+        data='roadscenes',
+        imgsz=None,
+        n_val=None,
+        net='yolov8n',
+        batch=8,  # see `bench_network`; images of a step
+        epochs=30,
+        minutes=12.,  # of our trainer; Ultralytics' limit
+        seeds=(0, ),
+        trainers=TRAINERS,
+        device='auto',
+        look=None,  # called with (name, progress) while it runs
+        keep=lambda r:
+    r,  # called with the result so far after every run: write it to a file, and a stopped benchmark loses one run
 ) -> dict:
-    "The trainers one after the other on the same frames, and our limit, with origin. Levels compare runs of the first seed."
-    minutes, recipe = check_number(minutes, 'minutes'), Recipe(epochs=check_number(epochs, 'epochs', whole=True), batch=check_number(batch, 'batch', whole=True))
+    """The trainers one after the other on the same frames, and our limit, with origin. Levels compare runs of the
+    first seed."""
+    minutes, recipe = check_number(minutes, 'minutes'), Recipe(
+        epochs=check_number(epochs, 'epochs', whole=True), batch=check_number(batch, 'batch', whole=True))
     st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=recipe))
     graph = bench_network(net, len(st.names))
-    r = dict(data=Path(str(data)).name, net=str(net), batch=recipe.batch, imgsz=f'{st.size[1]}x{st.size[0]}', n_train=len(st.train), n_val=len(st.val), runs=[],
-             limit=bench_limit(st, graph, seeds[0]), origin=provenance('', device_name(st.device), ' '.join(map(str, seeds))))
+    r = dict(data=Path(str(data)).name, net=str(net), batch=recipe.batch, imgsz=f'{st.size[1]}x{st.size[0]}',
+             n_train=len(st.train), n_val=len(st.val), runs=[], limit=bench_limit(st, graph, seeds[0]),
+             origin=provenance('', device_name(st.device), ' '.join(map(str, seeds))))
     for seed in seeds:
         for name in trainers:
             if name == 'ultralytics' and seed != seeds[0]: continue
-            r['runs'].append(run_trainer(name, st, graph, seed, minutes, look and (lambda p: look(name, p))) | dict(seed=seed))
+            r['runs'].append(
+                run_trainer(name, st, graph, seed, minutes, look and (lambda p: look(name, p))) | dict(seed=seed))
             first = {x['name']: x for x in r['runs'] if x['seed'] == seeds[0]}
-            r['ratios'] = {k: compare(first['layerscale'], first[k]) for k in TRAINERS[1:] if k in first and 'layerscale' in first}
+            r['ratios'] = {
+                k: compare(first['layerscale'], first[k])
+                for k in TRAINERS[1:] if k in first and 'layerscale' in first}
             keep(r)
     return r
 
@@ -217,7 +260,9 @@ def bench_table(result: dict):
     rows = []
     for r in result['runs']:
         to = {f'seconds to {v:.2f}': seconds_to(r['curve'], v) for v in LEVELS}
-        rows.append(dict(trainer=r['name'], seed=r['seed'], epochs=r['epochs'], images_per_s=speed(r), **to, final_map50=r['curve'][-1][1], total_s=r['curve'][-1][0]))
+        rows.append(
+            dict(trainer=r['name'], seed=r['seed'], epochs=r['epochs'], images_per_s=speed(r), **to,
+                 final_map50=r['curve'][-1][1], total_s=r['curve'][-1][0]))
     return pd.DataFrame(rows).set_index('trainer')
 
 # %% ../nbs/10b_bench.ipynb #00e58a02

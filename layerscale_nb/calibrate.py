@@ -15,14 +15,20 @@ from .modules import build
 from .nets import Op, complexity
 from .plot import axes, label_points, log_ticks
 from .roofline import TERMS, Call, Profile, conv_call, features, predict_ms
-from .runtime import SPREAD, busy_note, device_name, half, keep_memory, pick_device, time_call, timing_row, waiting
+from .runtime import (
+    SPREAD, busy_note, device_name, half, keep_memory, pick_device, time_call, timing_row, waiting)
 from .zoo import named
 
 # %% ../nbs/05b_calibrate.ipynb #0b9c95bb
-LADDER = ((112, 16), (112, 28), (56, 24), (56, 96), (28, 48), (28, 176), (14, 104), (14, 336), (7, 208), (7, 640))  # (side, width)
-CONVS = {'1x1': [(1, 1, 1), (1, 4, 1), (4, 1, 1)], '1x1 /2': [(1, 2, 2)], 'spatial': [(1, 1, 1), (1, 1, 2)]}  # (in, out) in widths, stride
-PASSES = ('norm', 'relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'gate', 'mean', 'pool', 'cat', 'cat of slices', 'copy', 'reorder', 'upsample')  # over a map
-GROUPS = {'groups of 4': (4,), 'groups of 8': (8,), 'groups': (16, 24, 40, 64, 112)}                          # channels of a group
+# (side, width)
+LADDER = ((112, 16), (112, 28), (56, 24), (56, 96), (28, 48), (28, 176), (14, 104), (14, 336), (7, 208), (7, 640))
+# (in, out) in widths, stride
+CONVS = {'1x1': [(1, 1, 1), (1, 4, 1), (4, 1, 1)], '1x1 /2': [(1, 2, 2)], 'spatial': [(1, 1, 1), (1, 1, 2)]}
+# over a map
+PASSES = ('norm', 'relu', 'leaky_relu', 'silu', 'hardswish', 'mish', 'gelu', 'gate', 'mean', 'pool', 'cat',
+          'cat of slices', 'copy', 'reorder', 'upsample')
+# channels of a group
+GROUPS = {'groups of 4': (4,), 'groups of 8': (8,), 'groups': (16, 24, 40, 64, 112)}
 
 # %% ../nbs/05b_calibrate.ipynb #dd0949ec
 def conv_specimens() -> dict:
@@ -30,11 +36,15 @@ def conv_specimens() -> dict:
     out, nth = {}, itertools.count()
     for side, w in LADDER:
         for kind, shapes in CONVS.items():
-            out.setdefault(kind, []).extend((Op('conv', w*a, w*b, 3 if kind == 'spatial' else 1, s), side) for a, b, s in shapes if kind != 'spatial' or w < 600)
+            out.setdefault(kind, []).extend((Op('conv', w*a, w*b, 3 if kind == 'spatial' else 1, s), side)
+                                            for a, b, s in shapes if kind != 'spatial' or w < 600)
         for s, end in ((1, ''), (2, ' /2')):
-            for k in (3, 5): out.setdefault('depthwise' + end, []).append((Op('conv', 4*w, 4*w, k, s, 4*w), side)) if side*s < 200 else None
+            for k in (3, 5):
+                out.setdefault('depthwise' + end, []).append(
+                    (Op('conv', 4*w, 4*w, k, s, 4*w), side)) if side*s < 200 else None
             for kind, gs in GROUPS.items():
-                g = gs[next(nth) % len(gs)]; v = max(1, round(2*w/g))*g
+                g = gs[next(nth) % len(gs)]
+                v = max(1, round(2*w/g))*g
                 if v > g: out.setdefault(kind + end, []).append((Op('conv', v, v, 3, s, v//g), side))
     out['first'] = [(Op('conv', 3, w, k, 2), side) for k in (3, 7) for w in (16, 32, 64) for side in (48, 112, 150)]
     out['patches'] = [(Op('conv', 3, w, p, p), 224//p) for w in (192, 384, 768) for p in (14, 16, 32)]
@@ -46,18 +56,23 @@ def other_specimens() -> dict:
     maps = [(w*m, side*side) for side, w in LADDER for m in (1, 4)]
     tokens = [(w, t) for w in (192, 384, 768) for t in (50, 197)]
     out = {k: maps for k in PASSES} | dict(add=maps + [(w, 112*112) for w in (96, 128, 160, 192)])
-    out['squeeze'] = [(c, r) for c, r in ((32, 8), (96, 4), (144, 6), (240, 10), (672, 28), (1152, 48), (440, 110), (1024, 256))]
-    out['linear'] = [(a, b, 1) for a in (320, 1280, 2048) for b in (100, 1000)] + [(w, w*m, t) for w, t in tokens for m in (1, 3, 4)] + [(4*w, w, t) for w, t in tokens]
-    return out | dict(layernorm=tokens + maps[:6], attention=tokens, softmax=[(t, t*h) for h in (3, 6, 12) for t in (50, 197)])
+    out['squeeze'] = [
+        (c, r) for c, r in ((32, 8), (96, 4), (144, 6), (240, 10), (672, 28), (1152, 48), (440, 110), (1024, 256))]
+    out['linear'] = [(a, b, 1) for a in (320, 1280, 2048) for b in (100, 1000)] + [
+        (w, w*m, t) for w, t in tokens for m in (1, 3, 4)] + [(4*w, w, t) for w, t in tokens]
+    return out | dict(layernorm=tokens + maps[:6], attention=tokens, softmax=[
+        (t, t*h) for h in (3, 6, 12) for t in (50, 197)])
 
 # %% ../nbs/05b_calibrate.ipynb #ff926c62
 COPIES = 4  # of a layer's weights: one for the warm-up, one for each repetition
 
 # %% ../nbs/05b_calibrate.ipynb #6590ed71
 def numbers(shape, device, dtype):
-    "A tensor to compute with: 0.5 everywhere on a CPU, where making random numbers would take most of the budget; random on a GPU, whose clock rises when all bits are alike."
+    """A tensor to compute with: 0.5 everywhere on a CPU, where making random numbers would take most of the budget;
+    random on a GPU, whose clock rises when all bits are alike."""
     import torch
-    return torch.rand(shape, device=device, dtype=dtype) if device.type == 'cuda' else torch.full(shape, 0.5, device=device, dtype=dtype)
+    return torch.rand(shape, device=device, dtype=dtype) if device.type == 'cuda' else torch.full(
+        shape, 0.5, device=device, dtype=dtype)
 
 # %% ../nbs/05b_calibrate.ipynb #f26493be
 def conv_run(op: Op, side: int, batch: int, device, dtype, channels_last=True) -> tuple:
@@ -66,7 +81,9 @@ def conv_run(op: Op, side: int, batch: int, device, dtype, channels_last=True) -
     order = torch.channels_last if channels_last else torch.contiguous_format
     pad = 0 if op.stride == op.k > 1 else (op.k - 1)//2
     def conv():
-        m = torch.nn.utils.skip_init(torch.nn.Conv2d, op.cin, op.cout, op.k, op.stride, pad, groups=op.groups, bias=False, device=device, dtype=dtype)
+        m = torch.nn.utils.skip_init(
+            torch.nn.Conv2d, op.cin, op.cout, op.k, op.stride, pad, groups=op.groups, bias=False, device=device,
+            dtype=dtype)
         with torch.no_grad(): m.weight.copy_(numbers(m.weight.shape, device, dtype))
         return m.to(memory_format=order)
     x = numbers((batch, op.cin, side*op.stride, side*op.stride), device, dtype).contiguous(memory_format=order)
@@ -74,7 +91,9 @@ def conv_run(op: Op, side: int, batch: int, device, dtype, channels_last=True) -
     return conv_call(op, side*side), lambda: next(modules)(x)
 
 # %% ../nbs/05b_calibrate.ipynb #a4f45575
-MOVED = dict(add=(3, 1), upsample=(1.25, 1), pool=(5, 1), **dict.fromkeys(('cat', 'cat of slices'), (4, 2)), **dict.fromkeys(('norm', 'gelu', 'gate', 'copy', 'reorder'), (2, 1)))  # numbers moved and newly made, in maps; others work in place
+# numbers moved and newly made, in maps; others work in place
+MOVED = dict(add=(3, 1), upsample=(1.25, 1), pool=(5, 1), **dict.fromkeys(('cat', 'cat of slices'), (4, 2)),
+             **dict.fromkeys(('norm', 'gelu', 'gate', 'copy', 'reorder'), (2, 1)))
 
 # %% ../nbs/05b_calibrate.ipynb #094811a8
 def map_run(kind: str, c: int, px: int, batch: int, device, dtype, channels_last=True) -> tuple:
@@ -85,12 +104,21 @@ def map_run(kind: str, c: int, px: int, batch: int, device, dtype, channels_last
     order, other = (torch.channels_last, torch.contiguous_format)[::1 if channels_last else -1]
     make = lambda *s: numbers((batch, *s), device, dtype).contiguous(memory_format=order)
     x = make(c, side, side)
-    shapes = dict(add=(c, side, side), cat=(c, side, side), copy=(2*c, side, side), **{'cat of slices': (2*c, side, side)}, gate=(c, 1, 1), pool=(c, 2*side, 2*side), upsample=(c, side//2, side//2))
+    shapes = dict(add=(c, side, side), cat=(c, side, side), copy=(2*c, side, side),
+                  **{'cat of slices': (2*c, side, side)}, gate=(c, 1, 1), pool=(c, 2*side, 2*side),
+                  upsample=(c, side // 2, side // 2))
     y = make(*shapes[kind]) if kind in shapes else None
-    new = dict(norm=lambda: nn.BatchNorm2d(c, device=device, dtype=dtype).eval(), gelu=nn.GELU, **{k: lambda m=m: m(inplace=True) for k, m in dict(relu=nn.ReLU, leaky_relu=lambda inplace: nn.LeakyReLU(0.1, inplace), silu=nn.SiLU, hardswish=nn.Hardswish, mish=nn.Mish).items()})
+    new = dict(
+        norm=lambda: nn.BatchNorm2d(c, device=device, dtype=dtype).eval(), gelu=nn.GELU, **{
+            k: lambda m=m: m(inplace=True)
+            for k, m in dict(relu=nn.ReLU, leaky_relu=lambda inplace: nn.LeakyReLU(0.1, inplace), silu=nn.SiLU,
+                             hardswish=nn.Hardswish, mish=nn.Mish).items()})
     modules = itertools.cycle([new[kind]() for _ in range(COPIES)] if kind in new else [None])
-    run = dict(add=lambda: x + y, gate=lambda: x*y.sigmoid(), mean=lambda: x.mean((2, 3), keepdim=True), pool=lambda: nn.functional.max_pool2d(y, 3, 2, 1), cat=lambda: torch.cat([x, y], 1), **{'cat of slices': lambda: torch.cat([x, y[:, c:]], 1)},
-               copy=lambda: y[:, c:].contiguous(memory_format=order), reorder=lambda: x.contiguous(memory_format=other), upsample=lambda: nn.functional.interpolate(y, scale_factor=2))
+    run = dict(add=lambda: x + y, gate=lambda: x*y.sigmoid(), mean=lambda: x.mean(
+        (2, 3), keepdim=True), pool=lambda: nn.functional.max_pool2d(y, 3, 2, 1), cat=lambda: torch.cat([x, y], 1),
+               **{'cat of slices': lambda: torch.cat([x, y[:, c:]], 1)},
+               copy=lambda: y[:, c:].contiguous(memory_format=order), reorder=lambda: x.contiguous(memory_format=other),
+               upsample=lambda: nn.functional.interpolate(y, scale_factor=2))
     moved, out = MOVED.get(kind, (1, 0))
     return Call(kind, 0, 0, int(moved*c*side*side), out*c*side*side), run.get(kind, lambda: next(modules)(x))
 
@@ -102,7 +130,8 @@ def token_run(kind: str, size: tuple, batch: int, device, dtype) -> tuple:
     if kind == 'squeeze':
         (c, r), x = size, rand(batch, size[0], 1, 1)
         a, b = rand(r, c, 1, 1), rand(c, r, 1, 1)
-        return Call(kind, 2*c*r, 2*c*r, 0, 0), lambda: F.conv2d(F.silu(F.conv2d(x, a, a[:, 0, 0, 0]), inplace=True), b, b[:, 0, 0, 0])
+        return Call(kind, 2*c*r, 2*c*r, 0,
+                    0), lambda: F.conv2d(F.silu(F.conv2d(x, a, a[:, 0, 0, 0]), inplace=True), b, b[:, 0, 0, 0])
     if kind == 'linear':
         (a, b, px), x = size, rand(batch, size[2], size[0])
         weights, bias = itertools.cycle([rand(b, a) for _ in range(COPIES)]), rand(b)
@@ -121,20 +150,25 @@ def specimen(kind: str, size: tuple, batch: int, device, dtype, channels_last=Tr
     "(call, function that runs it) of one of the specimens."
     a = (batch, device, dtype)
     if isinstance(size[0], Op): return conv_run(*size, *a, channels_last)
-    return token_run(kind, size, *a) if kind in ('linear', 'squeeze', 'softmax', 'layernorm', 'attention') else map_run(kind, *size, *a, channels_last)
+    return token_run(kind, size, *a) if kind in ('linear', 'squeeze', 'softmax', 'layernorm', 'attention') else map_run(
+        kind, *size, *a, channels_last)
 
 # %% ../nbs/05b_calibrate.ipynb #608e3dcf
 def queued(f, device, n=12) -> tuple:
-    "(work, asking) in milliseconds of a call on a GPU: the queue is held until `n` of them are in it, so neither waits for the other."
+    """(work, asking) in milliseconds of a call on a GPU: the queue is held until `n` of them are in it, so neither
+    waits for the other."""
     import torch
-    f(); torch.cuda.synchronize(device)
+    f()
+    torch.cuda.synchronize(device)
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     with torch.cuda.device(device):
         torch.cuda._sleep(4_000_000)  # clock ticks, 2 to 3 ms
-        first.record(); begin = time.perf_counter()
+        first.record()
+        begin = time.perf_counter()
         for _ in range(n): f()
         asked = time.perf_counter() - begin
-        last.record(); last.synchronize()
+        last.record()
+        last.synchronize()
     return first.elapsed_time(last)/n, asked*1e3/n
 
 # %% ../nbs/05b_calibrate.ipynb #cd5ae8a1
@@ -149,7 +183,9 @@ def wake(device, dtype, seconds=0.5):
     import torch
     f, end = specimen('spatial', conv_specimens()['spatial'][2], 64, device, dtype)[1], time.perf_counter() + seconds
     with torch.inference_mode():
-        while time.perf_counter() < end: f(); torch.cuda.synchronize(device)
+        while time.perf_counter() < end:
+            f()
+            torch.cuda.synchronize(device)
 
 # %% ../nbs/05b_calibrate.ipynb #89d78a6e
 def measure_calls(
@@ -171,7 +207,9 @@ def measure_calls(
             if time.perf_counter() > end and n >= 5: break
             b = batches[1] if n % 3 == 2 else batches[0]
             c, f = specimen(kind, size, b, device, half(dtype), channels_last)
-            with torch.inference_mode(): sweep.add_(1); out.append((c, b, *call_and_host_ms(f, device)))
+            with torch.inference_mode():
+                sweep.add_(1)
+                out.append((c, b, *call_and_host_ms(f, device)))
     return out
 
 # %% ../nbs/05b_calibrate.ipynb #b98cffc1
@@ -192,19 +230,25 @@ def positive_fit(X, y):
             b = np.linalg.lstsq(A[:, cols], np.ones(len(A)), rcond=None)[0]
             if (b < 0).any(): continue
             e = ((A[:, cols] @ b - 1)**2).sum()
-            if e < best*0.999: best, out = e, np.zeros(A.shape[1]); out[list(cols)] = b
+            if e < best*0.999:
+                best, out = e, np.zeros(A.shape[1])
+                out[list(cols)] = b
     return out
 
 # %% ../nbs/05b_calibrate.ipynb #ebd0424d
 def fit_kind(X, y, form='sum', pages=None):
-    "Rates of one kind: `X` rows of `features`, `y` milliseconds, `pages` the known price of fresh pages; 'max' by turns of fitting and sorting layers into the two bounds."
+    """Rates of one kind: `X` rows of `features`, `y` milliseconds, `pages` the known price of fresh pages; 'max' by
+    turns of fitting and sorting layers into the two bounds."""
     import numpy as np
     if pages is not None:
-        X, paid = X.copy(), pages*X[:, 4]; y, X[:, 4] = np.maximum(y - paid, 0.1*y), 0
+        X, paid = X.copy(), pages*X[:, 4]
+        y, X[:, 4] = np.maximum(y - paid, 0.1*y), 0
     b = positive_fit(X, y)
     for _ in range(6 if form == 'max' else 0):
         slow = X[:, 0]*b[0] >= X[:, 1:5] @ b[1:5]
-        half = X.copy(); half[slow, 1:5] = 0; half[~slow, 0] = 0
+        half = X.copy()
+        half[slow, 1:5] = 0
+        half[~slow, 0] = 0
         if not (half[:, :5].any()): break
         b = np.where(half.any(0), positive_fit(half, y), 0)
     if pages is not None: b[4] = pages
@@ -222,7 +266,8 @@ def held_out(X, y, form='sum', pages=None, folds=4):
     "Relative errors of each layer, predicted from rates fitted without it."
     import numpy as np
     e, fold = np.zeros(len(y)), np.arange(len(y)) % folds
-    for k in range(folds): e[fold == k] = modelled(X[fold == k], fit_kind(X[fold != k], y[fold != k], form, pages), form)/y[fold == k] - 1
+    for k in range(folds):
+        e[fold == k] = modelled(X[fold == k], fit_kind(X[fold != k], y[fold != k], form, pages), form)/y[fold == k] - 1
     return e
 
 # %% ../nbs/05b_calibrate.ipynb #db5b3470
@@ -236,12 +281,15 @@ def fit_rates(
     import numpy as np
     kinds = sorted({c.kind for c, *_ in measured})
     terms = np.array([t != 'page_mb' or fresh_pages for t in TERMS])
-    table = lambda k, cache: (terms*np.array([features(c, b, cache, size) for c, b, *_ in measured if c.kind == k]), np.array([ms for c, _, ms, _ in measured if c.kind == k]))
+    table = lambda k, cache: (terms*np.array([features(c, b, cache, size) for c, b, *_ in measured if c.kind == k]),
+                              np.array([ms for c, _, ms, _ in measured if c.kind == k]))
     pages = {m: fit_kind(*table('add', m))[4] for m in caches}
     def miss(X, y, pages): return float(np.abs(modelled(X, fit_kind(X, y, pages=pages))/y - 1).mean())
     cache = min(caches, key=lambda m: statistics.mean(miss(*table(k, m), pages[m]) for k in kinds))
     pages = pages[cache]
-    errors = {form: np.concatenate([np.abs(held_out(*table(k, cache), form, pages)) for k in kinds]) for form in ('sum', 'max')}
+    errors = {
+        form: np.concatenate([np.abs(held_out(*table(k, cache), form, pages)) for k in kinds])
+        for form in ('sum', 'max')}
     form = min(errors, key=lambda f: float(np.median(errors[f])))
     rates = {k: dict(zip(TERMS, (float(f'{v:.4g}') for v in fit_kind(*table(k, cache), form, pages)))) for k in kinds}
     return cache, form, rates, {f: float(np.median(e)) for f, e in errors.items()}
@@ -273,8 +321,9 @@ def calibrate(
     note = dict(note=busy_note(share()))
     cache, form, rates, errors = fit_rates(measured, 4 if dtype == 'fp32' else 2, fresh_pages=device.type == 'cpu')
     if device.type == 'cuda': rates = with_host(rates, measured)
-    return Profile(name, device_name(device), torch.get_num_threads(), dtype, channels_last, cache, form, rates, round(errors[form], 4), len(measured),
-                   round(time.perf_counter() - start, 1), provenance(command, device_name(device)) | note)
+    return Profile(name, device_name(device), torch.get_num_threads(), dtype, channels_last, cache, form, rates,
+                   round(errors[form], 4), len(measured), round(time.perf_counter() - start, 1),
+                   provenance(command, device_name(device)) | note)
 
 # %% ../nbs/05b_calibrate.ipynb #ef803ac0
 def judged(
@@ -286,8 +335,9 @@ def judged(
     "One network measured the way its profile was, beside its prediction."
     how = dict(dtype=profile.dtype, channels_last=profile.channels_last, spread=SPREAD)
     t = timing_row(name, module, size, device, batch, **how, repeats=repeats, warmup=2)
-    return dict(name=name, asked_batch=batch, batch=t['batch'], note=t['note'], threads=t['threads'], dtype=t['dtype'], macs=cost.macs, params=cost.params, acts=cost.acts,
-                ms=t['ms'], ms_q1=t['ms_q1'], ms_q3=t['ms_q3'], predicted_ms=predict(t['batch']))
+    return dict(name=name, asked_batch=batch, batch=t['batch'], note=t['note'], threads=t['threads'], dtype=t['dtype'],
+                macs=cost.macs, params=cost.params, acts=cost.acts, ms=t['ms'], ms_q1=t['ms_q1'], ms_q3=t['ms_q3'],
+                predicted_ms=predict(t['batch']))
 
 # %% ../nbs/05b_calibrate.ipynb #b109ffaa
 def validate(
@@ -302,13 +352,36 @@ def validate(
     if device.type == 'cpu': keep_memory()
     for name in names:
         net = named(name)
-        row = judged(net.name, build(net).eval(), (net.r, net.r), complexity(net).total, profile, lambda b: predict_ms(net, profile, b), batch, device, repeats)
+        row = judged(net.name,
+                     build(net).eval(), (net.r, net.r),
+                     complexity(net).total, profile, lambda b: predict_ms(net, profile, b), batch, device, repeats)
         rows.append(dict(name=net.name, r=net.r) | row)
     return rows
 
 # %% ../nbs/05b_calibrate.ipynb #64453444
-VALIDATION = ('EN-B0', 'EN-B1', 'EN-B2', 'RegNetX-200MF', 'RegNetX-400MF', 'RegNetX-800MF', 'RegNetX-1.6GF', 'RegNetX-3.2GF', 'RegNetY-200MF', 'RegNetY-400MF', 'RegNetY-800MF', 'RegNetY-1.6GF',
-              'RegNetY-4GF', 'RegNetZ-500MF', 'ResNet-18', 'ResNet-34', 'ResNet-50', 'ResNeXt-50', 'ViT-Ti/16', 'ViT-S/16', 'ViT-S/32')  # none is used by `calibrate`
+VALIDATION = (
+    'EN-B0',
+    'EN-B1',
+    'EN-B2',
+    'RegNetX-200MF',
+    'RegNetX-400MF',
+    'RegNetX-800MF',
+    'RegNetX-1.6GF',
+    'RegNetX-3.2GF',
+    'RegNetY-200MF',
+    'RegNetY-400MF',
+    'RegNetY-800MF',
+    'RegNetY-1.6GF',
+    # none is used by `calibrate`
+    'RegNetY-4GF',
+    'RegNetZ-500MF',
+    'ResNet-18',
+    'ResNet-34',
+    'ResNet-50',
+    'ResNeXt-50',
+    'ViT-Ti/16',
+    'ViT-S/16',
+    'ViT-S/32')
 
 # %% ../nbs/05b_calibrate.ipynb #b30ca25f
 def line_errors(x, y):
@@ -323,23 +396,35 @@ def line_errors(x, y):
 
 # %% ../nbs/05b_calibrate.ipynb #cfb89798
 def compare_predictors(rows):
-    "Median and largest error (%) of the model and of a line through acts, macs and params, as a table; `rows` of `validate`."
+    """Median and largest error (%) of the model and of a line through acts, macs and params, as a table; `rows` of
+    `validate`."""
     import numpy as np, pandas as pd
     df = pd.DataFrame(rows)
-    if len(df) < 4: raise LayerscaleError(f'{len(df)} networks are too few to compare predictors; measure at least 4.')
-    errors = {'per-layer model': df.predicted_ms/df.ms - 1} | {f'line through {k}': line_errors(df[k], df.ms/df.get('batch', 1)) for k in ('acts', 'macs', 'params')}  # of an image, since batches may differ
-    table = {k: dict(median=100*np.median(np.abs(e)), largest=100*np.max(np.abs(e)), r=float(np.corrcoef(np.log(df.ms), np.log(df.ms*(1 + np.asarray(e))))[0, 1])) for k, e in errors.items()}
+    if len(df) < 4:
+        raise LayerscaleError(f'{len(df)} networks are too few to compare predictors; measure at least 4.')
+    # of an image, since batches may differ
+    errors = {
+        'per-layer model': df.predicted_ms/df.ms - 1} | {
+            f'line through {k}': line_errors(df[k], df.ms/df.get('batch', 1))
+            for k in ('acts', 'macs', 'params')}
+    table = {
+        k: dict(median=100*np.median(np.abs(e)), largest=100*np.max(np.abs(e)),
+                r=float(np.corrcoef(np.log(df.ms), np.log(df.ms*(1 + np.asarray(e))))[0, 1]))
+        for k, e in errors.items()}
     return pd.DataFrame(table).T
 
 # %% ../nbs/05b_calibrate.ipynb #a2fd5ccc
 def plot_predicted(rows, ax=None):
     "Predicted against measured milliseconds, names at the worst four; the band is 15%. Returns the axes."
     import numpy as np, pandas as pd
-    df = pd.DataFrame(rows); ax = axes(ax, figsize=(5, 4))
+    df = pd.DataFrame(rows)
+    ax = axes(ax, figsize=(5, 4))
     ends = np.array([df.ms.min()*0.8, df.ms.max()*1.25])
-    ax.fill_between(ends, ends*0.85, ends*1.15, color='0.9', lw=0); ax.plot(ends, ends, color='0.5', lw=1)
+    ax.fill_between(ends, ends*0.85, ends*1.15, color='0.9', lw=0)
+    ax.plot(ends, ends, color='0.5', lw=1)
     ax.plot(df.ms, df.predicted_ms, 'o', color='#0072B2', ms=5)
     worst = (df.predicted_ms/df.ms - 1).abs().nlargest(4).index
-    ax.set(xlabel='measured (ms)', ylabel='predicted (ms)', xlim=ends, ylim=ends); log_ticks(ax)
+    ax.set(xlabel='measured (ms)', ylabel='predicted (ms)', xlim=ends, ylim=ends)
+    log_ticks(ax)
     label_points(ax, df.ms[worst], df.predicted_ms[worst], list(df.name[worst]))
     return ax

@@ -22,9 +22,12 @@ def chart_kept(
     marks = [Mark('rule', [here/1e9], colour='#999999')] if here else []
     if rows:
         on = sorted((x, y) for x, y, best in zip(xs, ys, frontier(np.array(xs), np.array(ys))) if best)
-        marks.append(Mark('line', [v for x, _ in on for v in (x, x)][1:], [v for _, y in on for v in (y, y)][:-1], tint))
-        same = [[j for j, v in enumerate(xs) if v == x] for x in xs]  # runs of one network and size: one name over the best
-        names = [', '.join(str(j + 1) for j in js) if i == max(js, key=ys.__getitem__) else '' for i, js in enumerate(same)]
+        marks.append(
+            Mark('line', [v for x, _ in on for v in (x, x)][1:], [v for _, y in on for v in (y, y)][:-1], tint))
+        # runs of one network and size: one name over the best
+        same = [[j for j, v in enumerate(xs) if v == x] for x in xs]
+        names = [
+            ', '.join(str(j + 1) for j in js) if i == max(js, key=ys.__getitem__) else '' for i, js in enumerate(same)]
         marks.append(Mark('dot', xs, ys, tint, names))
     if now: marks.append(Mark('ring', [now[0]/1e9], [now[1]], FAMILY_COLOURS['width']))
     return svg_chart(marks, 'multiply-adds of one image (G)', 'mAP50', size=size, log='x')

@@ -23,14 +23,18 @@ class Line:
 
     def show(self, text):
         if not self.live or time.monotonic() - self.last < self.every: return
-        self.last = time.monotonic(); self._write(text)
+        self.last = time.monotonic()
+        self._write(text)
     def keep(self, text):
-        if self.live: self._write(text); self.out.write('\n')
+        if self.live:
+            self._write(text)
+            self.out.write('\n')
         else: self.out.write(text + '\n')
         self.out.flush()
     def _write(self, text):
         width = shutil.get_terminal_size().columns - 1
-        self.out.write('\r' + text[:width].ljust(width)); self.out.flush()
+        self.out.write('\r' + text[:width].ljust(width))
+        self.out.flush()
 
 # %% ../nbs/15_cli.ipynb #0967385a
 def clock(seconds) -> str:
@@ -47,7 +51,7 @@ def progress_text(p) -> str:
 
 # %% ../nbs/15_cli.ipynb #531fba7f
 STUDY_HELP = '''examples:
-  layerscale study                                  five variants on the embedded road scenes (6 to 12 minutes on 2 cores)
+  layerscale study                                  five variants on the embedded road scenes (6 to 12 minutes)
   layerscale study --plan                           only show what would be compared
   layerscale study --data path/to/kitti --imgsz 416x128 --seeds 0 1 2 --out runs/kitti
   layerscale study --preset kitti --data path/to/kitti --device cuda
@@ -57,14 +61,18 @@ run the same command again to continue after an interrupt'''
 # %% ../nbs/15_cli.ipynb #0d0a1dcf
 def add_run_options(p, epochs=True):
     "Options shared by `study` and `train`."
-    p.add_argument('--data', help="'roadscenes', a KITTI, VOC, YOLO or COCO folder, a data.yaml, or a name such as kitti.yaml")
+    p.add_argument('--data', help=("'roadscenes', a KITTI, VOC, YOLO or COCO folder, a "
+                                   "data.yaml, or a name such as kitti.yaml"))
     p.add_argument('--imgsz', help='WIDTHxHEIGHT, multiples of 32, for example 416x128')
     p.add_argument('--base', nargs=3, metavar=('D', 'W', 'CAP'), help='depth, width and max_channels of the baseline')
     p.add_argument('--seeds', nargs='+', metavar='N', help='one run per variant and seed')
-    for k, h in (('epochs', 'passes over the training images'), ('batch', 'images per step'), ('lr', 'highest learning rate')): p.add_argument(f'--{k}', help=h)
+    for k, h in (('epochs', 'passes over the training images'), ('batch', 'images per step'),
+                 ('lr', 'highest learning rate')):
+        p.add_argument(f'--{k}', help=h)
     p.add_argument('--amp', choices=['auto', 'off', 'bf16', 'fp16'], help='number format of the forward pass')
     p.add_argument('--device', help='auto, cpu, cuda, cuda:1, mps')
-    p.add_argument('--n-train', help='use only the first N training images'); p.add_argument('--n-val', help='use only the first N validation images')
+    p.add_argument('--n-train', help='use only the first N training images')
+    p.add_argument('--n-val', help='use only the first N validation images')
 
 # %% ../nbs/15_cli.ipynb #b95295e0
 COUNT_HELP = '''examples:
@@ -74,72 +82,115 @@ COUNT_HELP = '''examples:
   layerscale count path/to/model.yaml --scale m
   layerscale count timm:convnext_tiny --json
   layerscale count torchvision:ssdlite320_mobilenet_v3_large --real
-macs are multiply-adds (flops = 2 x macs) of convolutions, linear layers and attention; acts are the numbers that convolutions and linear layers put out'''
+macs are multiply-adds (flops = 2 x macs) of convolutions, linear layers and attention;
+acts are the numbers that convolutions and linear layers put out'''
 
 # %% ../nbs/15_cli.ipynb #751f010e
 SCALE_HELP = '''examples:
   layerscale scale EN-B0 --rule dWr --s 4
   layerscale scale RegNetY-4.0GF --rule alpha=0.5 --s 8 --json
   layerscale scale yolov8n --rule w --s 4 --imgsz 640
-rules: d, w, r (one dimension), dw, wr, dr (two), dwr (uniform), dWr (fast, alpha=0.8), orig (EfficientNet's 1.2, 1.1, 1.15), alpha=X'''
+rules: d, w, r (one dimension), dw, wr, dr (two), dwr (uniform), dWr (fast, alpha=0.8),
+orig (EfficientNet's 1.2, 1.1, 1.15), alpha=X'''
 
 # %% ../nbs/15_cli.ipynb #d7e887ca
 def add_cost_commands(add):
     "The parsers of `count` and `scale`."
     c = add('count', 'macs, params and acts of a network, by name or file', COUNT_HELP)
-    c.add_argument('names', nargs='+', metavar='NAME', help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME')
+    c.add_argument('names', nargs='+', metavar='NAME',
+                   help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME')
     c.add_argument('--imgsz', help="pixels, or WIDTHxHEIGHT; default: the network's own, 640 for YOLO")
     c.add_argument('--stages', action='store_true', help='also by stage, row or module')
     c.add_argument('--real', action='store_true', help='run a module once on zeros: for paths that depend on the data')
     s = add('scale', 'scale a network by a rule and show what it costs', SCALE_HELP)
     s.add_argument('name', metavar='NAME', help='a name from a paper, or a .yaml file')
-    s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)'); s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)'); s.add_argument('--imgsz', help='resolution of the base in pixels')
-    for p in (c, s): p.add_argument('--scale', help='which scale of a YOLO yaml that has several, for example m'); p.add_argument('--json', action='store_true', help='print one JSON object')
+    s.add_argument('--rule', default='dWr', help='how to spend the macs (default: %(default)s)')
+    s.add_argument('--s', default='4', help='factor on macs (default: %(default)s)')
+    s.add_argument('--imgsz', help='resolution of the base in pixels')
+    for p in (c, s):
+        p.add_argument('--scale', help='which scale of a YOLO yaml that has several, for example m')
+        p.add_argument('--json', action='store_true', help='print one JSON object')
 
 # %% ../nbs/15_cli.ipynb #0992ca0b
 BENCH_HELP = '''examples:
   layerscale bench train --data path/to/kitti --imgsz 416x128 --n-val 256
   layerscale bench train --seeds 0 1 2 --trainers layerscale tuned --out seeds.json
   layerscale bench train --data path/to/kitti --imgsz 640x192 --net 1.0/1.0 --batch 64 --device cuda
-  layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece of the recipe buys
+  layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2   what each piece buys
   layerscale bench count                                                                   our counter beside six others
   layerscale bench acts --out acts.csv               time against macs, params and acts (run again to continue)
   layerscale bench predictor --out predictor.csv     predicted against measured time
-  layerscale bench predictor --names modules --out modules.csv     the same for YOLO graphs and modules of torchvision'''
+  layerscale bench predictor --names modules --out modules.csv     the same for YOLO graphs and torchvision'''
 
 # %% ../nbs/15_cli.ipynb #141d7218
 def add_bench_command(add):
     "The parser of `bench`."
-    b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its pieces, our counter beside others, or time against cost', BENCH_HELP)
-    b.add_argument('what', choices=['train', 'recipe', 'count', 'acts', 'predictor']); b.add_argument('--json', action='store_true', help='print one JSON object')
-    b.add_argument('--data', default='roadscenes'); b.add_argument('--imgsz'); b.add_argument('--n-val'); b.add_argument('--device', default='auto')
-    b.add_argument('--net', default='yolov8n', help="train: a YOLO name with the head of YOLOv8, or depth/width such as 1.0/1.0 (default: %(default)s)"); b.add_argument('--batch', default=8, help='train: images of a step (default: %(default)s)')
-    b.add_argument('--names', nargs='+', metavar='NAME', help="predictor: networks as for `count`, or 'modules' for a list outside the zoo (default: the zoo)")
+    b = add('bench', 'measure our trainer beside Ultralytics, our recipe without its '
+                     'pieces, our counter beside others, or time against cost', BENCH_HELP)
+    b.add_argument('what', choices=['train', 'recipe', 'count', 'acts', 'predictor'])
+    b.add_argument('--json', action='store_true', help='print one JSON object')
+    b.add_argument('--data', default='roadscenes')
+    b.add_argument('--imgsz')
+    b.add_argument('--n-val')
+    b.add_argument('--device', default='auto')
+    b.add_argument('--net', default='yolov8n', help=("train: a YOLO name with the head of YOLOv8, or "
+                                                     "depth/width such as 1.0/1.0 (default: %(default)s)"))
+    b.add_argument('--batch', default=8, help='train: images of a step (default: %(default)s)')
+    b.add_argument('--names', nargs='+', metavar='NAME', help=("predictor: networks as for `count`, or 'modules' for "
+                                                               "a list outside the zoo (default: the zoo)"))
     b.add_argument('--epochs', help='of our trainer (default: train 30, recipe 10)')
-    b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'], help='train: which of layerscale tuned ultralytics (default: all)')
-    b.add_argument('--minutes', default=12, help='give Ultralytics at most this long; acts, predictor: start no row after this long (default: %(default)s)')
-    b.add_argument('--seeds', nargs='+', metavar='N', default=[0], help='seeds; train compares the final mAP50 over all of them (default: 0)')
-    b.add_argument('--out', help='train: write the JSON here after every run; count: write it at the end; recipe, acts, predictor: the table, whose finished rows are not run again (default: ablation.csv, actbound.csv, predictor.csv)')
+    b.add_argument('--trainers', nargs='+', metavar='NAME', default=['layerscale', 'tuned', 'ultralytics'],
+                   help='train: which of layerscale tuned ultralytics (default: all)')
+    b.add_argument('--minutes', default=12, help=('give Ultralytics at most this long; acts, predictor: start '
+                                                  'no row after this long (default: %(default)s)'))
+    b.add_argument('--seeds', nargs='+', metavar='N', default=[0],
+                   help='seeds; train compares the final mAP50 over all of them (default: 0)')
+    b.add_argument('--out', help=('train: write the JSON here after every run; count: write it at the end; '
+                                  'recipe, acts, predictor: the table, whose finished rows are not run '
+                                  'again (default: ablation.csv, actbound.csv, predictor.csv)'))
 
 # %% ../nbs/15_cli.ipynb #ebd6d7b8
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
     p = argparse.ArgumentParser('layerscale', formatter_class=argparse.RawDescriptionHelpFormatter,
         description='What happens to a vision network when you scale it: count, rescale, train, measure, compare.',
-        epilog='examples:\n  layerscale count yolov8l\n  layerscale scale EN-B0 --rule dWr --s 4\n  layerscale study\n  layerscale data path/to/kitti --sheet sheet.png\n  layerscale train configs/depth_033.yaml\n\nlayerscale COMMAND --help shows the options and examples of a command')
+        epilog=('examples:\n  layerscale count yolov8l\n  layerscale scale EN-B0 --rule '
+                'dWr --s 4\n  layerscale study\n  layerscale data path/to/kitti --sheet '
+                'sheet.png\n  layerscale train configs/depth_033.yaml\n\nlayerscale '
+                'COMMAND --help shows the options and examples of a command'))
     sub = p.add_subparsers(dest='cmd', metavar='COMMAND')
-    def add(name, help, text): return sub.add_parser(name, help=help, description=help, epilog=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    def add(name, help, text):
+        return sub.add_parser(
+            name, help=help, description=help, epilog=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     s = add('study', 'train and compare width and depth variants', STUDY_HELP)
-    s.add_argument('--preset', default='quick', help='quick (CPU, road scenes) or kitti (GPU)'); add_run_options(s)
-    s.add_argument('--variants', nargs='+', metavar='NAME', help='only these of baseline width_050 width_033 depth_050 depth_033')
-    s.add_argument('--depths', nargs='+', metavar='D', help='depth multipliers of a grid'); s.add_argument('--widths', nargs='+', metavar='W', help='width multipliers of a grid')
-    s.add_argument('--out', default='runs/width_depth', help='folder of the study (default: %(default)s)'); s.add_argument('--plan', action='store_true', help='show the variants and stop')
-    t = add('train', 'train the variant of a config file, or of several files', 'examples:\n  layerscale train configs/depth_033.yaml\n  layerscale train configs/baseline.yaml --epochs 5 --out runs/try\n  layerscale train configs/ablation/*.yaml --out runs/ablation')
-    t.add_argument('config', nargs='+', help='YAML files, see configs/'); add_run_options(t); t.add_argument('--out', default='runs/train', help='folder (default: %(default)s)')
-    d = add('data', 'summarise a data set and draw a contact sheet', 'examples:\n  layerscale data\n  layerscale data path/to/kitti --sheet sheet.png\n  layerscale data path/to/data.yaml --notes')
-    d.add_argument('source', nargs='?', default='roadscenes'); d.add_argument('--sheet', help='write a picture of labelled images here'); d.add_argument('--notes', action='store_true', help='list every box that was dropped or clipped')
-    r = add('report', 'write report.html from finished runs', 'examples:\n  layerscale report runs/width_depth'); r.add_argument('folder', nargs='?', default='runs/width_depth')
-    add_cost_commands(add); add_time_commands(add); add_bench_command(add)
+    s.add_argument('--preset', default='quick', help='quick (CPU, road scenes) or kitti (GPU)')
+    add_run_options(s)
+    s.add_argument('--variants', nargs='+', metavar='NAME',
+                   help='only these of baseline width_050 width_033 depth_050 depth_033')
+    s.add_argument('--depths', nargs='+', metavar='D', help='depth multipliers of a grid')
+    s.add_argument('--widths', nargs='+', metavar='W', help='width multipliers of a grid')
+    s.add_argument('--out', default='runs/width_depth', help='folder of the study (default: %(default)s)')
+    s.add_argument('--plan', action='store_true', help='show the variants and stop')
+    t = add(
+        'train', 'train the variant of a config file, or of several files',
+        'examples:\n  layerscale train configs/depth_033.yaml\n  layerscale '
+        'train configs/baseline.yaml --epochs 5 --out runs/try\n  layerscale '
+        'train configs/ablation/*.yaml --out runs/ablation')
+    t.add_argument('config', nargs='+', help='YAML files, see configs/')
+    add_run_options(t)
+    t.add_argument('--out', default='runs/train', help='folder (default: %(default)s)')
+    d = add(
+        'data', 'summarise a data set and draw a contact sheet',
+        'examples:\n  layerscale data\n  layerscale data path/to/kitti '
+        '--sheet sheet.png\n  layerscale data path/to/data.yaml --notes')
+    d.add_argument('source', nargs='?', default='roadscenes')
+    d.add_argument('--sheet', help='write a picture of labelled images here')
+    d.add_argument('--notes', action='store_true', help='list every box that was dropped or clipped')
+    r = add('report', 'write report.html from finished runs', 'examples:\n  layerscale report runs/width_depth')
+    r.add_argument('folder', nargs='?', default='runs/width_depth')
+    add_cost_commands(add)
+    add_time_commands(add)
+    add_bench_command(add)
     return p
 
 # %% ../nbs/15_cli.ipynb #3e912dc4
@@ -147,9 +198,11 @@ def options_of(a) -> dict:
     "The shared options of a parsed command line as checked values; None where not given."
     from layerscale_nb.core import check_number
     whole = lambda k: None if getattr(a, k) is None else check_number(getattr(a, k), k.replace('_', '-'), whole=True)
-    return dict(data=a.data, imgsz=a.imgsz, base=a.base, device=a.device, amp=a.amp, lr=None if a.lr is None else check_number(a.lr, 'lr'),
-                seeds=a.seeds and [check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds],
-                **{k: whole(k) for k in ('epochs', 'batch', 'n_train', 'n_val')})
+    return dict(data=a.data, imgsz=a.imgsz, base=a.base, device=a.device, amp=a.amp,
+                lr=None if a.lr is None else check_number(a.lr, 'lr'), seeds=a.seeds
+                and [check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], **{
+                    k: whole(k)
+                    for k in ('epochs', 'batch', 'n_train', 'n_val')})
 
 # %% ../nbs/15_cli.ipynb #ece54cb2
 def study_of(a):
@@ -174,10 +227,15 @@ def head(st, out) -> str:
     from layerscale_nb.runtime import device_name, precision
     from layerscale_nb.study import plan
     s, t = st.study, plan(st.study, len(st.names), st.size)
-    lines = [f'{Path(str(s.data)).name}: {len(st.train)} training and {len(st.val)} validation images, {st.size[1]}x{st.size[0]}, {len(st.names)} classes; {s.recipe.epochs} epochs; {device_name(st.device)}, {precision(st.device, s.recipe.amp)}']
-    if st.notes: lines.append(f'{len(st.notes)} boxes or images were dropped or clipped: `layerscale data {s.data} --notes` lists them')
+    lines = [(f'{Path(str(s.data)).name}: {len(st.train)} training and {len(st.val)} validation '
+              f'images, {st.size[1]}x{st.size[0]}, {len(st.names)} classes; {s.recipe.epochs} '
+              f'epochs; {device_name(st.device)}, {precision(st.device, s.recipe.amp)}')]
+    if st.notes:
+        lines.append(f'{len(st.notes)} boxes or images were dropped or clipped: '
+                     f'`layerscale data {s.data} --notes` lists them')
     lines.append(f'{"variant":<22}{"depth asked, got":>18}{"width asked, got":>18}{"params":>10}{"macs":>10}')
-    lines += [f'{v:<22}{r.depth:>10.2f}, {r.realised_depth:.2f}  {r.width:>10.2f}, {r.realised_width:.2f}  {human(int(r.params)):>10}{human(int(r.macs)):>10}' for v, r in t.iterrows()]
+    lines += [(f'{v:<22}{r.depth:>10.2f}, {r.realised_depth:.2f}  {r.width:>10.2f}, '
+               f'{r.realised_width:.2f}  {human(int(r.params)):>10}{human(int(r.macs)):>10}') for v, r in t.iterrows()]
     return '\n'.join(lines + [f'results: {out}'])
 
 # %% ../nbs/15_cli.ipynb #9b28f256
@@ -195,9 +253,12 @@ def run_command(a) -> int:
     with log_file as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
         log.write(f'# {command}\n{head(st, out)}\n')
         try:
-            for e in run_study(st, out, command): done += e.kind in ('done', 'skip'); tell(e, line, log)
+            for e in run_study(st, out, command):
+                done += e.kind in ('done', 'skip')
+                tell(e, line, log)
         except KeyboardInterrupt:
-            line.keep(f'stopped. {done} finished run(s) are in {out/"results.csv"}; the same command continues.' if done else 'stopped. The same command continues from the last whole epoch.')
+            line.keep(f'stopped. {done} finished run(s) are in {out/"results.csv"}; the same command continues.'
+                      if done else 'stopped. The same command continues from the last whole epoch.')
             return 130
         if not done: raise LayerscaleError(f'no run finished; see {out/"log.txt"}.')
         report = write_report(out)
@@ -215,9 +276,12 @@ def tell(e, line, log):
         if e.progress.row: log.write(json.dumps(dict(run=e.run) | e.progress.row) + '\n')
     elif e.kind == 'failed': line.keep(f'{name} failed: {e.row["error"]}')
     elif e.kind in ('done', 'skip'):
-        r = e.row; word = 'done before' if e.kind == 'skip' else f'trained in {clock(r["train_s"])}'
+        r = e.row
+        word = 'done before' if e.kind == 'skip' else f'trained in {clock(r["train_s"])}'
         if r.get('note'): word += f'; {r["note"]}'
-        line.keep(f'{name} mAP50 {r["map50"]:.3f}  mAP50-95 {r["map50_95"]:.3f}  {r["latency_ms"]:.1f} ms/image  {word}')
+        line.keep(f'{name} mAP50 {r["map50"]:.3f}  mAP50-95 '
+                  f'{r["map50_95"]:.3f}  {r["latency_ms"]:.1f} ms/image  '
+                  f'{word}')
         log.write(json.dumps(r) + '\n')
     else: log.write(f'start {e.run}\n')
 
@@ -228,12 +292,15 @@ def data_command(a) -> int:
     from layerscale_nb.frames import contact_sheet, summary
     ds = load_data(a.source)
     print(f'{ds.name}\n{summary(ds).to_string()}')
-    if len(ds.notes): print(f'\nleft out or changed:\n{notes_table(ds).to_string(index=False, max_colwidth=90)}')
+    if len(ds.notes):
+        print(f'\nleft out or changed:\n{notes_table(ds).to_string(index=False, max_colwidth=90)}')
     if a.notes: print('\n'.join(f'{n.where}: {n.kind} ({n.why})' for n in ds.notes))
     if a.sheet:
         sheet = contact_sheet(ds)  # outside the next line: a broken image is not the fault of the sheet's name
         try: sheet.save(a.sheet)
-        except (OSError, ValueError) as e: raise LayerscaleError(f'cannot write {a.sheet}: {e}. Use a name such as sheet.png in an existing folder.') from None
+        except (OSError, ValueError) as e:
+            raise LayerscaleError(
+                f'cannot write {a.sheet}: {e}. Use a name such as sheet.png in an existing folder.') from None
         print(f'contact sheet: {a.sheet}')
     return 0
 
@@ -242,9 +309,12 @@ def bench_count_command(a) -> int:
     "`bench count`: our counter and its closed forms beside those people use, as a table or as JSON."
     from layerscale_nb.counters import bench_count, bench_count_table
     from layerscale_nb.lookup import price
-    line, forms = Line(sys.stderr), dict(yolov8l=('yolov8l', 640), efficientnet_b7=('EN-B7', 600), vit_l_16=('ViT-L/16', 224))
+    line, forms = Line(sys.stderr), dict(
+        yolov8l=('yolov8l', 640), efficientnet_b7=('EN-B7', 600), vit_l_16=('ViT-L/16', 224))
     line.show('about two minutes; each counter five times')
-    r = bench_count(closed_form={k: lambda v=v: price(*v).total for k, v in forms.items()}, look=lambda rows: line.show(f'{rows[0]["network"]} counted'))
+    r = bench_count(closed_form={
+        k: lambda v=v: price(*v).total
+        for k, v in forms.items()}, look=lambda rows: line.show(f'{rows[0]["network"]} counted'))
     line.show('')
     if a.out: write_atomic(a.out, json.dumps(r, indent=1) + '\n')
     print(json.dumps(r) if a.json else bench_count_table(r).round(3).to_string())
@@ -252,27 +322,44 @@ def bench_count_command(a) -> int:
 
 # %% ../nbs/15_cli.ipynb #93c5f958
 def bench_command(a) -> int:
-    "`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are commands of their own."
+    """`bench train`: the trainers on the same frames, as a table or as JSON; `bench recipe` and `bench count` are
+    commands of their own."""
     if a.what == 'count': return bench_count_command(a)
     if a.what in ('acts', 'predictor'): return bench_time_command(a)
     from layerscale_nb.bench import bench_table, bench_train, final_scores
     from layerscale_nb.core import check_number, check_size
     line = Line(sys.stderr)
-    def look(name, p): line.show(f'{name}: ' + (progress_text(p) if hasattr(p, 'epochs') else f'epoch {len(p)}, its own mAP50 {p[-1][1]:.3f} after {clock(p[-1][0])}' if p else 'starting'))
+    def look(name, p):
+        line.show(f'{name}: '
+                  + (progress_text(p) if hasattr(p, 'epochs') else
+                     f'epoch {len(p)}, its own mAP50 {p[-1][1]:.3f} after {clock(p[-1][0])}' if p else 'starting'))
     num = lambda k, **kw: check_number(getattr(a, k), k, **kw)
-    frames = dict(data=a.data, imgsz=a.imgsz and check_size(a.imgsz), n_val=a.n_val and num('n_val', whole=True), device=a.device, look=look, seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], epochs=num('epochs', whole=True) if a.epochs else 10 if a.what == 'recipe' else 30)
+    frames = dict(
+        data=a.data, imgsz=a.imgsz and check_size(a.imgsz), n_val=a.n_val and num('n_val', whole=True), device=a.device,
+        look=look, seeds=[check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds],
+        epochs=num('epochs', whole=True) if a.epochs else 10 if a.what == 'recipe' else 30)
     if a.what == 'recipe': return recipe_command(a, frames, line)
     def keep(r):
         if a.out: write_atomic(a.out, json.dumps(r, indent=1) + '\n')
-    r = bench_train(net=a.net, batch=num('batch', whole=True), minutes=num('minutes'), trainers=a.trainers, keep=keep, **frames)
+
+    r = bench_train(
+        net=a.net, batch=num('batch', whole=True), minutes=num('minutes'), trainers=a.trainers, keep=keep, **frames)
     line.show('')
-    if a.json: print(json.dumps(r)); return 0
+    if a.json:
+        print(json.dumps(r))
+        return 0
     print(bench_table(r).round(3).to_string())
     for who, c in r['ratios'].items():
         for v, x in c['to_map50'].items():
-            if x['ratio']: print(f"to mAP50 {v}: {'at least ' if x['at_least'] else ''}{x['ratio']:.1f} times faster than {dict(tuned='Ultralytics tuned').get(who, 'Ultralytics with its defaults')}")
-    print(f"{r['limit']['img_s']:.0f} img/s in the training loop, {r['limit']['bare_img_s']:.0f} in a bare one: ratio {r['limit']['ratio']:.2f}, {r['limit']['ratio_adamw']:.2f} to one with AdamW")
-    if len(a.seeds) > 1: print(f'final mAP50 over {len(a.seeds)} seeds:\n{final_scores(r).round(3).to_string()}')
+            if x['ratio']:
+                print(f"to mAP50 {v}: {'at least ' if x['at_least'] else ''}{x['ratio']:.1f} times faster than "
+                      f"{dict(tuned='Ultralytics tuned').get(who, 'Ultralytics with its defaults')}")
+    print(f"{r['limit']['img_s']:.0f} img/s in the training loop, "
+          f"{r['limit']['bare_img_s']:.0f} in a bare one: ratio "
+          f"{r['limit']['ratio']:.2f}, {r['limit']['ratio_adamw']:.2f} to one "
+          "with AdamW")
+    if len(a.seeds) > 1:
+        print(f'final mAP50 over {len(a.seeds)} seeds:\n{final_scores(r).round(3).to_string()}')
     return 0
 
 # %% ../nbs/15_cli.ipynb #8d103266
@@ -311,18 +398,31 @@ def report_command(a) -> int:
 # %% ../nbs/15_cli.ipynb #47ec4f9d
 def answer(argv: list) -> int:
     "Do what a command line asks; errors become one sentence and a status, all but `BrokenPipeError`."
-    parser = make_parser(); a = parser.parse_args(argv)
-    if not a.cmd: parser.print_help(); return 0
-    commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command, count=count_command, scale=scale_command, time=time_command, profile=profile_command)
+    parser = make_parser()
+    a = parser.parse_args(argv)
+    if not a.cmd:
+        parser.print_help()
+        return 0
+    commands = dict(study=run_command, train=run_command, data=data_command, report=report_command, bench=bench_command,
+                    count=count_command, scale=scale_command, time=time_command, profile=profile_command)
     try: return commands[a.cmd](a)
-    except LayerscaleError as e: print(f'layerscale: {e}', file=sys.stderr); return 2
+    except LayerscaleError as e:
+        print(f'layerscale: {e}', file=sys.stderr)
+        return 2
     except BrokenPipeError: raise
-    except OSError as e: print(f'layerscale: {e.filename or "a file"}: {e.strerror or e}. Choose another path, or mend this one.', file=sys.stderr); return 2
+    except OSError as e:
+        print(f'layerscale: {e.filename or "a file"}: '
+              f'{e.strerror or e}. Choose another path, or mend this '
+              'one.', file=sys.stderr)
+        return 2
     except (MemoryError, RuntimeError) as e:
         from layerscale_nb.runtime import out_of_memory
         if not out_of_memory(e): raise
-        print('layerscale: out of memory. Use a smaller --imgsz, fewer images, or --device cpu.', file=sys.stderr); return 2
-    except KeyboardInterrupt: print('stopped.', file=sys.stderr); return 130
+        print('layerscale: out of memory. Use a smaller --imgsz, fewer images, or --device cpu.', file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print('stopped.', file=sys.stderr)
+        return 130
 
 # %% ../nbs/15_cli.ipynb #2c48924c
 @contextlib.contextmanager
@@ -337,7 +437,8 @@ def any_encoding(stream):
     stream.reconfigure(errors='layerscale')
     try: yield
     finally:
-        with contextlib.suppress(OSError): stream.reconfigure(errors=was)  # flushes, and the reader may have gone
+        with contextlib.suppress(OSError):
+            stream.reconfigure(errors=was)  # flushes, and the reader may have gone
 
 # %% ../nbs/15_cli.ipynb #0d81254a
 def main(argv=None) -> int:

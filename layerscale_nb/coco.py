@@ -78,7 +78,8 @@ def coco_images(
         name, size = printable(name).replace('\\', '/'), (e.get('height'), e.get('width'))
         one = out.setdefault(key, (name, size if all(type(v) in (int, float) for v in size) else None))[0]
         if one != name: shared.setdefault(key, []).append(name)
-        elif name in seen: notes.append(Note('image listed twice', 'its boxes are joined', f'{path}: images[{n}]'))
+        elif name in seen:
+            notes.append(Note('image listed twice', 'its boxes are joined', f'{path}: images[{n}]'))
         seen.add(name)
     for key, names in shared.items():
         names.insert(0, out.pop(key)[0])

@@ -86,7 +86,8 @@ def signature(x):
 def tensors(x) -> list:
     "All tensors in nested lists and dicts."
     if hasattr(x, 'untyped_storage'): return [x]
-    return [t for v in (x.values() if isinstance(x, dict) else x) for t in tensors(v)] if isinstance(x, (list, tuple, dict)) else []
+    return [t for v in (x.values() if isinstance(x, dict) else x)
+            for t in tensors(v)] if isinstance(x, (list, tuple, dict)) else []
 
 # %% ../nbs/02_complexity.ipynb #9556639e
 def blank(x):
@@ -292,11 +293,14 @@ def check_module(module):
 def mismatch(m, x) -> str:
     "`expects 3 channels, was given 4` if the input `x` does not fit the layer `m`, else an empty string."
     if not hasattr(x, 'shape') or not x.ndim: return ''
-    name, axis = next(((n, a) for n, a in (('in_channels', 1), ('in_features', -1), ('num_features', 1), ('num_channels', 1)) if isinstance(getattr(m, n, None), int)), (None, 1))
+    name, axis = next(((n, a) for n, a in (('in_channels', 1), ('in_features', -1), ('num_features', 1),
+                                           ('num_channels', 1)) if isinstance(getattr(m, n, None), int)), (None, 1))
     if name is None or x.ndim == 1 and axis == 1: return ''
     axis = -len(m.kernel_size) - 1 if hasattr(m, 'kernel_size') and isinstance(m.kernel_size, tuple) else axis
     want, got = getattr(m, name), x.shape[axis] if x.ndim >= abs(axis) else 0
-    return f'expects {want} {"features" if "features" == name[3:] else "channels"}, was given {got} (input {tuple(x.shape)})' if want != got else ''
+    return (f'expects {want} '
+            f'{"features" if "features" == name[3:] else "channels"}, was '
+            f'given {got} (input {tuple(x.shape)})') if want != got else ''
 
 # %% ../nbs/02_complexity.ipynb #581ce2c8
 def reason(failed, error) -> str:
@@ -454,5 +458,6 @@ def plot_count(
     ax.set_yticks(range(len(parts)), [plain_text(n) for n in parts])
     ax.invert_yaxis()
     ax.legend(frameon=False, fontsize=8)
-    ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}'); ax.set_xlabel('share of the network')
+    ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
+    ax.set_xlabel('share of the network')
     return ax

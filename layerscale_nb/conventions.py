@@ -24,15 +24,24 @@ class Convention:
 CONVENTIONS = {
     'layerscale': Convention(source='this page: multiply-adds of convolutions, linear layers and attention products'),
     'torch FlopCounterMode': Convention(2, source='torch.utils.flop_counter: twice the products, nothing else'),
-    'pycls': Convention(1, dict(conv_bias=1, linear_bias=1), ('conv_out', 'linear_out', 'max_pool'), source='pycls blocks.py, used by Dollár et al., arXiv 2103.06877'),
-    'fvcore': Convention(1, dict(batch_norm=2, layer_norm=5, avg_pool=1, upsample=1, upsample_bilinear=4), source='fvcore 0.1.5 flop_count.py; it misses fused attention'),
-    'thop 0.0.31': Convention(1, dict(conv_bias=1, batch_norm=2, avg_pool=1, avg_pool_out=1), source='thop 0.0.31 basic_hooks.py; modules only, no attention'),
-    'thop 0.1.1': Convention(1, dict(batch_norm=4, layer_norm=4, avg_pool=1, avg_pool_out=1, upsample=1), source='thop 0.1.1 calc_func.py; modules only, no attention'),
-    'ultralytics-thop 2.2.3': Convention(1, dict(batch_norm=4, layer_norm=4, avg_pool=1, avg_pool_out=1), source='ultralytics-thop 2.2.3, its own counter today: no upsample'),
-    'Ultralytics table': Convention(2, dict(upsample=2), fused=True, source='YOLOv8 README: thop 0.1.1 on the fused model, times 2'),
+    'pycls': Convention(1, dict(conv_bias=1, linear_bias=1), ('conv_out', 'linear_out', 'max_pool'),
+                        source='pycls blocks.py, used by Dollár et al., arXiv 2103.06877'),
+    'fvcore': Convention(1, dict(batch_norm=2, layer_norm=5, avg_pool=1, upsample=1, upsample_bilinear=4),
+                         source='fvcore 0.1.5 flop_count.py; it misses fused attention'),
+    'thop 0.0.31': Convention(1, dict(conv_bias=1, batch_norm=2, avg_pool=1, avg_pool_out=1),
+                              source='thop 0.0.31 basic_hooks.py; modules only, no attention'),
+    'thop 0.1.1': Convention(1, dict(batch_norm=4, layer_norm=4, avg_pool=1, avg_pool_out=1, upsample=1),
+                             source='thop 0.1.1 calc_func.py; modules only, no attention'),
+    'ultralytics-thop 2.2.3': Convention(1, dict(batch_norm=4, layer_norm=4, avg_pool=1, avg_pool_out=1),
+                                         source='ultralytics-thop 2.2.3, its own counter today: no upsample'),
+    'Ultralytics table': Convention(2, dict(upsample=2), fused=True,
+                                    source='YOLOv8 README: thop 0.1.1 on the fused model, times 2'),
     'Ultralytics yaml': Convention(2, dict(batch_norm=8), source='comments in yolov8.yaml: the unfused model, times 2'),
-    'YOLOv5 table': Convention(2, dict(conv_out=2), fused=True, source='YOLOv5 README: thop 0.0.31 on the fused model, one more per output for the bias that fusing makes, times 2'),
-    'darknet': Convention(2, dict(shortcut=1, max_pool_window=1), source='darknet convolutional_layer.c, shortcut_layer.c, maxpool_layer.c (BFLOPs)'),
+    'YOLOv5 table': Convention(
+        2, dict(conv_out=2), fused=True, source=('YOLOv5 README: thop 0.0.31 on the fused model, one more per '
+                                                 'output for the bias that fusing makes, times 2')),
+    'darknet': Convention(2, dict(shortcut=1, max_pool_window=1),
+                          source='darknet convolutional_layer.c, shortcut_layer.c, maxpool_layer.c (BFLOPs)'),
     'SoViT': Convention(2, source='Getting ViT in Shape, arXiv 2305.13035: twice the products, attention included')}
 
 # %% ../nbs/02c_conventions.ipynb #d8f78323
@@ -40,7 +49,8 @@ def under(
     c: Count,         # from `count`
     convention: str,  # a key of CONVENTIONS, or a Convention
 ) -> dict:
-    "`flops`, `params` and `acts` of a network as that convention prints them; raises `LayerscaleError` for an unknown name."
+    """`flops`, `params` and `acts` of a network as that convention prints them; raises `LayerscaleError` for an
+    unknown name."""
     if not isinstance(convention, Convention) and convention not in CONVENTIONS:
         raise LayerscaleError(f"no convention '{convention}'. {nearest(convention, CONVENTIONS)}")
     v = convention if isinstance(convention, Convention) else CONVENTIONS[convention]

@@ -51,7 +51,8 @@ def human_pair(a, b, unit='') -> tuple:
 # %% ../nbs/00_core.ipynb #103a1f36
 class LayerscaleError(ValueError):
     "One sentence that says what is wrong, where, and what to do; on one line and printable, whatever it quotes."
-    def __init__(self, text=''): super().__init__(' '.join(str(text).encode('utf-8', 'backslashreplace').decode().splitlines()))
+    def __init__(self, text=''):
+        super().__init__(' '.join(str(text).encode('utf-8', 'backslashreplace').decode().splitlines()))
 
 # %% ../nbs/00_core.ipynb #958e01f0
 def one_line(
@@ -71,7 +72,8 @@ def brief(
 ) -> str:
     "The value as Python writes it, cut to `most` characters; never fails."
     try: return repr(value)[:most]
-    except (ValueError, RecursionError): return f'{type(value).__name__} too long to be written'  # over 4,300 digits
+    except (ValueError, RecursionError):
+        return f'{type(value).__name__} too long to be written'  # over 4,300 digits
 
 # %% ../nbs/00_core.ipynb #dfcbe3ce
 def nearest(
@@ -92,7 +94,8 @@ def check_keys(
     where: str,  # the file or argument it came from
 ) -> dict:
     "`cfg` itself, if all its keys are known; raises `LayerscaleError` for the first that is not."
-    if not isinstance(cfg, dict): raise LayerscaleError(f'{where}: expected "key: value" lines, found {type(cfg).__name__}.')
+    if not isinstance(cfg, dict):
+        raise LayerscaleError(f'{where}: expected "key: value" lines, found {type(cfg).__name__}.')
     for k in cfg:
         if k not in known: raise LayerscaleError(f"{where}: unknown key '{k}'. {nearest(k, known)}")
     return cfg
@@ -109,7 +112,8 @@ def check_number(
 ):
     "`value` as a float (or int), if it is finite and in range; else raises `LayerscaleError`."
     try: x = float(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError): x = math.nan  # 400 digits, a tensor of two numbers
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        x = math.nan  # 400 digits, a tensor of two numbers
     wrong = not math.isfinite(x) or x < low or x > high or (open_low and x == low) or (whole and x != int(x))
     if isinstance(value, bool) or wrong or not text and isinstance(value, (str, bytes)):
         kind, sign = ('a whole number' if whole else 'a number'), ('>' if open_low else '>=')
@@ -139,7 +143,8 @@ def check_size(
     "The size as `(h, w)` in pixels; raises `LayerscaleError` if a side is not a positive multiple of `stride`."
     try:
         if isinstance(size, str): pair = [int(v) for v in size.lower().split('x')][::-1]
-        else: pair = [int(v) if v == int(v) else int('') for v in (size if isinstance(size, (list, tuple)) else [size])]
+        else:
+            pair = [int(v) if v == int(v) else int('') for v in (size if isinstance(size, (list, tuple)) else [size])]
         h, w = pair*2 if len(pair) == 1 else pair
     except (TypeError, ValueError, OverflowError):
         raise LayerscaleError(f'image size {brief(size)}: write it as WIDTHxHEIGHT, for example 416x128.') from None
@@ -157,7 +162,8 @@ def write_atomic(
     content,  # str, bytes, or a function that writes into an open binary file
 ) -> Path:
     "Write a file so that a crash leaves the old content or the new one; raises `LayerscaleError` if the disk refuses."
-    path = Path(path); part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, 'wb') as f:
@@ -166,15 +172,19 @@ def write_atomic(
         os.replace(part, path)
     except (OSError, RuntimeError) as e:
         with suppress(OSError): part.unlink()
-        why = next((x.strerror for x in (e, e.__context__) if isinstance(x, OSError)), None) or e  # torch hides the disk's answer behind its own
-        raise LayerscaleError(f'cannot write {path}: {why}. Free some space or choose another folder; nothing older was lost.') from e
+        # torch hides the disk's answer behind its own
+        why = next((x.strerror for x in (e, e.__context__) if isinstance(x, OSError)), None) or e
+        raise LayerscaleError(f'cannot write {path}: {why}. Free some space or '
+                              'choose another folder; nothing older was lost.') from e
     return path
 
 # %% ../nbs/00_core.ipynb #5e2eb0bf
 def write_rows(rows: list, path) -> Path:
-    "Replace a csv file by these dicts; its columns are all their keys, and what is missing or not-a-number is left empty."
+    """Replace a csv file by these dicts; its columns are all their keys, and what is missing or not-a-number is left
+    empty."""
     text = io.StringIO(newline='')
-    out = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n'); out.writeheader()
+    out = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n')
+    out.writeheader()
     out.writerows({k: '' if v != v else v for k, v in r.items()} for r in rows)
     return write_atomic(path, text.getvalue())
 
@@ -211,9 +221,11 @@ def read_yaml(path) -> dict:
         loader = yaml.SafeLoader(Path(plain_file(path)).read_bytes())
         node = loader.get_single_node()
         total = written_out(node, sizes) if node else 0
-        if total > 1000 + 10*len(sizes): raise ValueError(f'its aliases make {total:.3g} values of {len(sizes)}')
+        if total > 1000 + 10*len(sizes):
+            raise ValueError(f'its aliases make {total:.3g} values of {len(sizes)}')
         return loader.construct_document(node) or {} if node else {}
-    except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Give the path of a .yaml file.') from None
+    except FileNotFoundError:
+        raise LayerscaleError(f'{path}: no such file. Give the path of a .yaml file.') from None
     except RecursionError: at, why = '', 'nested too deeply'
     except (*plain, LookupError, TypeError, AttributeError) as e:  # `!!bool maybe` is a KeyError
         line = getattr(getattr(e, 'problem_mark', None), 'line', None)
@@ -244,7 +256,8 @@ def cpu_name() -> str:
     "The processor's own name and the number of cores this process may use."
     info = Path('/proc/cpuinfo')
     lines = info.read_text(encoding='utf-8').splitlines() if info.exists() else []
-    name = next((l.split(':', 1)[1].strip() for l in lines if l.startswith('model name')), platform.processor() or platform.machine())
+    name = next((l.split(':', 1)[1].strip() for l in lines if l.startswith('model name')),
+                platform.processor() or platform.machine())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return f'{name}, {cores} cores'
 

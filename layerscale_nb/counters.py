@@ -21,7 +21,8 @@ BENCH_NETS = {'yolov8l': 640, 'efficientnet_b7': 600, 'vit_l_16': 224}  # name: 
 
 # %% ../nbs/07c_counters.ipynb #6e649176
 def bench_net(name: str):
-    "The built network in eval mode; YOLO sizes `yolov8n` to `yolov8x` and every torchvision classifier by name. Raises `LayerscaleError` for others."
+    """The built network in eval mode; YOLO sizes `yolov8n` to `yolov8x` and every torchvision classifier by name.
+    Raises `LayerscaleError` for others."""
     import torchvision
     if name.startswith('yolov8'): return build(yolov8(name.removeprefix('yolov8'))).eval()
     known = torchvision.models.list_models(torchvision.models)
@@ -38,7 +39,9 @@ def by_fvcore(m, x):
 def by_ptflops(m, x):
     "ptflops with its default back end and nothing printed."
     from ptflops import get_model_complexity_info
-    return int(get_model_complexity_info(m, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False, verbose=False)[0])
+    return int(
+        get_model_complexity_info(m, tuple(x.shape[1:]), as_strings=False, print_per_layer_stat=False,
+                                  verbose=False)[0])
 
 # %% ../nbs/07c_counters.ipynb #a7dbc293
 def by_torchinfo(m, x):
@@ -68,11 +71,15 @@ def by_torch_meta(m, x):
     from torch.utils.flop_counter import FlopCounterMode
     state = {k: torch.empty_like(v, device='meta') for k, v in (*m.named_parameters(), *m.named_buffers())}
     kept = [(s.__dict__, dict(s.__dict__)) for s in m.modules()]
-    for own, _ in kept: own.update(shape=None) if 'anchors' in own else None  # an Ultralytics head keeps real maps of its last call
+    for own, _ in kept:
+        own.update(shape=None) if 'anchors' in own else None  # an Ultralytics head keeps real maps of its last call
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad(): functional_call(m, state, (torch.empty_like(x, device='meta'),))
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            functional_call(m, state, (torch.empty_like(x, device='meta'),))
     finally:
-        for own, before in kept: own.clear(); own.update(before)
+        for own, before in kept:
+            own.clear()
+            own.update(before)
     return counter.get_total_flops()//2
 
 # %% ../nbs/07c_counters.ipynb #6a9f0173
@@ -82,9 +89,13 @@ def by_count(m, x):
 
 # %% ../nbs/07c_counters.ipynb #d2b40cef
 COUNTERS = {  # name: (function of module and image, packages one of which must be installed)
-    'fvcore': (by_fvcore, ('fvcore',)), 'ptflops': (by_ptflops, ('ptflops',)), 'torchinfo': (by_torchinfo, ('torchinfo',)),
-    'thop': (by_thop, ('ultralytics-thop', 'thop')), 'torch FlopCounterMode': (by_torch, ('torch',)),
-    'torch FlopCounterMode, meta': (by_torch_meta, ('torch',)), 'layerscale count': (by_count, ('torch',))}
+    'fvcore': (by_fvcore, ('fvcore', )),
+    'ptflops': (by_ptflops, ('ptflops', )),
+    'torchinfo': (by_torchinfo, ('torchinfo', )),
+    'thop': (by_thop, ('ultralytics-thop', 'thop')),
+    'torch FlopCounterMode': (by_torch, ('torch', )),
+    'torch FlopCounterMode, meta': (by_torch_meta, ('torch', )),
+    'layerscale count': (by_count, ('torch', ))}
 
 # %% ../nbs/07c_counters.ipynb #181a4f97
 def installed(packages: tuple):
@@ -102,14 +113,17 @@ def machine_load():
 # %% ../nbs/07c_counters.ipynb #eb889148
 def timed(f) -> float:
     "Seconds of one call, after a garbage collection."
-    gc.collect(); start = time.perf_counter(); f()
+    gc.collect()
+    start = time.perf_counter()
+    f()
     return time.perf_counter() - start
 
 # %% ../nbs/07c_counters.ipynb #98fca7e3
 def first_run(name, counter, f, packages) -> dict:
     "A row with the macs of an untimed first call, or a note why there are none."
     found = installed(packages)
-    row = dict(network=name, counter=counter, package=' '.join(found) if found else None, macs=None, seconds=None, runs=[], note='')
+    row = dict(network=name, counter=counter, package=' '.join(found) if found else None, macs=None, seconds=None,
+               runs=[], note='')
     if not found: return row | dict(note=f'absent: install {" or ".join(packages)}')
     try: return row | dict(macs=int(f()))
     except Exception as e: return row | dict(note=f'failed: {one_line(e)}')
@@ -135,19 +149,24 @@ def bench_count(
     closed_form=None,          # dict name -> function without arguments that returns macs, or a Cost
     look=None,                 # called with the finished rows of each network
 ) -> dict:
-    "Macs and seconds of every counter on every network, in this process; raises `LayerscaleError` for a name without a size."
+    """Macs and seconds of every counter on every network, in this process; raises `LayerscaleError` for a name without
+    a size."""
     import torch
     repeats, rows, load = check_number(repeats, 'repeats', whole=True), [], machine_load()
     for name in models:
-        if not isinstance(models, dict) and name not in BENCH_NETS: raise LayerscaleError(f"no image size for '{name}'. {nearest(name, BENCH_NETS)}")
+        if not isinstance(models, dict) and name not in BENCH_NETS:
+            raise LayerscaleError(f"no image size for '{name}'. {nearest(name, BENCH_NETS)}")
     for name in models:
-        rows += bench_one(name, models[name] if isinstance(models, dict) else BENCH_NETS[name], repeats, (closed_form or {}).get(name))
+        rows += bench_one(name, models[name] if isinstance(models, dict) else BENCH_NETS[name], repeats,
+                          (closed_form or {}).get(name))
         if look: look([r for r in rows if r['network'] == name])
-    return dict(rows=rows, threads=torch.get_num_threads(), repeats=repeats, load=[load, machine_load()], origin=provenance('layerscale bench count --json'))
+    return dict(rows=rows, threads=torch.get_num_threads(), repeats=repeats, load=[load, machine_load()],
+                origin=provenance('layerscale bench count --json'))
 
 # %% ../nbs/07c_counters.ipynb #9aa437f4
 def bench_count_table(result: dict):
-    "The rows of `bench_count` as a pandas table: macs in G, seconds, how far from ours in macs, how many times our time."
+    """The rows of `bench_count` as a pandas table: macs in G, seconds, how far from ours in macs, how many times our
+    time."""
     import pandas as pd
     t = pd.DataFrame(result['rows'])
     ours = t[t.counter == 'layerscale count'].set_index('network')
@@ -155,7 +174,8 @@ def bench_count_table(result: dict):
     t['off_percent'] = 100*(t.macs.astype(float)/t.network.map(ours.macs.astype(float)) - 1)
     t['times_ours'] = t.seconds.astype(float)/t.network.map(ours.seconds.astype(float))
     t['spread'] = [max(v)/min(v) if v else None for v in t.runs]
-    return t.set_index(['network', 'counter'])[['package', 'macs_G', 'off_percent', 'seconds', 'times_ours', 'spread', 'note']]
+    return t.set_index(['network', 'counter'])[[
+        'package', 'macs_G', 'off_percent', 'seconds', 'times_ours', 'spread', 'note']]
 
 # %% ../nbs/07c_counters.ipynb #4b78c9e1
 def plot_bench_count(
@@ -168,6 +188,9 @@ def plot_bench_count(
     ax = axes(ax, figsize=(6.4, 1 + 0.42*len(t)))
     for k, (name, colour) in enumerate(zip(t.columns, ('#0072B2', '#D55E00', '#009E73', '#CC79A7'))):
         ax.plot(t[name], [y + 0.12*(k - 1) for y in range(len(t))], 'o', color=colour, label=plain_text(name))
-    ax.set_yticks(range(len(t)), [plain_text(n) for n in t.index]); ax.invert_yaxis()
-    ax.set_xscale('log'); ax.set_xlabel('seconds for one count (median)'); ax.legend(frameon=False, fontsize=8)
+    ax.set_yticks(range(len(t)), [plain_text(n) for n in t.index])
+    ax.invert_yaxis()
+    ax.set_xscale('log')
+    ax.set_xlabel('seconds for one count (median)')
+    ax.legend(frameon=False, fontsize=8)
     return ax

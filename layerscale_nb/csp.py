@@ -35,7 +35,8 @@ class ConvSpec:
 # %% ../nbs/06_csp.ipynb #cbad275e
 INNER = {'res': 4, 'resx': 2, 'dark': 2}   # b divided by this is the width inside a block
 GROUPS = {'res': 1, 'resx': 32, 'dark': 1} # groups of the 3x3 convolution
-TRANSITIONS = ('', 'paper', 'yolov4')      # what stands around the blocks: nothing, or the 1x1 convolutions of a CSP form
+# what stands around the blocks: nothing, or the 1x1 convolutions of a CSP form
+TRANSITIONS = ('', 'paper', 'yolov4')
 
 # %% ../nbs/06_csp.ipynb #1b6474e8
 @dataclass(frozen=True)
@@ -60,17 +61,24 @@ class Stage:
 def check_stage(s: Stage):
     "Raise `LayerscaleError` if the stage cannot be built."
     if s.kind not in INNER: raise LayerscaleError(f"block type '{s.kind}': {nearest(s.kind, INNER)}")
-    if s.transition not in TRANSITIONS: raise LayerscaleError(f"transition '{s.transition}': {nearest(s.transition, TRANSITIONS)}")
+    if s.transition not in TRANSITIONS:
+        raise LayerscaleError(f"transition '{s.transition}': {nearest(s.transition, TRANSITIONS)}")
     keep_number(s, 'k', 'number of blocks k', whole=True)
     keep_number(s, 'b', 'stage width b', whole=True)
     keep_number(s, 'ratio', 'partial ratio', high=1)
     keep_number(s, 'cross', 'cross share', high=1, open_low=False)
     part = INNER[s.kind]*GROUPS[s.kind]
-    if s.b % part: raise LayerscaleError(f'stage width b is {s.b}; a {s.kind} block needs a multiple of {part}, for example {math.ceil(s.b/part)*part}.')
+    if s.b % part:
+        raise LayerscaleError(f'stage width b is {s.b}; a {s.kind} block needs a multiple of '
+                              f'{part}, for example {math.ceil(s.b/part)*part}.')
     for share in (s.ratio, s.cross):
-        if abs(s.b*share - round(s.b*share)) > 1e-9: raise LayerscaleError(f'{s.b} channels do not split at {share:g}: {s.b*share:g} is not a whole number. Choose b or the ratio so that both paths are whole.')
+        if abs(s.b*share - round(s.b*share)) > 1e-9:
+            raise LayerscaleError(f'{s.b} channels do not split at {share:g}: {s.b*share:g} is not a whole '
+                                  'number. Choose b or the ratio so that both paths are whole.')
     least = {'': True, 'paper': abs(s.ratio + s.cross - 1) < 1e-9, 'yolov4': s.cross > 0}[s.transition]
-    if not least: raise LayerscaleError(f"ratio {s.ratio:g} and cross {s.cross:g} make no stage with transition '{s.transition}'; 'paper' takes two shares that make 1, 'yolov4' a cross above 0.")
+    if not least:
+        raise LayerscaleError(f"ratio {s.ratio:g} and cross {s.cross:g} make no stage with transition "
+                              f"'{s.transition}'; 'paper' takes two shares that make 1, 'yolov4' a cross above 0.")
 
 # %% ../nbs/06_csp.ipynb #8d263a0c
 def block_convs(s: Stage) -> tuple:
@@ -95,7 +103,8 @@ def around(
     transition,    # '', 'paper' or 'yolov4'
 ) -> Fraction:
     "macs of the 1x1 convolutions around the blocks, in units of w*h*b*b."
-    if transition not in TRANSITIONS: raise LayerscaleError(f"transition '{transition}': {nearest(transition, TRANSITIONS)}")
+    if transition not in TRANSITIONS:
+        raise LayerscaleError(f"transition '{transition}': {nearest(transition, TRANSITIONS)}")
     r, c = Fraction(ratio).limit_denominator(1024), Fraction(cross).limit_denominator(1024)
     return {'': Fraction(0), 'paper': r + r*r, 'yolov4': r + c + r*r + (r + c)}[transition]
 
@@ -104,7 +113,10 @@ def transition_convs(s: Stage) -> dict:
     "The 1x1 convolutions around the blocks: enter, cross, leave, join; those a form does not have are missing."
     o, b = s.outer, s.b
     both = dict(enter=ConvSpec(b, o), leave=ConvSpec(o, o))
-    return {'': {}, 'paper': both, 'yolov4': dict(both, cross=ConvSpec(b, s.past), join=ConvSpec(o + s.past, b))}[s.transition]
+    return {
+        '': {},
+        'paper': both,
+        'yolov4': dict(both, cross=ConvSpec(b, s.past), join=ConvSpec(o + s.past, b))}[s.transition]
 
 # %% ../nbs/06_csp.ipynb #7b3ff9cc
 def stage_convs(s: Stage) -> tuple:
@@ -119,7 +131,9 @@ def csp_ize(
 ) -> Stage:
     "The CSP form of a stage: same block type, blocks and width (Scaled-YOLOv4, Table 2)."
     ratio = check_number(ratio, 'partial ratio', high=1)
-    if ratio == 1: raise LayerscaleError('partial ratio is 1: then nothing goes past the blocks. Take a share below 1, for example 0.5.')
+    if ratio == 1:
+        raise LayerscaleError('partial ratio is 1: then nothing goes past the '
+                              'blocks. Take a share below 1, for example 0.5.')
     if not transition: raise LayerscaleError("a CSP form needs a transition: 'paper' or 'yolov4'.")
     return replace(s, ratio=ratio, cross=1 - ratio, transition=transition)
 
@@ -131,20 +145,25 @@ def stage_cost(
     "macs, params and acts of a stage, from its description alone."
     h, w = check_size(size, stride=1)
     block = sum(c.cost(h*w) for c in block_convs(s))
-    return Cost(s.k*block.macs, s.k*block.params, s.k*block.acts) + sum((c.cost(h*w) for c in transition_convs(s).values()), Cost(0, 0, 0))
+    return Cost(s.k*block.macs, s.k*block.params, s.k*block.acts) + sum(
+        (c.cost(h*w) for c in transition_convs(s).values()), Cost(0, 0, 0))
 
 # %% ../nbs/06_csp.ipynb #06b4405a
 def conv_layer(c: ConvSpec):
     "Convolution, batch norm and SiLU as a torch module."
     from torch import nn
-    return nn.Sequential(nn.Conv2d(c.cin, c.cout, c.k, padding=c.k//2, groups=c.groups, bias=False), nn.BatchNorm2d(c.cout), nn.SiLU(inplace=True))
+    return nn.Sequential(nn.Conv2d(c.cin, c.cout, c.k, padding=c.k // 2, groups=c.groups, bias=False),
+                         nn.BatchNorm2d(c.cout), nn.SiLU(inplace=True))
 
 # %% ../nbs/06_csp.ipynb #1b0a5497
 def build_stage(s: Stage):
-    "The torch module of a stage: (n, b, h, w) in, (n, b, h, w) out; raises `LayerscaleError` for partial blocks that nothing joins."
+    """The torch module of a stage: (n, b, h, w) in, (n, b, h, w) out; raises `LayerscaleError` for partial blocks that
+    nothing joins."""
     import torch
     from torch import nn
-    if not s.transition and s.ratio < 1: raise LayerscaleError('a stage of partial blocks needs a transition to be built; without one it has only a price.')
+    if not s.transition and s.ratio < 1:
+        raise LayerscaleError('a stage of partial blocks needs a transition to be '
+                              'built; without one it has only a price.')
     class Module(nn.Module):
         def __init__(self):
             super().__init__()
@@ -179,7 +198,9 @@ def break_even(
 ) -> int:
     "The smallest number of blocks with which the CSP form has fewer macs than the plain stage."
     check_number(ratio, 'partial ratio', high=1)
-    if ratio == 1: raise LayerscaleError('with a ratio of 1 nothing goes past the blocks, and nothing is saved; take a smaller one.')
+    if ratio == 1:
+        raise LayerscaleError('with a ratio of 1 nothing goes past the blocks, '
+                              'and nothing is saved; take a smaller one.')
     return math.floor(around(ratio, 1 - ratio, transition)/(per_block(kind) - per_block(kind, ratio))) + 1
 
 # %% ../nbs/06_csp.ipynb #b4b62501
@@ -201,7 +222,11 @@ def network_cost(
 def stage_calls(s: Stage, h: int, w: int) -> list:
     "The calls of a stage on a map of `h` by `w`, for one image."
     px = h*w
-    def conv(c): return [conv_call(Op('conv', c.cin, c.cout, c.k, 1, c.groups), px), Call('norm', 0, 0, 2*c.cout*px, c.cout*px), Call('silu', 0, 0, c.cout*px, 0)]
+    def conv(c):
+        return [
+            conv_call(Op('conv', c.cin, c.cout, c.k, 1, c.groups), px),
+            Call('norm', 0, 0, 2*c.cout*px, c.cout*px),
+            Call('silu', 0, 0, c.cout*px, 0)]
     block = [k for c in block_convs(s) for k in conv(c)] + [Call('add', 0, 0, 3*s.outer*px, s.outer*px)]
     join = [Call('add', 0, 0, 2*(s.outer + s.past)*px, (s.outer + s.past)*px)] if s.transition else []
     return [k._replace(n=s.k) for k in block] + [k for c in transition_convs(s).values() for k in conv(c)] + join
@@ -212,7 +237,8 @@ def stage_ms(
     size=20,  # of the map
     batch=1,
 ) -> float:
-    "Predicted milliseconds of one pass through a stage: no tensor, no module; raises `LayerscaleError` if the profile lacks a kind of layer."
+    """Predicted milliseconds of one pass through a stage: no tensor, no module; raises `LayerscaleError` if the
+    profile lacks a kind of layer."""
     h, w = check_size(size, stride=1)
     return sum(t.ms for t in call_times(stage_calls(s, h, w), profile, batch))
 
@@ -223,19 +249,23 @@ def compare(
     size=20, profile=None,    # map side; `Profile` whose prediction is shown, or None
     times=None,               # further times: name -> function of (Stage, size) that returns milliseconds
 ) -> dict:
-    "Plain and CSP form of a stage: both descriptions, their costs, their times by name and the break-even number of blocks."
+    """Plain and CSP form of a stage: both descriptions, their costs, their times by name and the break-even number of
+    blocks."""
     plain = Stage(kind, b, k)
     pair = dict(plain=plain, csp=csp_ize(plain, ratio, transition))
     ways = ({'predicted': lambda s, size: stage_ms(s, profile, size)} if profile else {}) | (times or {})
     ms = {name: {n: f(s, size) for n, s in pair.items()} for name, f in ways.items()}
-    return dict(stages=pair, costs={n: stage_cost(s, size) for n, s in pair.items()}, ms=ms, break_even=break_even(kind, ratio, transition))
+    return dict(stages=pair, costs={
+        n: stage_cost(s, size)
+        for n, s in pair.items()}, ms=ms, break_even=break_even(kind, ratio, transition))
 
 # %% ../nbs/06_csp.ipynb #1c34c4ee
 def measure_ms(
     s: Stage, size=20,       # of the map
     device='auto', batch=1,  # as for `pick_device`
 ) -> float:
-    "Median measured milliseconds of the built stage, channels-last; raises `LayerscaleError` for a device that is absent."
+    """Median measured milliseconds of the built stage, channels-last; raises `LayerscaleError` for a device that is
+    absent."""
     import torch
     d = pick_device(device)
     module = build_stage(s).to(d, memory_format=torch.channels_last)
@@ -245,11 +275,15 @@ def measure_ms(
 def svg_paths(result: dict) -> str:
     "The CSP stage as two paths whose thickness is their number of channels."
     s, parts, top = result['stages']['csp'], [], 30
-    for width, colour, text in ((s.past, '#0072B2', f'{s.past} past'), (s.outer, '#D55E00', f'{s.outer} through {s.k} x {s.kind}')):
+    for width, colour, text in ((s.past, '#0072B2', f'{s.past} past'), (s.outer, '#D55E00',
+                                                                        f'{s.outer} through {s.k} x {s.kind}')):
         thick = 110*width/s.b
-        parts.append(svg_text(150, top + 12, text) + f'<rect x="55" y="{top + 18}" width="190" height="{thick:.1f}" fill="{colour}" opacity=".85"/>')
+        parts.append(svg_text(150, top + 12, text) + (f'<rect x="55" y="{top + 18}" width="190" '
+                                                      f'height="{thick:.1f}" fill="{colour}" opacity=".85"/>'))
         top += 30 + thick
-    for x, name in ((38, 'split'), (245, 'join')): parts.append(f'<rect x="{x}" y="36" width="17" height="{top - 36:.0f}" fill="#ccc"/>' + svg_text(x + 8, 28, name))
+    for x, name in ((38, 'split'), (245, 'join')):
+        parts.append(
+            f'<rect x="{x}" y="36" width="17" height="{top - 36:.0f}" fill="#ccc"/>' + svg_text(x + 8, 28, name))
     ends = svg_text(34, (top + 40)/2, s.b, 'end') + svg_text(266, (top + 40)/2, s.b, 'start')
     return svg(300, 215, f'{s.past} channels go past, {s.outer} go through {s.k} blocks', *parts, ends)
 
@@ -257,12 +291,18 @@ def svg_paths(result: dict) -> str:
 def svg_shares(result: dict) -> str:
     "Bars of the CSP form's macs, acts and times as shares of the plain stage's; red where the CSP form needs more."
     p, c = result['costs']['plain'], result['costs']['csp']
-    bars = [('macs', human(p.macs), human(c.macs), c.macs/p.macs), ('acts', human(p.acts), human(c.acts), c.acts/p.acts)]
-    bars += [(f'{name} ms', f'{ms["plain"]:.2f}', f'{ms["csp"]:.2f}', ms['csp']/ms['plain']) for name, ms in result['ms'].items()]
+    bars = [('macs', human(p.macs), human(c.macs), c.macs/p.macs),
+            ('acts', human(p.acts), human(c.acts), c.acts/p.acts)]
+    bars += [(f'{name} ms', f'{ms["plain"]:.2f}', f'{ms["csp"]:.2f}', ms['csp']/ms['plain'])
+             for name, ms in result['ms'].items()]
     x = to_pixels(0, max(1.25, 1.1*max(b[-1] for b in bars)), 130, 310)
-    rows = [svg_text(122, 36 + 44*i, name, 'end') + svg_text(122, 51 + 44*i, f'{a} → {b}', 'end', '#777') +
-            f'<rect x="130" y="{26 + 44*i}" width="{x(v) - 130:.1f}" height="26" fill="{"#D55E00" if v > 1 else "#009E73"}"/>' + svg_text(136, 43 + 44*i, f'{v:.2f}', 'start', 'white') for i, (name, a, b, v) in enumerate(bars)]
-    one = f'<line x1="{x(1):.1f}" x2="{x(1):.1f}" y1="18" y2="{26 + 44*len(bars)}" stroke="black"/>' + svg_text(x(1), 12, 'plain = 1')
+    rows = [
+        svg_text(122, 36 + 44*i, name, 'end') + svg_text(122, 51 + 44*i, f'{a} → {b}', 'end', '#777') +
+        (f'<rect x="130" y="{26 + 44*i}" width="{x(v) - 130:.1f}" '
+         f'height="26" fill="{"#D55E00" if v > 1 else "#009E73"}"/>') + svg_text(
+             136, 43 + 44*i, f'{v:.2f}', 'start', 'white') for i, (name, a, b, v) in enumerate(bars)]
+    one = f'<line x1="{x(1):.1f}" x2="{x(1):.1f}" y1="18" y2="{26 + 44*len(bars)}" stroke="black"/>' + svg_text(
+        x(1), 12, 'plain = 1')
     return svg(330, max(215, 40 + 44*len(bars)), 'costs of the CSP form over those of the plain stage', *rows, one)
 
 # %% ../nbs/06_csp.ipynb #b318c991
@@ -270,7 +310,9 @@ def svg_break_even(result: dict, most=16) -> str:
     "macs of both forms against the number of blocks, with the break-even marked."
     s, even = result['stages']['csp'], result['break_even']
     ks = range(max(most, even + even//2, s.k) + 1)
-    ways = {'plain': (0, per_block(s.kind), 'black'), 'CSP': (around(s.ratio, s.cross, s.transition), per_block(s.kind, s.ratio), '#D55E00')}
+    ways = {
+        'plain': (0, per_block(s.kind), 'black'),
+        'CSP': (around(s.ratio, s.cross, s.transition), per_block(s.kind, s.ratio), '#D55E00')}
     marks = [Mark('rule', [even], colour='#777', names=[f'pays from k = {even}'])]
     for name, (start, step, colour) in ways.items():
         macs = [float(start + k*step) for k in ks]
@@ -280,19 +322,28 @@ def svg_break_even(result: dict, most=16) -> str:
 # %% ../nbs/06_csp.ipynb #0117a7bb
 def csp_panel(result: dict) -> str:
     "HTML with the two paths, the shares and the break-even side by side."
-    return f'<div style="display:flex;flex-wrap:wrap;gap:8px">{svg_paths(result)}{svg_shares(result)}{svg_break_even(result)}</div>'
+    return ('<div style="display:flex;flex-wrap:wrap;'
+            f'gap:8px">{svg_paths(result)}{svg_shares(result)}{svg_break_even(result)}</div>')
 
 # %% ../nbs/06_csp.ipynb #9fae6c64
 def csp_page(
     kinds=tuple(INNER), b=128, ratio=0.5,
     ks=(1, 2, 3, 4, 6, 8, 10, 12, 16), profile=None,  # blocks shown; `Profile` whose prediction is shown
 ) -> str:
-    "HTML with a menu of block types and a slider of blocks over ready-made panels, one for each pair: it moves without a kernel."
+    """HTML with a menu of block types and a slider of blocks over ready-made panels, one for each pair: it moves
+    without a kernel."""
     pairs = [(kind, k) for kind in kinds for k in ks]
-    frames = ''.join(f'<section title="{kind}, k = {k}" style="display:{"none" if i else "block"}">{csp_panel(compare(kind, b, k, ratio, profile=profile))}</section>' for i, (kind, k) in enumerate(pairs))
-    move = f"let p = this.parentNode, at = {len(ks)}*p.querySelector('select').selectedIndex + +p.querySelector('input').value; p.querySelectorAll('section').forEach((m, i) => m.style.display = i == at ? 'block' : 'none')"
+    frames = ''.join((
+        f'<section title="{kind}, k = {k}" '
+        f'style="display:{"none" if i else "block"}">'
+        f'{csp_panel(compare(kind, b, k, ratio, profile=profile))}</section>') for i, (kind, k) in enumerate(pairs))
+    move = ("let p = this.parentNode, at = "
+            f"{len(ks)}*p.querySelector('select').selectedIndex + "
+            "+p.querySelector('input').value; p.querySelectorAll('section').forEach((m, "
+            "i) => m.style.display = i == at ? 'block' : 'none')")
     menu = ''.join(f'<option>{kind}</option>' for kind in kinds)
-    return f'<div>block <select onchange="{move}">{menu}</select> blocks k: {ks[0]} <input type="range" min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{frames}</div>'
+    return (f'<div>block <select onchange="{move}">{menu}</select> blocks k: {ks[0]} <input type="range" '
+            f'min="0" max="{len(ks) - 1}" value="0" oninput="{move}"> {ks[-1]}{frames}</div>')
 
 # %% ../nbs/06_csp.ipynb #74026dab
 def csp_explorer(
@@ -301,16 +352,22 @@ def csp_explorer(
     times=None,    # see `compare`: shown after every move, so keep them quick
     device='auto', # the button measures here
 ):
-    "Controls for block type, width, blocks and partial ratio, and a button to measure, above a picture of both forms (an ipywidgets VBox)."
+    """Controls for block type, width, blocks and partial ratio, and a button to measure, above a picture of both forms
+    (an ipywidgets VBox)."""
     import ipywidgets as w
     profile = find_profile(profile)
-    make = dict(kind=w.Dropdown(options=list(INNER), value=kind, description='block'), b=w.SelectionSlider(options=[64, 128, 256, 512], value=b, description='width b'),
-                k=w.IntSlider(k, 1, 16, description='blocks k'), ratio=w.SelectionSlider(options=[0.25, 0.5, 0.75], value=ratio, description='ratio'))
+    make = dict(kind=w.Dropdown(options=list(INNER), value=kind, description='block'), b=w.SelectionSlider(
+        options=[64, 128, 256, 512], value=b, description='width b'), k=w.IntSlider(k, 1, 16, description='blocks k'),
+                ratio=w.SelectionSlider(options=[0.25, 0.5, 0.75], value=ratio, description='ratio'))
     picture, button = w.HTML(), w.Button(description='measure both')
     missing = ('no predicted time: there is no profile of this machine; '
                '<code>layerscale profile</code> makes one in 20 seconds')
     note = w.HTML(escape(f'times predicted for {profile.name} ({profile.device})') if profile else missing)
-    def show(_=None, **more): picture.value = csp_panel(compare(**{n: c.value for n, c in make.items()}, profile=profile, times=(times or {}) | more))
+    def show(_=None, **more):
+        picture.value = csp_panel(
+            compare(**{
+                n: c.value
+                for n, c in make.items()}, profile=profile, times=(times or {}) | more))
     for c in make.values(): c.observe(show, 'value')
     button.on_click(lambda _: show(measured=lambda s, size: measure_ms(s, size, device)))
     show()

@@ -284,7 +284,9 @@ def load_data(
         if p.suffix in ('.yaml', '.yml') and len(p.parts) == 1: return named_set(str(source))
     except OSError as e:
         raise LayerscaleError(f'{e.filename or p}: {e.strerror or e}. Make it readable or give another.') from None
-    known = 'a data.yaml with classes and training images (YOLO), training/image_2 (KITTI), JPEGImages (VOC), annotations/*.json (COCO)'
+    known = ('a data.yaml with classes and training images (YOLO), '
+             'training/image_2 (KITTI), JPEGImages (VOC), annotations/*.json '
+             '(COCO)')
     if p.exists(): raise LayerscaleError(f'{p}: this is none of the layouts known: {known}.')
     todo = "Use 'roadscenes', a KITTI, VOC, YOLO or COCO folder, or a name such as kitti.yaml."
     raise LayerscaleError(f"data '{source}': no such folder or file. {todo}")

@@ -14,13 +14,15 @@ from .train import Recipe, check_batch_norm, fit
 
 # %% ../nbs/09a_ddp.ipynb #25e3a5f7
 def run_rank(rank: int, world: int, folder: str):
-    "Train as process `rank` of `world` what `folder/job.pkl` says; writes a checksum of the final weights beside the run."
+    """Train as process `rank` of `world` what `folder/job.pkl` says; writes a checksum of the final weights beside the
+    run."""
     import torch, torch.distributed as dist
     job = pickle.loads((Path(folder)/'job.pkl').read_bytes())
     cuda = job['gpus'] > 0
     device = torch.device('cuda', rank) if cuda else torch.device('cpu')
     if cuda: torch.cuda.set_device(device)
-    dist.init_process_group('nccl' if cuda else 'gloo', init_method=f'file://{Path(folder).resolve()}/meet', rank=rank, world_size=world)
+    dist.init_process_group(
+        'nccl' if cuda else 'gloo', init_method=f'file://{Path(folder).resolve()}/meet', rank=rank, world_size=world)
     try:
         train, val = (make_store(f, device) for f in (job['train'], job['val']))
         run = fit(job['net'], train, val, job['recipe'], job['seed'], device, job['folder'])
@@ -48,7 +50,9 @@ def wait_for_all(children: list, folder: Path):
             raise LayerscaleError(f'process {r} of {len(children)} failed (status {c.poll()}): {said}')
     finally:
         for c in children:
-            if c.poll() is None: c.kill(); c.wait()
+            if c.poll() is None:
+                c.kill()
+                c.wait()
 
 # %% ../nbs/09a_ddp.ipynb #147990c8
 def fit_on_ranks(
@@ -59,15 +63,22 @@ def fit_on_ranks(
     world=None,     # processes; default: one per GPU
     device='auto',  # 'cpu': processes on the processor although there are GPUs
 ) -> list:
-    "Train one network in several processes; returns each one's checksum. `folder` holds epochs.csv and state.pt as ever."
+    """Train one network in several processes; returns each one's checksum. `folder` holds epochs.csv and state.pt as
+    ever."""
     import torch
     gpus = 0 if device == 'cpu' else torch.cuda.device_count()
     world = check_number(world or gpus or 1, 'world', whole=True)
-    if recipe.batch % world: raise LayerscaleError(f'a batch of {recipe.batch} does not divide among {world} processes. Use a batch of {-(-recipe.batch//world)*world}.')
-    if min(len(train), recipe.batch) % world: raise LayerscaleError(f'{len(train)} images do not divide among {world} processes. Use more images.')
-    if gpus and world > gpus: raise LayerscaleError(f"{world} processes were asked for and torch sees {gpus} GPUs. Use fewer, or device='cpu'.")
+    if recipe.batch % world:
+        raise LayerscaleError(f'a batch of {recipe.batch} does not divide among {world} '
+                              f'processes. Use a batch of {-(-recipe.batch//world)*world}.')
+    if min(len(train), recipe.batch) % world:
+        raise LayerscaleError(f'{len(train)} images do not divide among {world} processes. Use more images.')
+    if gpus and world > gpus:
+        raise LayerscaleError(
+            f"{world} processes were asked for and torch sees {gpus} GPUs. Use fewer, or device='cpu'.")
     check_batch_norm(net, train.images.shape[1:3], recipe, min(len(train), recipe.batch)//world)
     with tempfile.TemporaryDirectory() as tmp:
-        (Path(tmp)/'job.pkl').write_bytes(pickle.dumps(dict(net=net, train=train, val=val, recipe=recipe, seed=seed, folder=str(folder), gpus=gpus)))
+        (Path(tmp)/'job.pkl').write_bytes(
+            pickle.dumps(dict(net=net, train=train, val=val, recipe=recipe, seed=seed, folder=str(folder), gpus=gpus)))
         wait_for_all([start_rank(r, world, tmp) for r in range(world)], Path(tmp))
     return [json.loads((Path(folder)/f'rank{r}.json').read_text(encoding='utf-8')) for r in range(world)]

@@ -24,7 +24,8 @@ def keep_best(
     ok = score > conf
     box, score, cls, image = box[ok], score[ok], cls[ok], image[ok]
     kept = torchvision.ops.batched_nms(box, score, image*nc + cls, iou)
-    rows, image = torch.cat([box, score[:, None], cls[:, None].float()], 1)[kept].cpu().numpy(), image[kept].cpu().numpy()
+    rows, image = torch.cat([box, score[:, None], cls[:, None].float()],
+                            1)[kept].cpu().numpy(), image[kept].cpu().numpy()
     return [rows[image == i][:most] for i in range(b)]
 
 # %% ../nbs/08f_detection.ipynb #14d0028c
@@ -37,7 +38,9 @@ def boxes_and_scores(
     first, raw = (y[0], y[1]) if isinstance(y, (tuple, list)) else (y, None)
     with torch.autocast(first.device.type, enabled=False):
         if isinstance(raw, dict) and 'feats' in raw:
-            with torch.inference_mode(False): places = anchors(tuple(tuple(m.shape[2:]) for m in raw['feats']), strides, first.device)  # training uses them too
+            with torch.inference_mode(False):
+                # training uses them too
+                places = anchors(tuple(tuple(m.shape[2:]) for m in raw['feats']), strides, first.device)
             return decode(raw['boxes'].float(), *places).transpose(1, 2), raw['scores'].float().sigmoid()
         centre, half = first[:, :2].float().transpose(1, 2), first[:, 2:4].float().transpose(1, 2)/2
         return torch.cat([centre - half, centre + half], -1), first[:, 4:].float()
@@ -54,7 +57,8 @@ def detect(
     index, out = torch.arange(len(store)) if index is None else torch.as_tensor(index), []
     strides = tuple(int(s) for s in model.stride) if hasattr(model, 'stride') else ()
     with torch.inference_mode():
-        for part in index.split(batch): out += keep_best(*boxes_and_scores(model(make_batch(store, part)['img']), strides), conf)
+        for part in index.split(batch):
+            out += keep_best(*boxes_and_scores(model(make_batch(store, part)['img']), strides), conf)
     return out
 
 # %% ../nbs/08f_detection.ipynb #0c93287c

@@ -37,9 +37,11 @@ def draw_net(
         x += gap*4 if n and blocks[n - 1][0] != i else gap
         h, thick = max(2, side*y_scale), max(1, w*x_scale)
         colour = STAGE_COLOURS[(i - 1) % len(STAGE_COLOURS)]
-        out.append(f'<rect x="{x:.1f}" y="{(height - h)/2:.1f}" width="{thick:.1f}" height="{h:.1f}" fill="{colour}"><title>stage {i}: {w} channels, {side}x{side}</title></rect>')
+        out.append(f'<rect x="{x:.1f}" y="{(height - h)/2:.1f}" width="{thick:.1f}" height="{h:.1f}" '
+                   f'fill="{colour}"><title>stage {i}: {w} channels, {side}x{side}</title></rect>')
         x += thick
-    return f'<svg width="{x + 2:.0f}" height="{height + 2:.0f}" role="img" aria-label="{escape(net.name)}">{"".join(out)}</svg>'
+    return (f'<svg width="{x + 2:.0f}" height="{height + 2:.0f}" role="img" '
+            f'aria-label="{escape(net.name)}">{"".join(out)}</svg>')
 
 # %% ../nbs/04b_explore.ipynb #b8a34749
 def draw_pair(base: Net, net: Net, width=760, height=150) -> str:
@@ -50,18 +52,22 @@ def draw_pair(base: Net, net: Net, width=760, height=150) -> str:
     gap = min(1.0, width*0.4/max(g1, g2))
     x, y = (width - max(g1, g2)*gap)/wide, height/max(h1, h2)
     picture = lambda n, label: f'<div style="color:#666;margin-top:4px">{label}</div>{draw_net(n, x, y, 2*gap)}'
-    return picture(base, f'{escape(base.name)}, {base.r}x{base.r}, {base.d} blocks') + picture(net, f'{escape(net.name)}, {net.r}x{net.r}, {net.d} blocks')
+    return picture(base, f'{escape(base.name)}, {base.r}x{base.r}, {base.d} blocks') + picture(
+        net, f'{escape(net.name)}, {net.r}x{net.r}, {net.d} blocks')
 
 # %% ../nbs/04b_explore.ipynb #a4e354c4
 def growth_table(c) -> str:
     "HTML: asked and got for d, w, r, and each cost before, after, its factor and exponent."
     cell = lambda *v: ''.join(f'<td style="text-align:right;padding:1px 10px">{x}</td>' for x in v)
-    head = lambda *v: '<tr>' + ''.join(f'<th style="text-align:right;padding:1px 10px;font-weight:600">{x}</th>' for x in v) + '</tr>'
-    dims = ''.join(f'<tr><td>{n}</td>{cell(f"{c.requested[k]:.2f}", f"{c.realised[k]:.2f}")}</tr>' for k, n in dict(d='depth', w='width', r='resolution').items())
+    head = lambda *v: '<tr>' + ''.join(
+        f'<th style="text-align:right;padding:1px 10px;font-weight:600">{x}</th>' for x in v) + '</tr>'
+    dims = ''.join(f'<tr><td>{n}</td>{cell(f"{c.requested[k]:.2f}", f"{c.realised[k]:.2f}")}</tr>'
+                   for k, n in dict(d='depth', w='width', r='resolution').items())
     costs = ''.join(f'<tr><td>{k}</td>{cell(human(a), human(b), f"{b/a:.2f}", f"{c.exponents[k]:.2f}")}</tr>'
                     for k in ('macs', 'params', 'acts') for a, b in [(getattr(c.before, k), getattr(c.after, k))])
     style = 'style="border-collapse:collapse;display:inline-table;vertical-align:top;margin-right:36px"'
-    return f'<table {style}>{head("", "asked", "got")}{dims}</table><table {style}>{head("", "before", "after", "factor", "exponent")}{costs}</table>'
+    return (f'<table {style}>{head("", "asked", "got")}{dims}</table><table '
+            f'{style}>{head("", "before", "after", "factor", "exponent")}{costs}</table>')
 
 # %% ../nbs/04b_explore.ipynb #bafbea95
 def scaling_panel(net: Net, rule, s: float) -> str:
@@ -79,7 +85,9 @@ def distinct_factors(
     out, last = [], None
     for s in grid:
         n = scale(net, rule, s)
-        if (n.stages, n.r) != last: out.append(s); last = (n.stages, n.r)
+        if (n.stages, n.r) != last:
+            out.append(s)
+            last = (n.stages, n.r)
     return out
 
 # %% ../nbs/04b_explore.ipynb #1c468478
@@ -92,12 +100,16 @@ def scaling_explorer(
     "Sliders that rescale a network at once: its numbers, and its stages drawn to scale. Returns an ipywidgets `VBox`."
     import ipywidgets as W
     own = {net.name: net} if isinstance(net, Net) else {}
-    nets = W.Dropdown(options=[*own, *zoo()], value=net.name if own else named(net).name.replace(' (stand-in)', ''), description='network')
-    rules = W.Dropdown(options=[*RULES, 'alpha'], value=rule if rule == 'alpha' else as_rule(rule).name, description='rule')
-    alphas = W.FloatSlider(value=alpha_rule(alpha).w, min=0, max=1, step=0.05, description='alpha', continuous_update=True)
+    nets = W.Dropdown(options=[*own, *zoo()], value=net.name if own else named(net).name.replace(' (stand-in)', ''),
+                      description='network')
+    rules = W.Dropdown(options=[*RULES, 'alpha'], value=rule if rule == 'alpha' else as_rule(rule).name,
+                       description='rule')
+    alphas = W.FloatSlider(
+        value=alpha_rule(alpha).w, min=0, max=1, step=0.05, description='alpha', continuous_update=True)
     factor = W.SelectionSlider(options=[('1', 1.0)], description='s', continuous_update=True)
     out = W.HTML()
-    state = lambda: (own.get(nets.value) or named(nets.value), alpha_rule(alphas.value) if rules.value == 'alpha' else rules.value)
+    state = lambda: (
+        own.get(nets.value) or named(nets.value), alpha_rule(alphas.value) if rules.value == 'alpha' else rules.value)
     def draw(_=None):
         try: out.value = scaling_panel(*state(), factor.value)
         except LayerscaleError as e: out.value = f'<span style="color:#D55E00">{escape(str(e))}</span>'
@@ -107,7 +119,8 @@ def scaling_explorer(
         factor.unobserve(draw, 'value')
         factor.options = [(f'{x:.3g}', x) for x in steps]
         factor.value = min(steps, key=lambda x: abs(x/wish - 1))
-        factor.observe(draw, 'value'); draw()
+        factor.observe(draw, 'value')
+        draw()
     factor.observe(draw, 'value')
     for w in (nets, rules, alphas): w.observe(new_steps, 'value')
     new_steps(wish=s)

@@ -36,12 +36,22 @@ class Member:
     head: str = 'v8'          # or 'anchor': its own, if it has one
 
     @property
-    def label(self): return '-'.join([self.name] + [self.act.lower()]*bool(self.act) + ['anchor']*(self.head == 'anchor'))
+    def label(self):
+        return '-'.join([self.name] + [self.act.lower()]*bool(self.act) + ['anchor']*(self.head == 'anchor'))
 
 # %% ../nbs/10g_family.ipynb #f2ccaddc
-FAMILY = (Member('yolov8n'), Member('yolov5n'), Member('yolov4-tiny', w=0.6), Member('yolov4-csp', 0.33, 0.25), Member('yolov4-csp', 0.33, 0.25, act='SiLU'),
-          Member('yolov4-p5', 0.2, 0.25, act='SiLU'), Member('yolov4-p7', 0.1, 0.125, (128, 512), 'SiLU'))  # P7's stride of 128 needs another rectangle
-ABLATED = tuple(Member(f'{n}-{act}', 0.33, 0.2) for n in ('d53-fpnspp', 'cd53s-cfpnspp', 'd53-panspp', 'cd53s-cpanspp') for act in ('leaky', 'mish'))
+FAMILY = (
+    Member('yolov8n'),
+    Member('yolov5n'),
+    Member('yolov4-tiny', w=0.6),
+    Member('yolov4-csp', 0.33, 0.25),
+    Member('yolov4-csp', 0.33, 0.25, act='SiLU'),
+    # P7's stride of 128 needs another rectangle
+    Member('yolov4-p5', 0.2, 0.25, act='SiLU'),
+    Member('yolov4-p7', 0.1, 0.125, (128, 512), 'SiLU'))
+ABLATED = tuple(
+    Member(f'{n}-{act}', 0.33, 0.2) for n in ('d53-fpnspp', 'cd53s-cfpnspp', 'd53-panspp', 'cd53s-cpanspp')
+    for act in ('leaky', 'mish'))
 HEADED = (Member('yolov5n'), Member('yolov5n', head='anchor'))
 GROUPS = dict(FAMILY=FAMILY, ABLATED=ABLATED, HEADED=HEADED)
 
@@ -94,16 +104,23 @@ def member_row(m: Member, s, val, data: str, n_train: int, command='') -> dict:
     "The row of a trained session: what it is, cost, scores, latency on its device, and provenance."
     import torch
     t = steadiest(lambda: time_module(s.average, m.size, s.device))
-    return dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=data, n_train=n_train, n_val=len(val), epochs=s.recipe.epochs,
-                **asdict(cost(s.net, m.size)), **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(),
-                latency_ms=t.ms, latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited),
-                train_s=s.rows[-1]['train_s'], **provenance(command, device=str(s.device), seed=s.seed))
+    return dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=data, n_train=n_train,
+                n_val=len(val), epochs=s.recipe.epochs, **asdict(cost(s.net, m.size)),
+                **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(), latency_ms=t.ms,
+                latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited), train_s=s.rows[-1]['train_s'],
+                **provenance(command, device=str(s.device), seed=s.seed))
 
 # %% ../nbs/10g_family.ipynb #73bb15ef
 def train_member(
-    m: Member, data, folder,  # data set as in `load_data`; where the run lives: called again it goes on or returns its row
-    epochs=10, seed=0,
-    n_train=None, n_val=None, device='auto', command='',
+    m: Member,
+    data,
+    folder,  # data set as in `load_data`; where the run lives: called again it goes on or returns its row
+    epochs=10,
+    seed=0,
+    n_train=None,
+    n_val=None,
+    device='auto',
+    command='',
 ) -> dict:
     "Train a member, save `best.pt`, and return its row with cost, scores, latency and provenance."
     folder, device = Path(folder), pick_device(device)
@@ -127,7 +144,10 @@ def run_family(
     members=FAMILY, runs='runs/family', epochs=10, seed=0,
 ) -> list:
     "Train every member (finished ones are not trained again) and write one row for each."
-    command = f'python -c "from layerscale_nb.family import *; run_family({str(data)!r}, {str(out)!r}, {next((n for n, g in GROUPS.items() if g is members), "...")}, epochs={epochs}, seed={seed})"'
+    command = ('python -c "from layerscale_nb.family import *; '
+               f'run_family({str(data)!r}, {str(out)!r}, '
+               f'{next((n for n, g in GROUPS.items() if g is members), "...")}, '
+               f'epochs={epochs}, seed={seed})"')
     rows = [train_member(m, data, Path(runs)/f'{m.label}_{seed}', epochs, seed, command=command) for m in members]
     write_rows(rows, out)
     return rows
@@ -138,7 +158,9 @@ def needed_rows(net: Yolo, maps) -> list:
     wanted, stack = set(), list(maps)
     while stack:
         i = stack.pop()
-        if i >= 0 and i not in wanted: wanted.add(i); stack += net.layers[i].src
+        if i >= 0 and i not in wanted:
+            wanted.add(i)
+            stack += net.layers[i].src
     return sorted(wanted)
 
 # %% ../nbs/10g_family.ipynb #8c71dc9a
@@ -186,7 +208,8 @@ def read_checkpoint(path):
         safe.clear_safe_globals()
         safe.add_safe_globals([(Unread, name) for name in safe.get_unsafe_globals_in_checkpoint(path)])
         return torch.load(path, map_location='cpu', weights_only=True)['ema']
-    except Exception as e: raise LayerscaleError(f'{path}: not readable as a checkpoint ({one_line(e)}).') from None
+    except Exception as e:
+        raise LayerscaleError(f'{path}: not readable as a checkpoint ({one_line(e)}).') from None
     finally:
         safe.clear_safe_globals()
         safe.add_safe_globals(before)
@@ -224,7 +247,9 @@ def levels_table(path, m: Member, data, n_val=None, most=2, sizes=None) -> list:
         model, net = load_member(path, m, len(names))
         for n in range(most + 1):
             c = cost(without_levels(net, n)[0], size)
-            rows.append(dict(member=m.label, removed=n, imgsz=f'{size[1]}x{size[0]}', n_val=len(val), **asdict(c), **evaluate(shrink(model, net, n), val, len(names))))
+            rows.append(
+                dict(member=m.label, removed=n, imgsz=f'{size[1]}x{size[0]}', n_val=len(val), **asdict(c),
+                     **evaluate(shrink(model, net, n), val, len(names))))
     return rows
 
 # %% ../nbs/10g_family.ipynb #7e45ce56
@@ -242,11 +267,16 @@ def stride_scores(path, m: Member, data, n_val=48) -> list:
 
 # %% ../nbs/10g_family.ipynb #cf5035d7
 def augmented(model):
-    "A module that predicts on three versions of the image: as it is, mirrored at 83%, and at 67% of its size; raises `LayerscaleError` for an anchor head."
+    """A module that predicts on three versions of the image: as it is, mirrored at 83%, and at 67% of its size; raises
+    `LayerscaleError` for an anchor head."""
     from torch import nn
-    if type(model.model[-1]).__name__ != 'Detect': raise LayerscaleError('Ultralytics augments the prediction of its own head only, not of an anchor head. Take a member with head="v8".')
+    if type(model.model[-1]).__name__ != 'Detect':
+        raise LayerscaleError('Ultralytics augments the prediction of its own head only, not '
+                              'of an anchor head. Take a member with head="v8".')
     class Augmented(nn.Module):
-        def __init__(self): super().__init__(); self.model = model
+        def __init__(self):
+            super().__init__()
+            self.model = model
         def forward(self, x): return self.model(x, augment=True)
     return Augmented().eval()
 

@@ -22,13 +22,16 @@ def summary(ds: Dataset) -> pd.DataFrame:
         counts = Counter(int(c) for x in items for c in x.cls)
         cols[f'{split} images'] = [sum((x.cls == c).any() for x in items) for c in range(len(ds.names))] + [len(items)]
         cols[f'{split} boxes'] = [counts[c] for c in range(len(ds.names))] + [sum(counts.values())]
-    tall = [np.concatenate([(x.boxes[:, 3]-x.boxes[:, 1])[x.cls == c] for x in ds.train] or [[]]) for c in range(len(ds.names))]
+    tall = [
+        np.concatenate([(x.boxes[:, 3] - x.boxes[:, 1])[x.cls == c] for x in ds.train] or [[]])
+        for c in range(len(ds.names))]
     tall.append(np.concatenate(tall))
     cols['median height px'] = [round(float(np.median(t)), 1) if len(t) else None for t in tall]
     return pd.DataFrame(cols, index=[*ds.names, 'all'])
 
 # %% ../nbs/08b_frames.ipynb #20555b28
-PALETTE = ('#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#F0E442', '#999999')  # Okabe and Ito, colour-blind safe
+# Okabe and Ito, colour-blind safe
+PALETTE = ('#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#F0E442', '#999999')
 
 # %% ../nbs/08b_frames.ipynb #015e5223
 def draw_boxes(
@@ -85,7 +88,8 @@ def letterbox(image, size, fill=114) -> tuple:
     h, w = size
     s = min(h/image.shape[0], w/image.shape[1])
     nh, nw = (min(side, max(1, round(v*s))) for side, v in zip(size, image.shape))
-    if (nh, nw) != image.shape[:2]: image = cv2.resize(image, (nw, nh), interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
+    if (nh, nw) != image.shape[:2]:
+        image = cv2.resize(image, (nw, nh), interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
     top, left = (h-nh)//2, (w-nw)//2
     out = np.full((h, w, 3), fill, np.uint8)
     out[top:top+nh, left:left+nw] = image
@@ -97,13 +101,15 @@ def to_frames(
     size,     # (h, w)
     notes=None,  # list that takes a note for each image that does not decode
 ) -> Frames:
-    "Decode every image once, scale it to the rectangle and keep it; an image that does not decode is skipped with a note."
+    """Decode every image once, scale it to the rectangle and keep it; an image that does not decode is skipped with a
+    note."""
     keep, images, boxes = [], [], []
     for x in items:
         try: pixels = x.image if isinstance(x.image, np.ndarray) else read_image(x.image)
         except LayerscaleError:
             if notes is None: raise
-            notes.append(Note('image skipped', 'does not decode', str(x.image))); continue
+            notes.append(Note('image skipped', 'does not decode', str(x.image)))
+            continue
         frame, s, shift = letterbox(pixels, size)
         keep.append(x), images.append(frame), boxes.append(x.boxes*s + np.tile(np.float32(shift), 2))
     if not keep: raise LayerscaleError(f'none of {len(items)} images could be read. Check the data folder.')

@@ -95,7 +95,8 @@ def read_image(path) -> np.ndarray:
     except FileNotFoundError:
         raise LayerscaleError(f'{path}: no such image. Restore the file or remove its label.') from None
     except Image.DecompressionBombError: raise too_large(path) from None
-    except BROKEN as e: raise LayerscaleError(f'{path}: not a whole image ({e}). Replace or remove it.') from None
+    except BROKEN as e:
+        raise LayerscaleError(f'{path}: not a whole image ({e}). Replace or remove it.') from None
 
 # %% ../nbs/07i_images.ipynb #f3b5a95c
 def make_item(
@@ -206,7 +207,8 @@ def column_names(names, notes: list, where) -> tuple:
         while new.casefold() in taken:
             last[name] += 1
             new = f'{name} {last[name] + 1}'
-        if new != raw: notes.append(Note('class renamed', f'{raw!r} to {new!r}: no two may look alike', str(where)))
+        if new != raw:
+            notes.append(Note('class renamed', f'{raw!r} to {new!r}: no two may look alike', str(where)))
         out.append(new)
         taken.add(new.casefold())
     return tuple(out)

@@ -109,7 +109,6 @@ def kitti_fault(
     sound = angles and -1 <= cut <= 2 and hidden in (-1, 0, 1, 2, 3)
     return '' if sound else 'truncation, occlusion or angle out of range'
 
-
 # %% ../nbs/07h_labels.ipynb #ea920ad1
 def kitti_line(
     line: str, where: str,       # one label line; its 'file:line'
@@ -144,7 +143,8 @@ def xml_text(path) -> str:
     data = file_bytes(path)
     said = re.match(rb'\s*<\?xml[^>]*?encoding\s*=\s*["\']([\w.:-]+)', data)
     name = said[1].decode('ascii', 'replace').lower() if said else 'utf-8'
-    if re.match('utf.?(16|32)|ucs|iso-10646', name): name = 'utf-8'  # in UTF-16 the line would not have been found
+    if re.match('utf.?(16|32)|ucs|iso-10646', name):
+        name = 'utf-8'  # in UTF-16 the line would not have been found
     return decode(data, {'gb2312': 'gb18030', 'gbk': 'gb18030'}.get(name, name))  # the larger one holds both
 
 # %% ../nbs/07h_labels.ipynb #4a8d11e4
@@ -189,11 +189,13 @@ def yolo_line(
     try: c, *v = map(float, line.split())
     except ValueError: return drop('neither five numbers nor an outline')
     if not c.is_integer(): return drop(f'class {c:g} is no whole number')
-    if points and len(v) not in (4, 4 + points): return drop(f'neither 5 numbers nor the {5 + points} of kpt_shape')
+    if points and len(v) not in (4, 4 + points):
+        return drop(f'neither 5 numbers nor the {5 + points} of kpt_shape')
     if points: v = v[:4]
     if len(v) != 4 and (len(v) < 6 or len(v) % 2): return drop('neither five numbers nor an outline')
     if not 0 <= c < nc: return drop(f'unknown class {c:g} (there are {nc})')
-    if any(abs(x - 0.5) > 0.6 for x in v if math.isfinite(x)): return drop('not 0..1, as shares of the image are')
+    if any(abs(x - 0.5) > 0.6 for x in v if math.isfinite(x)):
+        return drop('not 0..1, as shares of the image are')
     if len(v) == 4: return int(c), v[0] - v[2]/2, v[1] - v[3]/2, v[0] + v[2]/2, v[1] + v[3]/2, where
     return int(c), min(v[::2]), min(v[1::2]), max(v[::2]), max(v[1::2]), where
 

@@ -109,7 +109,8 @@ def v4_large(
     renorm=True,      # as in the PyTorch code; False: as in the darknet files
 ) -> Yolo:
     "YOLOv4-P5, P6 or P7 (Scaled-YOLOv4, section 4.3) with its anchor head of four anchors."
-    if stages not in SIDES: raise LayerscaleError(f'YOLOv4-large with {stages} stages does not exist. Take 5, 6 or 7.')
+    if stages not in SIDES:
+        raise LayerscaleError(f'YOLOv4-large with {stages} stages does not exist. Take 5, 6 or 7.')
     g = []
     heads = v4_neck(g, v4_backbone(g, DEPTHS[:stages]), 3, renorm)
     row(g, heads, 'AnchorHead', 4)
@@ -124,7 +125,8 @@ def v4_csp(nc=80, renorm=True) -> Yolo:
 
 # %% ../nbs/07d_ladder.ipynb #9221351c
 def osa_stage(g: list, x, b) -> int:
-    "CSPOSANet with partial computation (Scaled-YOLOv4, Figure 3): `b` channels in, 2b out and half the size; returns the pooled row."
+    """CSPOSANet with partial computation (Scaled-YOLOv4, Figure 3): `b` channels in, 2b out and half the size; returns
+    the pooled row."""
     rest, part = conv(g, x, b//2, 3), conv(g, x, b//2, 3)
     first = conv(g, part, b//2, 3)
     mixed = conv(g, row(g, (conv(g, first, b//2, 3), first), 'Concat', 1), b)
@@ -177,7 +179,8 @@ def five(g: list, x, c) -> int:
 
 # %% ../nbs/07d_ladder.ipynb #cb39b0a6
 def plain_neck(g: list, ends, down) -> tuple:
-    "The neck of YOLOv3-SPP, or with `down` of YOLOv4 before CSP-ization; returns the rows that the heads read, finest first."
+    """The neck of YOLOv3-SPP, or with `down` of YOLOv4 before CSP-ization; returns the rows that the heads read,
+    finest first."""
     y = conv(g, conv(g, conv(g, ends[-1], 512), 1024, 3), 512)
     maps = {2: conv(g, conv(g, conv(g, pyramid(g, y), 512), 1024, 3), 512)}
     for i, c in ((1, 256), (0, 128)):
@@ -189,18 +192,36 @@ def plain_neck(g: list, ends, down) -> tuple:
 
 # %% ../nbs/07d_ladder.ipynb #ce90ec11
 def ablation(csp=True, down=True, act='Mish', nc=80) -> Yolo:
-    "A cell of Scaled-YOLOv4's Table 8: Darknet-53 or its CSP form, FPN or PAN (`down`), LeakyReLU or Mish; darknet's form of the joins."
+    """A cell of Scaled-YOLOv4's Table 8: Darknet-53 or its CSP form, FPN or PAN (`down`), LeakyReLU or Mish; darknet's
+    form of the joins."""
     g = []
     ends = v4_backbone(g, (1, 2, 8, 8, 4), plain=1 if csp else 5)
     row(g, v4_neck(g, ends, 2, False, down) if csp else plain_neck(g, ends, down), 'AnchorHead', 3)
-    return Yolo(tuple(g), nc=nc, name=f'{"cd53s-c" if csp else "d53-"}{"pan" if down else "fpn"}spp-{"leaky" if act == "LeakyReLU" else "mish"}', imgsz=608, act=act)
+    return Yolo(
+        tuple(g), nc=nc,
+        name=f'{"cd53s-c" if csp else "d53-"}{"pan" if down else "fpn"}spp-{"leaky" if act == "LeakyReLU" else "mish"}',
+        imgsz=608, act=act)
 
 # %% ../nbs/07d_ladder.ipynb #9ef0af59
-ABLATION = {ablation(c, p, a).name: partial(ablation, c, p, a) for c in (False, True) for p in (False, True) for a in ('LeakyReLU', 'Mish')}
+ABLATION = {
+    ablation(c, p, a).name: partial(ablation, c, p, a)
+    for c in (False, True)
+    for p in (False, True)
+    for a in ('LeakyReLU', 'Mish')}
 
 # %% ../nbs/07d_ladder.ipynb #1c64e3b5
-LADDER = {'yolov4-tiny': v4_tiny, 'yolov4-csp': v4_csp, 'yolov4-p5': partial(v4_large, 5), 'yolov4-p6': partial(v4_large, 6), 'yolov4-p7': partial(v4_large, 7, 1.25),
-          **{f'yolov5{s}': partial(v5, s) for s in YOLOV5}, **{f'yolov8{s}': partial(yolov8, s) for s in YOLOV8}}
+LADDER = {
+    'yolov4-tiny': v4_tiny,
+    'yolov4-csp': v4_csp,
+    'yolov4-p5': partial(v4_large, 5),
+    'yolov4-p6': partial(v4_large, 6),
+    'yolov4-p7': partial(v4_large, 7, 1.25),
+    **{
+        f'yolov5{s}': partial(v5, s)
+        for s in YOLOV5},
+    **{
+        f'yolov8{s}': partial(yolov8, s)
+        for s in YOLOV8}}
 
 # %% ../nbs/07d_ladder.ipynb #da1a2d15
 def named(
@@ -220,7 +241,8 @@ def with_head(
 ) -> Yolo:
     "The same body with another head on the same maps; raises `LayerscaleError` for a head that is not known."
     if head not in ('v8', 'anchor'): raise LayerscaleError(f"head '{head}': {nearest(head, ('v8', 'anchor'))}")
-    last = (net.rows[-1][0], 1) + (('Detect', ('nc',)) if head == 'v8' else ('AnchorHead', (check_number(na, 'anchors', whole=True),)))
+    last = (net.rows[-1][0], 1) + (('Detect', ('nc', )) if head == 'v8' else
+                                   ('AnchorHead', (check_number(na, 'anchors', whole=True), )))
     return replace(net, rows=net.rows[:-1] + (last,))
 
 # %% ../nbs/07d_ladder.ipynb #b5f97d53
@@ -237,7 +259,8 @@ def time_net(net: Yolo, device=None) -> float:
     from layerscale_nb.runtime import pick_device, time_module
     device = device or pick_device()
     check_memory(net, net.imgsz)
-    return time_module(build(net).eval().to(device), (net.imgsz, net.imgsz), device, repeats=10, warmup=1, budget_s=1).ms
+    return time_module(build(net).eval().to(device), (net.imgsz, net.imgsz), device, repeats=10, warmup=1,
+                       budget_s=1).ms
 
 # %% ../nbs/07d_ladder.ipynb #bd1fc20e
 def largest_within(
@@ -249,7 +272,9 @@ def largest_within(
     "((option, network, ms) of the last option within the bound, or None), and (name, w, d, ms) of all that were timed."
     best, tried = None, []
     for o in options:
-        net = make(o); ms = time_of(net); tried.append((net.name, net.w, net.d, ms))
+        net = make(o)
+        ms = time_of(net)
+        tried.append((net.name, net.w, net.d, ms))
         if ms > bound_ms: break
         best = (o, net, ms)
     return best, tried
@@ -262,10 +287,13 @@ def scale_to_latency(
     widths=tuple(1 + i/8 for i in range(1, 9)), depths=(1.25, 1.5, 2.0),  # multipliers to try next, rising
     time_of=time_net,                   # Yolo -> milliseconds
 ) -> Scaled:
-    "The largest network within the bound: image size and stages first, then width, then depth (Scaled-YOLOv4, section 3.3)."
+    """The largest network within the bound: image size and stages first, then width, then depth (Scaled-YOLOv4,
+    section 3.3)."""
     bound_ms = check_number(bound_ms, 'time limit in ms')
     found, tried = largest_within(sorted(SIDES), lambda s: family(s, w=w, d=d, nc=nc), time_of, bound_ms)
-    if not found: raise LayerscaleError(f'{tried[0][0]} at width {w:g} takes {tried[0][3]:.3g} ms, over the limit of {bound_ms:g} ms. Raise the limit or start from a smaller width.')
+    if not found:
+        raise LayerscaleError(f'{tried[0][0]} at width {w:g} takes {tried[0][3]:.3g} ms, over the limit of '
+                              f'{bound_ms:g} ms. Raise the limit or start from a smaller width.')
     stages = found[0]
     wider, more = largest_within(widths, lambda m: family(stages, w=w*m, d=d, nc=nc), time_of, bound_ms)
     found, tried = wider or found, tried + more

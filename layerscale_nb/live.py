@@ -22,7 +22,8 @@ def live_explorer(
     out='runs/live',    # folder of all runs and of kept.csv
     **more,             # other fields of `Trial`: batch, lr, n_train, n_val, max_channels, device
 ):
-    "Sliders that rescale a detector, and buttons that train it: a `VBox`, with its state in `.panel`. Raises `LayerscaleError` for settings that make no sense."
+    """Sliders that rescale a detector, and buttons that train it: a `VBox`, with its state in `.panel`. Raises
+    `LayerscaleError` for settings that make no sense."""
     check_keys(more, [f.name for f in fields(Trial)], 'live_explorer')
     t = check_trial(replace(Trial(**more), d=d, w=w, imgsz=imgsz or Trial().imgsz, epochs=epochs, seed=seed, data=data))
     names, n_train, n_val, natural = look_at(t)

@@ -62,7 +62,9 @@ def price_yolo(net: Yolo, imgsz=None) -> Price:
     "A YOLO graph, in closed form, by row."
     h, w = check_size(net.imgsz if imgsz is None else imgsz, net.stride)
     costs = layer_costs(net, (h, w))
-    return Price(net.name, (h, w), sum(costs), {f'row {i} {l.kind}': c for i, (l, c) in enumerate(zip(net.layers, costs))})
+    return Price(net.name, (h, w), sum(costs), {
+        f'row {i} {l.kind}': c
+        for i, (l, c) in enumerate(zip(net.layers, costs))})
 
 # %% ../nbs/07e_lookup.ipynb #9e8a2c23
 def price_module(module, name='', imgsz=None, real=False) -> Price:
@@ -92,16 +94,20 @@ def find(
     if text.startswith('timm/'): text = f'timm:{text}'
     ours = text.lower() in {**ladder.LADDER, **ladder.ABLATION}
     found = None if ours or ':' in text else ultralytics_file(text)
-    if letter and (not found or found[1] not in (None, letter)): raise LayerscaleError(f"'{text}' leaves no scale to choose; leave out --scale.")
+    if letter and (not found or found[1] not in (None, letter)):
+        raise LayerscaleError(f"'{text}' leaves no scale to choose; leave out --scale.")
     if ':' in text: return from_package(*text.split(':', 1))
     if ours: return ladder.named(text.lower())
     if found: return from_yaml(found[0], letter or found[1])
     try: return zoo.named(text)
-    except LayerscaleError: raise LayerscaleError(f"no network '{text}'. {nearest(text, known_names())} Names are those of the papers; a .yaml file, timm:NAME and torchvision:NAME work too.") from None
+    except LayerscaleError:
+        raise LayerscaleError(f"no network '{text}'. {nearest(text, known_names())} Names are those of the "
+                              "papers; a .yaml file, timm:NAME and torchvision:NAME work too.") from None
 
 # %% ../nbs/07e_lookup.ipynb #6e85e6aa
 def ultralytics_file(name: str):
-    "(path, scale letter) of a model yaml that Ultralytics ships, by a name such as 'yolo11n' or 'yolov8s-seg'; None if there is none."
+    """(path, scale letter) of a model yaml that Ultralytics ships, by a name such as 'yolo11n' or 'yolov8s-seg'; None
+    if there is none."""
     spec = importlib.util.find_spec('ultralytics')
     if spec is None: return None
     files = {p.stem.lower(): p for p in (Path(spec.origin).parent/'cfg'/'models').rglob('*.yaml')}
@@ -113,7 +119,8 @@ def ultralytics_file(name: str):
 def timm_model(name: str):
     "A model of timm without weights, by name or as on its model card; raises `LayerscaleError` with the nearest name."
     try: import timm
-    except ImportError: raise LayerscaleError(f"'timm:{name}' needs timm, which is not installed. Run: pip install timm") from None
+    except ImportError:
+        raise LayerscaleError(f"'timm:{name}' needs timm, which is not installed. Run: pip install timm") from None
     name = re.sub(r'^(?:hf[-_]hub:)?timm/', '', name)
     arch, _, tag = name.partition('.')
     if not timm.is_model(arch):
@@ -121,13 +128,15 @@ def timm_model(name: str):
     tags = timm.list_pretrained(f'{arch}.*') if tag else []
     if tag and name not in tags:
         raise LayerscaleError(f"timm has no weights '{tag}' of {arch}. {nearest(name, [arch, *tags])}")
-    try: return timm.create_model(name, pretrained=False).eval()  # weights are named for their image size and classes
+    try:
+        return timm.create_model(name, pretrained=False).eval()  # weights are named for their image size and classes
     except Exception as e: raise LayerscaleError(f"timm cannot build '{name}' ({one_line(e)}).") from None
 
 # %% ../nbs/07e_lookup.ipynb #5709209d
 def from_package(package: str, name: str):
     "A model of timm or torchvision without weights; raises `LayerscaleError` if the package or the name is missing."
-    if package == 'timm' or package in ('hf_hub', 'hf-hub') and name.startswith('timm/'): return timm_model(name)
+    if package == 'timm' or package in ('hf_hub', 'hf-hub') and name.startswith('timm/'):
+        return timm_model(name)
     if package != 'torchvision':
         raise LayerscaleError(f"no model source '{package}:'. "
                               'Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.')
@@ -142,7 +151,8 @@ def from_package(package: str, name: str):
 def from_yaml(path, letter=None):
     "The network in a yaml file; raises `LayerscaleError` for a file that describes none."
     cfg = read_yaml(path)
-    if not isinstance(cfg, dict): raise LayerscaleError(f'{path}: expected "key: value" lines, found {type(cfg).__name__}.')
+    if not isinstance(cfg, dict):
+        raise LayerscaleError(f'{path}: expected "key: value" lines, found {type(cfg).__name__}.')
     if 'stages' in cfg: return net_of(cfg, str(path))
     if 'backbone' in cfg and 'head' in cfg: return yolo_of(cfg, str(path), letter)
     raise LayerscaleError(f"{path}: neither a YOLO model ('backbone' and 'head') nor a network of stages ('stages').")
@@ -154,10 +164,15 @@ def net_of(cfg: dict, where: str) -> Net:
     if not isinstance(cfg['stages'], list):
         raise LayerscaleError(f'{where}: stages is {brief(cfg["stages"])}; write a list with one line for each stage.')
     try:
-        stages = tuple(Stage(**check_keys(s, Stage.__dataclass_fields__, f'{where}, stage {i}')) for i, s in enumerate(cfg['stages'], 1))
-        stem = Stem(**check_keys(cfg['stem'], Stem.__dataclass_fields__, f'{where}, stem')) if cfg.get('stem') else cfg.get('stem', Stem())
+        stages = tuple(
+            Stage(**check_keys(s, Stage.__dataclass_fields__, f'{where}, stage {i}'))
+            for i, s in enumerate(cfg['stages'], 1))
+        stem = Stem(
+            **check_keys(cfg['stem'], Stem.__dataclass_fields__, f'{where}, stem')) if cfg.get('stem') else cfg.get(
+                'stem', Stem())
         return Net(**{'name': Path(where).stem} | cfg | dict(stages=stages, stem=stem))
-    except TypeError as e: raise LayerscaleError(f'{where}: {str(e).split(") ")[-1]}; a stage needs block, d and w.') from None
+    except TypeError as e:
+        raise LayerscaleError(f'{where}: {str(e).split(") ")[-1]}; a stage needs block, d and w.') from None
     except LayerscaleError as e: raise e if where in str(e) else LayerscaleError(f'{where}: {e}') from None
 
 # %% ../nbs/07e_lookup.ipynb #38684bb7
@@ -195,7 +210,8 @@ def scale_numbers(scale, where: str) -> tuple:
 
 # %% ../nbs/07e_lookup.ipynb #294eb5ea
 def pick_scale(cfg: dict, where: str, letter=None) -> tuple:
-    "(letter, (depth, width, max_channels)) of a YOLO yaml, by letter, by the file's own `scale` or by its name; raises `LayerscaleError` if the choice is open."
+    """(letter, (depth, width, max_channels)) of a YOLO yaml, by letter, by the file's own `scale` or by its name;
+    raises `LayerscaleError` if the choice is open."""
     alone = dict(depth_multiple=1.0, width_multiple=1.0, max_channels=MOST)
     scales = cfg.get('scales') or {None: [cfg.get(k, v) for k, v in alone.items()]}
     if not isinstance(scales, dict):
@@ -206,7 +222,8 @@ def pick_scale(cfg: dict, where: str, letter=None) -> tuple:
     if not isinstance(letter, (str, type(None))):
         raise LayerscaleError(f'{where}: scale is {brief(letter)}; write one of {known:.200}.')
     if letter is None and len(scales) == 1: letter = next(iter(scales))
-    if letter not in scales and None in scales: raise LayerscaleError(f'{where} has no scales; leave out --scale.')
+    if letter not in scales and None in scales:
+        raise LayerscaleError(f'{where} has no scales; leave out --scale.')
     asked = '' if letter is None else f' (not {letter:.20})'
     if letter not in scales:
         raise LayerscaleError(f'{where} has the scales {known:.200}; choose one with --scale{asked}.')
@@ -279,15 +296,22 @@ def rescale_by_name(
     letter=None,  # which scale of a YOLO yaml that has several
 ) -> Rescaled:
     "Scale a `Net` or a `Yolo` by a rule; raises `LayerscaleError` for a module, which has no description to scale."
-    net, rule, s = find(name, letter) if isinstance(name, (str, Path)) else name, as_rule(rule), check_number(s, 'scale factor s')
+    net, rule, s = find(name, letter) if isinstance(name, (str, Path)) else name, as_rule(rule), check_number(
+        s, 'scale factor s')
     f = {k: v for k, v in factors(rule, s).items() if k != 'g'}
     if isinstance(net, Net):
         if imgsz is not None: net = replace(net, r=check_number(imgsz, 'resolution', whole=True))
         out = scale(net, rule, s)
-        return Rescaled(rule.name, float(s), f, {k: realised(out, net)[k] for k in f}, price_net(net), price_net(out), ((net.ds, net.ws), (out.ds, out.ws)))
-    if not isinstance(net, Yolo): raise LayerscaleError(f"'{name}' is a module, not a description: it can be counted, but not scaled. Use a name such as EN-B0 or yolov8n.")
+        return Rescaled(
+            rule.name, float(s), f, {k: realised(out, net)[k]
+                                     for k in f}, price_net(net), price_net(out), ((net.ds, net.ws), (out.ds, out.ws)))
+    if not isinstance(net, Yolo):
+        raise LayerscaleError(f"'{name}' is a module, not a description: it can be counted, "
+                              "but not scaled. Use a name such as EN-B0 or yolov8n.")
     side = check_number(net.imgsz if imgsz is None else imgsz, 'resolution', whole=True)
-    out, new = replace(yolo.rescale(net, f['d'], f['w']), name=f'{net.name} x{s:.3g} {rule.name}'), max(net.stride, round(side*f['r']/net.stride)*net.stride)
+    out, new = replace(yolo.rescale(net, f['d'], f['w']), name=f'{net.name} x{s:.3g} {rule.name}'), max(
+        net.stride,
+        round(side*f['r']/net.stride)*net.stride)
     d, w = yolo.realised(out, net)
     return Rescaled(rule.name, float(s), f, dict(d=d, w=w, r=new/side), price_yolo(net, side), price_yolo(out, new))
 
@@ -315,18 +339,27 @@ def price_text(p: Price, parts=False) -> str:
 # %% ../nbs/07e_lookup.ipynb #99e869eb
 def rescaled_json(r: Rescaled) -> dict:
     "A `Rescaled` as plain data."
-    return dict(rule=r.rule, s=r.s, requested=r.requested, realised=r.realised, before=price_json(r.before), after=price_json(r.after), exponents=tidy(r.exponents),
-                **{f'{k}_{when}': list(v[i]) for when, v in zip(('before', 'after'), r.sizes) for i, k in enumerate(('ds', 'ws'))})
+    return dict(
+        rule=r.rule, s=r.s, requested=r.requested, realised=r.realised, before=price_json(r.before),
+        after=price_json(r.after), exponents=tidy(r.exponents), **{
+            f'{k}_{when}': list(v[i])
+            for when, v in zip(('before', 'after'), r.sizes)
+            for i, k in enumerate(('ds', 'ws'))})
 
 # %% ../nbs/07e_lookup.ipynb #db311f0c
 def rescaled_text(r: Rescaled) -> str:
     "A `Rescaled` as two small tables."
-    lines = [f'{r.before.name} ({r.before.resolution}) -> {r.after.name} ({r.after.resolution})', f'{"":<12}{"asked":>10}{"got":>10}']
-    lines += [f'{n:<12}{r.requested[k]:>10.3f}{r.realised[k]:>10.3f}' for k, n in dict(d='depth', w='width', r='resolution').items()]
+    lines = [
+        f'{r.before.name} ({r.before.resolution}) -> {r.after.name} ({r.after.resolution})',
+        f'{"":<12}{"asked":>10}{"got":>10}']
+    lines += [
+        f'{n:<12}{r.requested[k]:>10.3f}{r.realised[k]:>10.3f}'
+        for k, n in dict(d='depth', w='width', r='resolution').items()]
     lines += [f'{"":<12}{"before":>10}{"after":>10}{"factor":>10}{"exponent":>10}']
     for k in ('macs', 'params', 'acts'):
         a, b, e = getattr(r.before.total, k), getattr(r.after.total, k), r.exponents[k]
         lines.append(f'{k:<12}{human(a):>10}{human(b):>10}{b/a:>10.2f}{"–" if e != e else f"{e:.2f}":>10}')
     row = lambda v: ' '.join(f'{x:>5}' for x in v)
-    for i, k in enumerate(('blocks', 'widths') if r.sizes else ()): lines += [f'{k:<12}{row(r.sizes[0][i])}', f'{"  scaled":<12}{row(r.sizes[1][i])}']
+    for i, k in enumerate(('blocks', 'widths') if r.sizes else ()):
+        lines += [f'{k:<12}{row(r.sizes[0][i])}', f'{"  scaled":<12}{row(r.sizes[1][i])}']
     return '\n'.join(lines)

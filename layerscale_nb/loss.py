@@ -60,7 +60,8 @@ def decode(
     "(b, 4, n) boxes x1 y1 x2 y2 in pixels."
     import torch
     b, c, n = logits.shape
-    far = torch.matmul(torch.arange(c//4, device=logits.device, dtype=logits.dtype), logits.view(b, 4, c//4, n).softmax(2))*stride
+    far = torch.matmul(torch.arange(c // 4, device=logits.device, dtype=logits.dtype),
+                       logits.view(b, 4, c // 4, n).softmax(2))*stride
     return torch.cat([centres - far[:, :2], centres + far[:, 2:]], 1)
 
 # %% ../nbs/08e_loss.ipynb #86a699a0
@@ -74,10 +75,13 @@ def pair_values(
     "(b, k, n) overlaps, and fits `score**alpha * overlap**beta`; 0 where a pair does not count."
     box, label = truth['boxes'], truth['labels']
     if not listed:
-        overlap = ciou([v[..., None] for v in box.unbind(-1)], [v[:, None] for v in decode(logits, *grid).unbind(1)]).clamp(min=0)*may
+        overlap = ciou([v[..., None]
+                        for v in box.unbind(-1)], [v[:, None]
+                                                   for v in decode(logits, *grid).unbind(1)]).clamp(min=0)*may
         return overlap, scores.gather(1, label[..., None].expand_as(may))**alpha*overlap**beta
     i, j, a = at = may.nonzero(as_tuple=True)
-    o = ciou(box[i, j].unbind(-1), decode(logits.transpose(1, 2)[i, a].T[None], grid[0][:, a], grid[1][a])[0].unbind(0)).clamp(min=0)
+    o = ciou(box[i, j].unbind(-1),
+             decode(logits.transpose(1, 2)[i, a].T[None], grid[0][:, a], grid[1][a])[0].unbind(0)).clamp(min=0)
     overlap, fit = scores.new_zeros(2, *may.shape).unbind()
     overlap[at], fit[at] = o, scores[i, label[i, j], a]**alpha*o**beta
     return overlap, fit
@@ -125,11 +129,12 @@ def distance_loss(
 
 # %% ../nbs/08e_loss.ipynb #b9dcdbf1
 def detection_loss(
-    preds: dict,      # `boxes` (b, 64, n), `scores` (b, classes, n) and `feats`, the output maps, of an Ultralytics model
-    truth: dict,      # see `assign`; boxes in pixels of the network's input
-    strides=(8, 16, 32),
-    gains=(7.5, 0.5, 1.5), topk=10,  # Ultralytics' gains of box, class and distance terms
-    listed=None,      # list pairs instead of computing all; default: on a CPU
+        preds: dict,  # `boxes` (b, 64, n), `scores` (b, classes, n) and `feats`, the maps, of an Ultralytics model
+        truth: dict,  # see `assign`; boxes in pixels of the network's input
+        strides=(8, 16, 32),
+        gains=(7.5, 0.5, 1.5),
+        topk=10,  # Ultralytics' gains of box, class and distance terms
+        listed=None,  # list pairs instead of computing all; default: on a CPU
 ):
     "(3,) box, class and distance loss of a batch, equal to Ultralytics' `v8DetectionLoss` divided by the batch size."
     import torch, torch.nn.functional as F
@@ -148,5 +153,6 @@ def detection_loss(
     mine = raw.transpose(1, 2)[image, anchor]
     far = torch.cat([c.T - box[:, :2], box[:, 2:] - c.T], 1)/s[:, None]
     near = ciou((decode(mine.T[None], c, s)[0]/s).unbind(0), (box.T/s).unbind(0))
-    terms = ((1 - near)*weight).sum(), F.binary_cross_entropy_with_logits(logits, target, reduction='sum'), (distance_loss(mine.view(-1, 4, raw.shape[1]//4), far)*weight).sum()
+    terms = ((1-near)*weight).sum(), F.binary_cross_entropy_with_logits(
+        logits, target, reduction='sum'), (distance_loss(mine.view(-1, 4, raw.shape[1] // 4), far)*weight).sum()
     return torch.stack([t*g for t, g in zip(terms, gains)])/total

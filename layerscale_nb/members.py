@@ -37,14 +37,17 @@ def few_steps(
     steps=8, seed=0,
     **kw,      # for `Recipe`
 ) -> tuple:
-    "(session, loss of each step, median ms of a step but the first) of the package's trainer, with AdamW for all weights."
-    s = exhaust(fit(net, store, store, Recipe(**dict(epochs=steps, batch=2, augment=STILL, muon=0.) | kw), seed, store.device))
+    """(session, loss of each step, median ms of a step but the first) of the package's trainer, with AdamW for all
+    weights."""
+    s = exhaust(
+        fit(net, store, store, Recipe(**dict(epochs=steps, batch=2, augment=STILL, muon=0.) | kw), seed, store.device))
     at = [r['train_s'] for r in s.rows]
     return s, [r['loss'] for r in s.rows], 1e3*statistics.median(b - a for a, b in zip(at, at[1:]))
 
 # %% ../nbs/10i_members.ipynb #fa1819bc
 def answer(model, x):
-    "(b, 4 + nc, n) as numpy: what a detector says to images x (b, 3, h, w), boxes in pixels first, class scores after them."
+    """(b, 4 + nc, n) as numpy: what a detector says to images x (b, 3, h, w), boxes in pixels first, class scores
+    after them."""
     import torch
     with torch.inference_mode(): return model(x)[0].numpy()
 
@@ -77,8 +80,9 @@ def reopened(
     opened = answer(by_yolo(path, trusted).model.float().eval(), x)
     pictures = [(255*v.permute(1, 2, 0).numpy()).astype('uint8')[..., ::-1].copy() for v in (x[0], other[0])]
     found = by_yolo(path, trusted).predict(pictures, imgsz=list(x.shape[2:]), conf=1e-3, verbose=False, device='cpu')
-    return dict(checkpoint_mb=Path(path).stat().st_size/1e6, reload_diff=max(apart(opened, rounded)), half_diff_px=apart(full, rounded)[0],
-                moves_px=moves[0], moves_score=moves[1], boxes=sum(len(r.boxes) for r in found))
+    return dict(checkpoint_mb=Path(path).stat().st_size/1e6, reload_diff=max(apart(opened, rounded)),
+                half_diff_px=apart(full, rounded)[0], moves_px=moves[0], moves_score=moves[1],
+                boxes=sum(len(r.boxes) for r in found))
 
 # %% ../nbs/10i_members.ipynb #c8b31f61
 def exported(
@@ -108,7 +112,8 @@ def memory_mb(what='VmHWM') -> float:
 def origin(command, device, seed) -> dict:
     "Provenance of a row, with the version of the exporter's package."
     from torch import device as torch_device
-    return provenance(command, device_name(torch_device(device)), seed) | dict(versions=versions(('layerscale-nb', 'torch', 'ultralytics', 'onnx', 'numpy')))
+    return provenance(command, device_name(torch_device(device)),
+                      seed) | dict(versions=versions(('layerscale-nb', 'torch', 'ultralytics', 'onnx', 'numpy')))
 
 # %% ../nbs/10i_members.ipynb #329db339
 def trained_row(net: Yolo, store, steps: int, seed: int, muon: float) -> tuple:
@@ -120,8 +125,9 @@ def trained_row(net: Yolo, store, steps: int, seed: int, muon: float) -> tuple:
     before = memory_mb('VmRSS')
     s, losses, ms = few_steps(net, store, steps, seed, bn_momentum=1, muon=muon)
     peak = torch.cuda.max_memory_allocated(device)/1e6 if device.type == 'cuda' else memory_mb() - before
-    return s, dict(side=side, batch=2, steps=steps, amp=precision(device), threads=torch.get_num_threads(), step_ms=ms, loss_first=losses[0], loss_last=losses[-1],
-                   peak_mb=peak, estimate_mb=memory_bytes(net, side, 2, training=True)/1e6)
+    return s, dict(side=side, batch=2, steps=steps, amp=precision(device), threads=torch.get_num_threads(), step_ms=ms,
+                   loss_first=losses[0], loss_last=losses[-1], peak_mb=peak,
+                   estimate_mb=memory_bytes(net, side, 2, training=True)/1e6)
 
 # %% ../nbs/10i_members.ipynb #f6c56d75
 def check_member(
@@ -130,7 +136,8 @@ def check_member(
     steps=8, seed=0, muon=0.,  # rate of Muon; 0: AdamW for all weights
     device='auto', command='',
 ) -> dict:
-    "Build, train, save, reopen, predict and export one member at its full depth and width; the row says what each stop cost and changed."
+    """Build, train, save, reopen, predict and export one member at its full depth and width; the row says what each
+    stop cost and changed."""
     import torch
     quiet_ultralytics()
     net = named(name)
@@ -142,11 +149,15 @@ def check_member(
     del s
     parts |= exported(path, images, trusted=True)
     row = dict(member=name, params=own.params, imgsz=net.imgsz, macs=own.macs, **trained, **parts, said='')
-    return {k: float(f'{v:.5g}') if isinstance(v, float) else v for k, v in row.items()} | origin(command, store.device, seed)
+    return {
+        k: float(f'{v:.5g}') if isinstance(v, float) else v
+        for k, v in row.items()} | origin(command, store.device, seed)
 
 # %% ../nbs/10i_members.ipynb #4edbcb58
-COLUMNS = ('member', 'params', 'imgsz', 'macs', 'side', 'batch', 'steps', 'amp', 'threads', 'step_ms', 'loss_first', 'loss_last', 'peak_mb', 'estimate_mb', 'checkpoint_mb', 'reload_diff', 'half_diff_px',
-           'moves_px', 'moves_score', 'boxes', 'onnx_mb', 'onnx_diff_px', 'onnx_diff_score', 'said', 'command', 'versions', 'device', 'seed', 'date')
+COLUMNS = ('member', 'params', 'imgsz', 'macs', 'side', 'batch', 'steps', 'amp', 'threads', 'step_ms', 'loss_first',
+           'loss_last', 'peak_mb', 'estimate_mb', 'checkpoint_mb', 'reload_diff', 'half_diff_px', 'moves_px',
+           'moves_score', 'boxes', 'onnx_mb', 'onnx_diff_px', 'onnx_diff_score', 'said', 'command', 'versions',
+           'device', 'seed', 'date')
 
 # %% ../nbs/10i_members.ipynb #0a7f138c
 def own_row(name: str, folder, **kw):
@@ -154,7 +165,8 @@ def own_row(name: str, folder, **kw):
     try: row = check_member(name, folder, **kw)
     except Exception as e:
         text = one_line(str(e), most=200)
-        row = dict(member=name, said=text if isinstance(e, LayerscaleError) else f'{type(e).__name__}: {text}') | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
+        row = dict(member=name, said=text if isinstance(e, LayerscaleError) else
+                   f'{type(e).__name__}: {text}') | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
     write_atomic(Path(folder)/'row.json', json.dumps(row))
 
 # %% ../nbs/10i_members.ipynb #4b7fb2ce
@@ -182,7 +194,8 @@ def run_members(
 ) -> list:
     "Take every member the whole way, one process and one row after the other; failed ones are tried again."
     rows = {r['member']: r for r in stored_rows(out)}
-    kw['command'] = f'python -c "from layerscale_nb.members import run_members; run_members({Path(out).name!r}{"".join(f", {k}={v!r}" for k, v in kw.items())})"'
+    kw['command'] = ('python -c "from layerscale_nb.members import run_members; '
+                     f'run_members({Path(out).name!r}{"".join(f", {k}={v!r}" for k, v in kw.items())})"')
     for name in members:
         if name in rows and not rows[name]['said']: continue
         rows[name] = dict.fromkeys(COLUMNS, '') | child_row(name, **kw)
@@ -196,7 +209,8 @@ def time_reduced(
     share=2,        # the image's side is divided by this (to a multiple of the stride)
     device='auto', repeats=3,
 ) -> float:
-    "Milliseconds for one image of the network's own size: the quietest of the repeats on a smaller image, multiplied by the ratio of pixels; an estimate for every `share` but 1."
+    """Milliseconds for one image of the network's own size: the quietest of the repeats on a smaller image, multiplied
+    by the ratio of pixels; an estimate for every `share` but 1."""
     device, side = pick_device(device), max(net.stride, round(net.imgsz/share/net.stride)*net.stride)
     check_memory(net, side, free=free_bytes(device))
     model = build(net).eval().to(device)
@@ -210,15 +224,23 @@ def remembered(
     how='',        # in words, how it measures: times of another method are not taken
     command='',
 ):
-    "`time_of` with a csv as its memory, so that a search can be stopped and asked again; raises `LayerscaleError` for a network that it has not and may not time."
+    """`time_of` with a csv as its memory, so that a search can be stopped and asked again; raises `LayerscaleError`
+    for a network that it has not and may not time."""
     def f(net: Yolo) -> float:
         own = cost(net, net.imgsz)
-        rows, key = stored_rows(path), dict(name=net.name, w=f'{net.w:g}', d=f'{net.d:g}', imgsz=str(net.imgsz), how=how, params=str(own.params), macs=str(own.macs))
+        rows, key = stored_rows(path), dict(
+            name=net.name, w=f'{net.w:g}', d=f'{net.d:g}', imgsz=str(net.imgsz), how=how, params=str(own.params),
+            macs=str(own.macs))
         here = device_name(pick_device())
-        if time_of and any(r['device'] != here for r in rows): raise LayerscaleError(f"{path} holds times of {rows[0]['device']}, and this is {here}. Take one file for each device.")
+        if time_of and any(r['device'] != here for r in rows):
+            raise LayerscaleError(f"{path} holds times of {rows[0]['device']}, and this "
+                                  f"is {here}. Take one file for each device.")
         for r in rows:
-            if all(r[k] == v for k, v in key.items()) and r.get('act', net.act) == net.act: return float(r['ms'])  # older rows do not name the activation
-        if time_of is None: raise LayerscaleError(f'{path} has no time ({how}) of {net.name} at width {net.w:g} and depth {net.d:g}. Give time_of to measure it, and a csv of your own.')
+            if all(r[k] == v for k, v in key.items()) and r.get('act', net.act) == net.act:
+                return float(r['ms'])  # older rows do not name the activation
+        if time_of is None:
+            raise LayerscaleError(f'{path} has no time ({how}) of {net.name} at width {net.w:g} and depth '
+                                  f'{net.d:g}. Give time_of to measure it, and a csv of your own.')
         share = waiting(pick_device())
         row = key | dict(act=net.act, ms=round(time_of(net), 2), note=busy_note(share()))
         write_rows([*rows, row | origin(command, pick_device(), '')], path)

@@ -104,7 +104,8 @@ def plain_activation(text) -> str:
 def safe_row(frm, n: int, kind: str, args: list) -> list:
     "A row that Ultralytics may read: a known module, plain arguments, no weights; raises `LayerscaleError`."
     found, args = module_class(kind), [plain_value(a) for a in args]
-    if args and '.' not in kind and isinstance(args[0], (int, float)): whole_arg(args, 0, 'its first number')  # channels
+    if args and '.' not in kind and isinstance(args[0], (int, float)):
+        whole_arg(args, 0, 'its first number')  # channels
     if found.__name__ == 'TorchVision':
         import torchvision.models as m
         if len(args) < 2 or args[1] not in m.list_models(module=m):

@@ -87,7 +87,8 @@ def tokens_class():
 def conv_block(block, net: Net):
     "The module of a convolution block."
     from torch import nn
-    path = nn.Sequential(*[squeeze_class()(op, net.act) if op.kind == 'se' else conv_layer(op, net) for op in block.path])
+    path = nn.Sequential(
+        *[squeeze_class()(op, net.act) if op.kind == 'se' else conv_layer(op, net) for op in block.path])
     if block.shortcut is None: return path
     shortcut = conv_layer(block.shortcut, net) if block.shortcut else nn.Identity()
     return residual_class()(path, shortcut, activation(net.act) if block.act else nn.Identity())
@@ -134,8 +135,11 @@ def stages_module(net: Net):
     from torch import nn
     stages, cin = [], net.stem.w if net.stem else net.channels
     for st in net.stages:
-        blocks = [transformer_block(st, net) if st.block == 'vit' else conv_block(b, net) for b, n in stage_blocks(st, cin) for _ in range(n)]
-        stages.append(nn.Sequential(*blocks)); cin = st.w
+        blocks = [
+            transformer_block(st, net) if st.block == 'vit' else conv_block(b, net) for b, n in stage_blocks(st, cin)
+            for _ in range(n)]
+        stages.append(nn.Sequential(*blocks))
+        cin = st.w
     return nn.Sequential(*stages)
 
 # %% ../nbs/02b_modules.ipynb #c2d854b6
@@ -144,12 +148,16 @@ def build(
     res=None,     # side in pixels, or (h, w); matters for a ViT only
     device=None,  # where to create it; 'meta' costs no memory
 ):
-    "The torch module of `net`: `.stem`, `.stages`, `.head`; raises `LayerscaleError` if it would not be the described network."
+    """The torch module of `net`: `.stem`, `.stages`, `.head`; raises `LayerscaleError` if it would not be the
+    described network."""
     import torch
     from torch import nn
     with torch.device(device or 'cpu'):
         model = nn.Sequential()
-        for name, part in dict(stem=stem_module(net, res), stages=stages_module(net), head=head_module(net)).items(): model.add_module(name, part)
+        for name, part in dict(stem=stem_module(net, res), stages=stages_module(net), head=head_module(net)).items():
+            model.add_module(name, part)
     built, told = sum(p.numel() for p in model.parameters()), complexity(net, res).params
-    if built != told: raise LayerscaleError(f'{net.name}: the built module has {built} parameters, its description {told}; please report this network.')
+    if built != told:
+        raise LayerscaleError(f'{net.name}: the built module has {built} parameters, its '
+                              f'description {told}; please report this network.')
     return model

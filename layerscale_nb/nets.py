@@ -24,7 +24,8 @@ class Stage:
     stride: int = 2   # of the first block; the others have stride 1
     k: int = 3        # side of the spatial kernel
     b: float = 1.0    # inner width = b * w (mbconv: b * width of the block's input; vit: MLP width = b * w)
-    g: int = 0        # group width: channels of one group; 0: one group; 1: depthwise (vit: width of one attention head)
+    # group width: channels of one group; 0: one group; 1: depthwise (vit: width of one attention head)
+    g: int = 0
     se: float = 0.0   # squeeze width = se * width of the block's input; 0: none
 
     def __post_init__(self): check_stage(self)
@@ -44,7 +45,8 @@ def check_stage(st: Stage):
     if st.k % 2 == 0:
         raise LayerscaleError(f'kernel side k is {st.k}; it must be odd, so that padding keeps the size of the map.')
     v = inner_width(st)
-    if not v: raise LayerscaleError(f'bottleneck ratio b is {st.b:g}; a {st.block} stage {st.w} wide has no channel inside.')
+    if not v:
+        raise LayerscaleError(f'bottleneck ratio b is {st.b:g}; a {st.block} stage {st.w} wide has no channel inside.')
     if st.g and v % st.g:
         raise LayerscaleError(f'width {v} of a {st.block} stage is not divisible by its group width {st.g}; '
                               f'try {nearest_multiple(v, st.g)}, or another g.')
@@ -65,7 +67,8 @@ def inner_width(st: Stage) -> int:
 # %% ../nbs/02a_nets.ipynb #9d57de5c
 def check_flag(value, what: str):
     "Raise `LayerscaleError` unless `value` is true or false: the text 'no' would count as true."
-    if not isinstance(value, bool): raise LayerscaleError(f'{what} is {brief(value)}; it must be true or false.')
+    if not isinstance(value, bool):
+        raise LayerscaleError(f'{what} is {brief(value)}; it must be true or false.')
 
 # %% ../nbs/02a_nets.ipynb #e04dad3b
 @dataclass(frozen=True)
@@ -89,8 +92,12 @@ def check_joins(net):
     "Raise `LayerscaleError` if a stage cannot read what the one before puts out."
     cin = net.stem.w if net.stem else net.channels
     for i, s in enumerate(net.stages, 1):
-        if s.block == 'vit' and not (net.stem and net.stem.patch and cin == s.w): raise LayerscaleError(f'{net.name}: stage {i}, a vit, is {s.w} wide and reads {cin} channels; it needs a stem of patches and one width throughout.')
-        if s.block == 'conv' and s.g and cin % (s.w//s.g): raise LayerscaleError(f'{net.name}: stage {i} has {s.w//s.g} groups and reads {cin} channels, which they do not divide.')
+        if s.block == 'vit' and not (net.stem and net.stem.patch and cin == s.w):
+            raise LayerscaleError(f'{net.name}: stage {i}, a vit, is {s.w} wide and reads {cin} '
+                                  'channels; it needs a stem of patches and one width throughout.')
+        if s.block == 'conv' and s.g and cin % (s.w//s.g):
+            raise LayerscaleError(f'{net.name}: stage {i} has {s.w//s.g} groups and reads '
+                                  f'{cin} channels, which they do not divide.')
         cin = s.w
 
 # %% ../nbs/02a_nets.ipynb #3633268d
@@ -116,16 +123,19 @@ class Net:
     def ds(self): return tuple(s.d for s in self.stages)
     def _repr_markdown_(self):
         cols = ('block', 'd', 'w', 'stride', 'k', 'b', 'g', 'se')
-        rows = '\n'.join('| ' + ' | '.join(f'{getattr(s, c):g}' if c != 'block' else s.block for c in cols) + ' |' for s in self.stages)
+        rows = '\n'.join('| ' + ' | '.join(f'{getattr(s, c):g}' if c != 'block' else s.block for c in cols) + ' |'
+                         for s in self.stages)
         head = '|' + '|'.join(cols) + '|\n' + '|---'*len(cols) + '|'
         return f'**{escape(self.name)}**, {self.r}x{self.r}\n\n{head}\n{rows}'
 
 # %% ../nbs/02a_nets.ipynb #fc91da5e
 def check_net(net: Net):
     "Keep the numbers of a network as numbers; raises `LayerscaleError` if its parts do not make one."
-    if not isinstance(net.name, str): raise LayerscaleError(f'name is {brief(net.name)}, no text; write it in quotes.')
+    if not isinstance(net.name, str):
+        raise LayerscaleError(f'name is {brief(net.name)}, no text; write it in quotes.')
     for name in ('r', 'channels'): keep_number(net, name, f'{name} of {net.name}', whole=True)
-    for name in ('head_w', 'classes'): keep_number(net, name, f'{name} of {net.name}', whole=True, open_low=False)
+    for name in ('head_w', 'classes'):
+        keep_number(net, name, f'{name} of {net.name}', whole=True, open_low=False)
     check_flag(net.ends_scale, f'ends_scale of {net.name}')
     acts = ('relu', 'silu', 'gelu')
     if net.act not in acts:
@@ -166,7 +176,8 @@ def bottleneck(st: Stage, cin: int, stride: int) -> Block:
     path = [Op('conv', cin, v), Op('conv', v, v, st.k, stride, v//st.g if st.g else 1)]
     if st.se: path.append(Op('se', v, max(1, round(st.se*cin))))
     same = cin == st.w and stride == 1
-    return Block((*path, Op('conv', v, st.w, act=False)), () if same else Op('conv', cin, st.w, 1, stride, act=False), True)
+    return Block((*path, Op('conv', v, st.w, act=False)), ()
+                 if same else Op('conv', cin, st.w, 1, stride, act=False), True)
 
 # %% ../nbs/02a_nets.ipynb #18591365
 def inverted(st: Stage, cin: int, stride: int) -> Block:
@@ -201,7 +212,8 @@ def transformer(st: Stage, cin: int, stride: int) -> Block:
     w, m = st.w, round(st.w*st.b)
     fc = lambda a, b, act=False: Op('conv', a, b, bias=True, norm=False, act=act)
     norm = Op('layernorm', w, w, norm=False, act=False)
-    return Block((norm, fc(w, 3*w), Op('attention', w, w, groups=w//(st.g or w)), fc(w, w), Op('add', w, w, norm=False, act=False), norm, fc(w, m, True), fc(m, w)), ())
+    return Block((norm, fc(w, 3*w), Op('attention', w, w, groups=w // (st.g or w)), fc(w, w),
+                  Op('add', w, w, norm=False, act=False), norm, fc(w, m, True), fc(m, w)), ())
 
 # %% ../nbs/02a_nets.ipynb #8bd9f5d3
 BLOCKS = dict(res=bottleneck, inverted=inverted, mbconv=mbconv, basic=basic, conv=plain, vit=transformer)
@@ -227,8 +239,10 @@ def place(part: str, block: Block, n: int, h: int, w: int) -> tuple:
     for op in block.path:
         h, w = out_side(h, op), out_side(w, op)
         out.append(Layer(part, op, n, h, w))
-    if block.shortcut: out.append(Layer(part, block.shortcut, n, out_side(h0, block.shortcut), out_side(w0, block.shortcut)))
-    if block.shortcut is not None: out.append(Layer(part, Op('add', block.path[-1].cout, block.path[-1].cout, norm=False, act=block.act), n, h, w))
+    if block.shortcut:
+        out.append(Layer(part, block.shortcut, n, out_side(h0, block.shortcut), out_side(w0, block.shortcut)))
+    if block.shortcut is not None:
+        out.append(Layer(part, Op('add', block.path[-1].cout, block.path[-1].cout, norm=False, act=block.act), n, h, w))
     return out, h, w
 
 # %% ../nbs/02a_nets.ipynb #e84f8e2b
@@ -250,7 +264,8 @@ def stage_blocks(st: Stage, cin: int) -> list:
 def head_blocks(net: Net) -> list:
     "The head's blocks: on the map (a 1x1 convolution, or a layer norm), then on the one pooled pixel."
     w = net.ws[-1]
-    top = (Op('layernorm', w, w),) if net.stages[-1].block == 'vit' else (Op('conv', w, net.head_w),) if net.head_w else ()
+    top = (Op('layernorm', w,
+              w), ) if net.stages[-1].block == 'vit' else (Op('conv', w, net.head_w), ) if net.head_w else ()
     fc = (Op('conv', net.head_w or w, net.classes, bias=True, norm=False, act=False),) if net.classes else ()
     return [Block(top), Block(fc)]
 
@@ -261,7 +276,8 @@ def image_side(net: Net, res=None) -> tuple:
     if len(pair) != 2: raise LayerscaleError(f'resolution {res!r}: give one side in pixels, or a pair (h, w).')
     h, w = (check_number(v, 'resolution', whole=True) for v in pair)
     if net.stem and net.stem.patch and (h % net.stem.k or w % net.stem.k):
-        raise LayerscaleError(f'resolution {h}x{w}: {net.name} cuts the image into patches of {net.stem.k} pixels, so both sides must be multiples of {net.stem.k}.')
+        raise LayerscaleError(f'resolution {h}x{w}: {net.name} cuts the image into patches of '
+                              f'{net.stem.k} pixels, so both sides must be multiples of {net.stem.k}.')
     return h, w
 
 # %% ../nbs/02a_nets.ipynb #0ead484f
@@ -279,7 +295,8 @@ def layers(
     for i, st in enumerate(net.stages, 1):
         for block, n in stage_blocks(st, cin):
             more, h, w = place(f'stage {i}', block, n, h, w)
-            out += more; cin = st.w
+            out += more
+            cin = st.w
     for block, side in zip(head_blocks(net), ((h, w), (1, 1))): out += place('head', block, 1, *side)[0]
     return out
 
@@ -292,7 +309,8 @@ def conv_price(op: Op, pixels: int) -> Cost:
 # %% ../nbs/02a_nets.ipynb #d10f3430
 OP_COSTS = dict(
     conv=conv_price,
-    se=lambda op, px: Cost(2*op.cin*op.cout, 2*op.cin*op.cout + op.cin + op.cout, op.cin + op.cout),  # two biased 1x1 on one pixel
+    # two biased 1x1 on one pixel
+    se=lambda op, px: Cost(2*op.cin*op.cout, 2*op.cin*op.cout + op.cin + op.cout, op.cin + op.cout),
     attention=lambda op, px: Cost(2*px*px*op.cin, 0, 0),     # scores and weighted sum; no weights
     layernorm=lambda op, px: Cost(0, 2*op.cin, 0),
     tokens=lambda op, px: Cost(0, (px + 1)*op.cin, 0),       # a class token, and a position for each token
@@ -312,7 +330,8 @@ class Complexity:
     @property
     def acts(self): return self.total.acts
     def _repr_markdown_(self):
-        rows = '\n'.join(f'| {k} | {human(c.macs)} | {human(c.params)} | {human(c.acts)} |' for k, c in [*self.parts.items(), ('**total**', self.total)])
+        rows = '\n'.join(f'| {k} | {human(c.macs)} | {human(c.params)} | {human(c.acts)} |'
+                         for k, c in [*self.parts.items(), ('**total**', self.total)])
         return f'| part | macs | params | acts |\n|---|---|---|---|\n{rows}'
 
 # %% ../nbs/02a_nets.ipynb #233820b9
@@ -324,12 +343,16 @@ def complexity(
     sums = {}
     for l in layers(net, res):
         c, s = OP_COSTS[l.op.kind](l.op, l.h*l.w), sums.setdefault(l.part, [0, 0, 0])
-        s[0] += l.n*c.macs; s[1] += l.n*c.params; s[2] += l.n*c.acts
+        s[0] += l.n*c.macs
+        s[1] += l.n*c.params
+        s[2] += l.n*c.acts
     parts = {k: Cost(*v) for k, v in sums.items()}
     return Complexity(sum(parts.values()), parts)
 
 # %% ../nbs/02a_nets.ipynb #fb94c603
 def resnet50() -> Net:
-    "ResNet-50 (He et al. 2015), the field's yardstick: the strided layer is the 3x3, as in every current implementation."
-    stages = tuple(Stage('res', d, w, stride, b=0.25) for d, w, stride in zip((3, 4, 6, 3), (256, 512, 1024, 2048), (1, 2, 2, 2)))
+    """ResNet-50 (He et al. 2015), the field's yardstick: the strided layer is the 3x3, as in every current
+    implementation."""
+    stages = tuple(
+        Stage('res', d, w, stride, b=0.25) for d, w, stride in zip((3, 4, 6, 3), (256, 512, 1024, 2048), (1, 2, 2, 2)))
     return Net(stages, Stem(64, 7, 2, pool=True), name='ResNet-50')

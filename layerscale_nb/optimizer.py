@@ -9,7 +9,8 @@ __all__ = ['NEWTON_SCHULZ', 'BLOCK', 'turned', 'orthogonal', 'mixing', 'blocks',
 from functools import lru_cache
 
 # %% ../nbs/08h_optimizer.ipynb #53dd37e3
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # a, b, c of Jordan et al. 2024: as steep at 0 as can be, within about 0.7 to 1.2 after five turns
+# a, b, c of Jordan et al. 2024: as steep at 0 as can be, within about 0.7 to 1.2 after five turns
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 # %% ../nbs/08h_optimizer.ipynb #dd244b81
 def turned(
@@ -19,10 +20,12 @@ def turned(
     "The matrices that make each X orthogonal when they multiply it from the left."
     import torch
     a, b, c = NEWTON_SCHULZ
-    square = s.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] + 1e-20  # of the norm of X; no singular value is larger than that norm
+    # of the norm of X; no singular value is larger than that norm
+    square = s.diagonal(dim1=-2, dim2=-1).sum(-1)[:, None, None] + 1e-20
     s, left = s/square, None
     for turn in range(turns):
-        p = torch.baddbmm(s, s, s, beta=b, alpha=c); p.diagonal(dim1=-2, dim2=-1).add_(a)  # a + b·s + c·s²
+        p = torch.baddbmm(s, s, s, beta=b, alpha=c)
+        p.diagonal(dim1=-2, dim2=-1).add_(a)  # a + b·s + c·s²
         left = p if left is None else torch.bmm(p, left)
         if turn < turns - 1: s = torch.bmm(p, torch.bmm(s, p))  # of the next X, which is p·X
     return left/square.sqrt()
@@ -45,7 +48,9 @@ def orthogonal(
 def mixing(model) -> list:
     "The weights that mix channels: convolutions without groups and without a bias, so with a norm behind them."
     from torch import nn
-    return [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None and m.weight.requires_grad]
+    return [
+        m.weight for m in model.modules()
+        if isinstance(m, nn.Conv2d) and m.groups == 1 and m.bias is None and m.weight.requires_grad]
 
 # %% ../nbs/08h_optimizer.ipynb #185ff92c
 BLOCK = 32  # outputs that are made orthogonal together
@@ -63,7 +68,8 @@ def muon_update(
     momentum: float,
     keep=None,       # tensor, 1 or 0: factor on the step
 ):
-    "Move the weights by `lr` in every direction of their averaged gradients, block by block; the gradients are used up."
+    """Move the weights by `lr` in every direction of their averaged gradients, block by block; the gradients are used
+    up."""
     import torch
     grads = [w.grad for w in weights]
     torch._foreach_lerp_(means, grads, 1 - momentum)
@@ -87,9 +93,15 @@ def muon_class() -> type:
                 if not g['muon']: continue
                 moved, overflow = [p for p in g['params'] if p.grad is not None], getattr(self, 'found_inf', None)
                 for p in moved:
-                    if not self.state[p]: self.state[p].update(mean=torch.zeros_like(p), step=torch.tensor(0.))  # AdamW's loader asks every weight for a step
-                    if overflow is not None: p.grad = torch.where(overflow.bool(), self.state[p]['mean'], p.grad)  # the mean of the mean and itself is the mean
-                if moved: muon_update(moved, [self.state[p]['mean'] for p in moved], g['lr'], g['muon'], None if overflow is None else 1 - overflow.float())
+                    if not self.state[p]:
+                        # AdamW's loader asks every weight for a step
+                        self.state[p].update(mean=torch.zeros_like(p), step=torch.tensor(0.))
+                    if overflow is not None:
+                        # the mean of the mean and itself is the mean
+                        p.grad = torch.where(overflow.bool(), self.state[p]['mean'], p.grad)
+                if moved:
+                    muon_update(moved, [self.state[p]['mean'] for p in moved], g['lr'], g['muon'],
+                                None if overflow is None else 1 - overflow.float())
                 for p in moved: p.grad = None
             super().step(closure)
     return Muon
@@ -105,7 +117,9 @@ def make_optimizer(
     mixed = mixing(model) if muon else []
     ids = {id(p) for p in mixed}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ids]
-    groups = [dict(params=[p for p in rest if p.ndim > 1], weight_decay=weight_decay), dict(params=[p for p in rest if p.ndim <= 1], weight_decay=0.)]
+    groups = [
+        dict(params=[p for p in rest if p.ndim > 1], weight_decay=weight_decay),
+        dict(params=[p for p in rest if p.ndim <= 1], weight_decay=0.)]
     if mixed: groups.append(dict(params=mixed, weight_decay=0., lr=muon, muon=momentum, share=muon/lr))
     groups = [dict(share=1., muon=0.) | g for g in groups]
     return muon_class()([g for g in groups if g['params']], lr=lr, fused=rest[0].device.type in ('cuda', 'cpu'))

@@ -18,12 +18,17 @@ def osa_convs(
     form='osa',  # one of OSA_FORMS
 ) -> tuple:
     "The k layers and the join T as 1x1 convolutions (Scaled-YOLOv4, Table 4); Dense has no T."
-    b, g, k = (check_number(v, n, whole=True) for v, n in ((b, 'channels b'), (g, 'growth g'), (k, 'number of layers k')))
+    b, g, k = (check_number(v, n, whole=True)
+               for v, n in ((b, 'channels b'), (g, 'growth g'), (k, 'number of layers k')))
     if form not in OSA_FORMS: raise LayerscaleError(f"form '{form}': {nearest(form, OSA_FORMS)}")
     if form == 'dense': return tuple(ConvSpec(b + i*g, g) for i in range(k))
-    if form != 'osa' and g > b: raise LayerscaleError(f'growth g is {g}, the block has only {b} channels for its first layer to read; take g of at most b.')
+    if form != 'osa' and g > b:
+        raise LayerscaleError(f'growth g is {g}, the block has only {b} channels for '
+                              'its first layer to read; take g of at most b.')
     total = {'osa': b + k*g, 'csp': k*g, 'pcb': b + k*g, 'pcb_half': b//2 + k*g}[form]
-    if (total % 2 and form != 'csp') or (b % 2 and form == 'pcb_half'): raise LayerscaleError(f'{total} channels do not split into two equal paths. Choose b and g so that b + kg is even.')
+    if (total % 2 and form != 'csp') or (b % 2 and form == 'pcb_half'):
+        raise LayerscaleError(f'{total} channels do not split into two equal paths. '
+                              'Choose b and g so that b + kg is even.')
     first, halves = (ConvSpec(b, g) if form == 'osa' else ConvSpec(g, g)), total//2
     join = {'osa': ConvSpec(total, halves), 'csp': ConvSpec(total, total)}.get(form, ConvSpec(halves, halves))
     return (first,) + (ConvSpec(g, g),)*(k - 1) + (join,)

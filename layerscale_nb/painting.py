@@ -166,9 +166,11 @@ PROFILES = dict(  # (z, y) in shares of length and height, from the rear bumper 
 # %% ../nbs/07a_painting.ipynb #92fcfa5b
 def lamps(rear, front):
     "Bumpers, lamps, plates and a grille as (corners, colour, glow)"
-    rows = [(patch(q, 0, 1, 0, .25), DARK, False) for q in (rear, front)] + [(patch(front, .26, .74, .56, .8), DARK, False)]
+    rows = [(patch(q, 0, 1, 0, .25), DARK, False)
+            for q in (rear, front)] + [(patch(front, .26, .74, .56, .8), DARK, False)]
     for q, rgb, v in ((rear, TAIL, .92), (front, HEAD, .85)):
-        rows += [(patch(q, u, u + .18, v - .32, v), rgb, True) for u in (.03, .79)] + [(patch(q, .36, .64, .3, .5), PLATE, False)]
+        rows += [(patch(q, u, u + .18, v - .32, v), rgb, True) for u in (.03, .79)] + [
+            (patch(q, .36, .64, .3, .5), PLATE, False)]
     return rows
 
 # %% ../nbs/07a_painting.ipynb #fc943e18
@@ -177,8 +179,11 @@ def shell(profile, size, rgb, panes, z=0., group=0):
     side = np.array(PROFILES[profile])*(size[2], size[1])
     half = size[0]/2*(1 - .35*np.clip(side[:, 1]/size[1] - .58, 0, 1))
     left, right = (np.stack([s*half, side[:, 1], side[:, 0] + z], 1) for s in (-1, 1))
-    quads = [np.stack([left[i], right[i], right[j], left[j]]) for i, j in ((0, 1), (1, 2), (2, 3), (3, 4), (5, 4), (6, 5), (7, 6))]
-    rows = [(q, rgb, False) for q in (left, right, *quads)] + [(patch(quads[i], .07, .93, .1, .88), GLASS, False) for i in (2, 4)]
+    quads = [
+        np.stack([left[i], right[i], right[j], left[j]])
+        for i, j in ((0, 1), (1, 2), (2, 3), (3, 4), (5, 4), (6, 5), (7, 6))]
+    rows = [(q, rgb, False) for q in (left, right, *quads)] + [
+        (patch(quads[i], .07, .93, .1, .88), GLASS, False) for i in (2, 4)]
     for s in (left, right):
         rows += [(patch(s[[2, 5, 4, 3]], a, b, .12, .84), GLASS, False) for a, b in panes]
         rows += [(s[[0, 7, 6, 1]]*(1, .3, 1) + (0, .12*size[1], 0), tuple(.55*c for c in rgb), False)]
@@ -211,13 +216,15 @@ def truck(rng):
     faces, dim = box(w, (h - .9)*(.35 if low else 1), .74*l, .9, -.13*l), tuple(.7*c for c in load)
     cab = shell('cab', (.94*w, rng.uniform(.78, .92)*h, .24*l), pick(rng, PAINTS), ((.35, .85),), .38*l, 1)
     rows = [(f, load) for f in faces] + [(f, DARK) for f in box(.8*w, .5, .74*l, .45, -.13*l)]
-    rows += [(patch(faces[0], .49, .51, 0, 1), DARK)] + [(patch(f, u, u + .02, 0, 1), dim) for f in faces[2:4] for u in (.25, .5, .75)]
+    rows += [(patch(faces[0], .49, .51, 0, 1), DARK)] + [
+        (patch(f, u, u + .02, 0, 1), dim) for f in faces[2:4] for u in (.25, .5, .75)]
     back = [Part(patch(faces[0], u, u + .14, -.12, -.03), TAIL, glow=True) for u in (.02, .84)]
     axles = wheels(w, (-.38*l, -.22*l), .48) + wheels(w, (.36*l,), .48, 1)
     return Thing(cab + [Part(*r) for r in rows] + back + axles, size, 2)
 
 # %% ../nbs/07a_painting.ipynb #0537d581
-CLOTHES = ((32, 36, 54), (58, 74, 120), (140, 40, 44), (66, 92, 60), (206, 200, 186), (90, 84, 80), (222, 160, 52), (24, 24, 26), (170, 120, 150))
+CLOTHES = ((32, 36, 54), (58, 74, 120), (140, 40, 44), (66, 92, 60), (206, 200, 186), (90, 84, 80), (222, 160, 52),
+           (24, 24, 26), (170, 120, 150))
 SKIN = ((224, 178, 148), (196, 142, 108), (128, 86, 62))
 HAIR = ((40, 30, 24), (92, 62, 36), (176, 142, 86), (120, 118, 116), (170, 30, 34), (38, 66, 128))
 
@@ -229,32 +236,43 @@ def limbs(rows, scale=1.):
 # %% ../nbs/07a_painting.ipynb #033711f8
 def head(rng, y, z):
     "Hair, hat or helmet behind, a face in front"
-    return [(((0, y + .03, z - .04), (0, y, z - .04)), pick(rng, HAIR), .12), (((0, y - .03, z + .04), (0, y - .02, z + .04)), pick(rng, SKIN), .1)]
+    return [(((0, y + .03, z - .04), (0, y, z - .04)), pick(rng, HAIR), .12),
+            (((0, y - .03, z + .04), (0, y - .02, z + .04)), pick(rng, SKIN), .1)]
 
 # %% ../nbs/07a_painting.ipynb #a812bb93
 def pedestrian(rng):
     "Somebody who walks, at times a child, at times with a bag"
-    k, step, top, legs = rng.uniform(.88, 1.08)*(.7 if rng.random() < .1 else 1), rng.uniform(-.36, .36), pick(rng, CLOTHES), pick(rng, CLOTHES)
+    k, step, top, legs = rng.uniform(.88, 1.08)*(.7 if rng.random() < .1 else 1), rng.uniform(-.36, .36), pick(
+        rng, CLOTHES), pick(rng, CLOTHES)
     rows = [] if rng.random() < .7 else [(((0, 1.32, -.17), (0, 1.1, -.17)), pick(rng, CLOTHES), .14)]
     for s in (-1, 1):
         hip, knee, foot = (s*.08, .9, 0), (s*.09, .48, s*step*.6 + .05), (s*.09, .06, s*step - .04)
         rows += [((hip, knee, foot), legs, .075), ((foot, (s*.09, .05, s*step + .1)), DARK, .045)]
-        rows += [(((s*.2, 1.4, 0), (s*.26, 1.12, -s*step*.5), (s*.25, .88, .08 - s*step*.8)), tuple(.85*c for c in top), .055)]
-    rows += [(((-.11, 1.34, 0), (-.09, .95, 0), (.09, .95, 0), (.11, 1.34, 0), (0, 1.32, 0)), top, .105), *head(rng, 1.63, 0)]
+        rows += [(((s*.2, 1.4, 0), (s*.26, 1.12, -s*step*.5), (s*.25, .88, .08 - s*step*.8)), tuple(
+            .85*c for c in top), .055)]
+    rows += [(((-.11, 1.34, 0), (-.09, .95, 0), (.09, .95, 0), (.11, 1.34, 0), (0, 1.32, 0)), top, .105), *head(
+        rng, 1.63, 0)]
     return Thing(limbs(rows, k), (.6, 1.76*k, .6), 3)
 
 # %% ../nbs/07a_painting.ipynb #3274611c
 def cyclist(rng):
     "A rider who leans over the handlebar, the pedals anywhere on their turn"
-    top, legs, frame, lean, turn = pick(rng, CLOTHES), pick(rng, CLOTHES), pick(rng, PAINTS), rng.uniform(.1, .3), rng.uniform(0, 6.28)
-    back, fore, seat, bar, hub, k = (0, .34, -.52), (0, .34, .54), (0, .92, -.2), (0, .98, .4), (0, .32, 0), rng.uniform(.92, 1.08)
-    rows = [(RING*.33 + c, TYRE, .03) for c in (back, fore)] + [((back, seat, hub, back), frame, .025), ((hub, bar, seat), frame, .025)]
+    top, legs, frame, lean, turn = pick(rng, CLOTHES), pick(rng, CLOTHES), pick(rng, PAINTS), rng.uniform(
+        .1, .3), rng.uniform(0, 6.28)
+    back, fore, seat, bar, hub, k = (0, .34, -.52), (0, .34, .54), (0, .92, -.2), (0, .98,
+                                                                                   .4), (0, .32,
+                                                                                         0), rng.uniform(.92, 1.08)
+    rows = [(RING*.33 + c, TYRE, .03) for c in (back, fore)] + [((back, seat, hub, back), frame, .025),
+                                                                ((hub, bar, seat), frame, .025)]
     rows += [((bar, fore), frame, .025), (((-.26, 1., .38), (.26, 1., .38)), DARK, .025)]
     for s in (-1, 1):
         foot = np.array((s*.1, .32 + .15*s*math.sin(turn), .15*s*math.cos(turn)))
-        rows += [(((s*.1, .95, -.2), (s*.11, .52 + .5*foot[1], .2), foot), legs, .075), ((foot, foot + (0, 0, .12)), DARK, .045)]
-        rows += [(((s*.19, 1.42, lean - .02), (s*.27, 1.18, lean + .1), (s*.24, 1.02, .38)), tuple(.85*c for c in top), .05)]
-    rows += [(((-.1, 1.4, lean - .04), (-.08, 1., -.2), (.08, 1., -.2), (.1, 1.4, lean - .04)), top, .11), *head(rng, 1.68, lean + .06)]
+        rows += [(((s*.1, .95, -.2), (s*.11, .52 + .5*foot[1], .2), foot), legs, .075),
+                 ((foot, foot + (0, 0, .12)), DARK, .045)]
+        rows += [
+            (((s*.19, 1.42, lean - .02), (s*.27, 1.18, lean + .1), (s*.24, 1.02, .38)), tuple(.85*c for c in top), .05)]
+    rows += [(((-.1, 1.4, lean - .04), (-.08, 1., -.2), (.08, 1., -.2), (.1, 1.4, lean - .04)), top, .11), *head(
+        rng, 1.68, lean + .06)]
     return Thing(limbs(rows, k), (.6, 1.8*k, 1.75*k), 4)
 
 # %% ../nbs/07a_painting.ipynb #1c978d09
@@ -276,8 +294,12 @@ def pole(rng):
     "A post with a street lamp, a traffic light or a round sign"
     h, kind, c = rng.uniform(2.4, 5.5), rng.integers(3), pick(rng, ((230, 40, 36), (40, 90, 190), (240, 190, 50)))
     rows = [(((0, 0, 0), (0, h, 0)), METAL, .06)]
-    if kind == 0: rows += [(((0, h, 0), (-1.4, h + .2, 0)), METAL, .05), (((-1.2, h + .15, 0), (-1.6, h + .15, 0)), HEAD, .09, True)]
-    if kind == 1: rows += [(((0, h, 0), (0, h + .5, 0)), DARK, .2), (((0, h + .25, -.25),)*2, pick(rng, (TAIL, (60, 220, 120))), .12, True)]
+    if kind == 0:
+        rows += [(((0, h, 0), (-1.4, h + .2, 0)), METAL, .05),
+                 (((-1.2, h + .15, 0), (-1.6, h + .15, 0)), HEAD, .09, True)]
+    if kind == 1:
+        rows += [(((0, h, 0), (0, h + .5, 0)), DARK, .2),
+                 (((0, h + .25, -.25), )*2, pick(rng, (TAIL, (60, 220, 120))), .12, True)]
     if kind == 2: rows += [(((0, 2.3, -.1),)*2, c, .36), (((0, 2.3, -.3),)*2, PLATE, .22)]
     return Thing(limbs(rows))
 
@@ -285,13 +307,16 @@ def pole(rng):
 def block(rng, size, table):
     "A bin or a hedge: a box with a darker band under its top"
     c, faces = pick(rng, table), box(*size)
-    return Thing([Part(f, c) for f in faces] + [Part(patch(f, 0, 1, .82, .9), tuple(.7*v for v in c)) for f in faces[:4]], size)
+    return Thing(
+        [Part(f, c) for f in faces] + [Part(patch(f, 0, 1, .82, .9), tuple(.7*v for v in c)) for f in faces[:4]], size)
 
 # %% ../nbs/07a_painting.ipynb #c3c7f33b
 def fence(rng, length):
     "Two rails on posts"
     c, h, z = pick(rng, (METAL, (110, 84, 60), (224, 222, 214))), rng.uniform(.9, 1.3), length/2
-    return Thing(limbs([(((0, y*h, -z), (0, y*h, z)), c, .03) for y in (.45, .95)] + [(((0, 0, t), (0, h, t)), c, .035) for t in np.linspace(-z, z, 9)]))
+    return Thing(
+        limbs([(((0, y*h, -z), (0, y*h, z)), c, .03) for y in (.45, .95)] + [(((0, 0, t), (0, h, t)), c, .035)
+                                                                             for t in np.linspace(-z, z, 9)]))
 
 # %% ../nbs/07a_painting.ipynb #5182aa3f
 def house(rng, length):
@@ -302,5 +327,6 @@ def house(rng, length):
     for f, n in ((faces[0], 3), (faces[2], 5), (faces[3], 5)):
         for y, i in ((y, i) for y in np.arange(1., h - 1.6, 2.6) for i in range(n)):
             lit = rng.random() < .2
-            parts.append(Part(patch(f, (i + .3)/n, (i + .7)/n, y/h, (y + 1.3)/h), (255, 214, 130) if lit else GLASS, glow=lit))
+            parts.append(
+                Part(patch(f, (i+.3)/n, (i+.7)/n, y/h, (y+1.3)/h), (255, 214, 130) if lit else GLASS, glow=lit))
     return Thing(parts)

@@ -15,7 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from .chart import chart_kept, chart_run
 from .core import Cost, LayerscaleError, human, one_line
-from .trial import DEPTHS, EPOCHS, WIDTHS, Trial, distinct, fit_speed, keep_row, kept_row, network, predict, read_kept, sizes_near, trial_call
+from .trial import (
+    DEPTHS, EPOCHS, WIDTHS, Trial, distinct, fit_speed, keep_row, kept_row, network, predict, read_kept,
+    sizes_near, trial_call)
 from .worker import Worker
 
 # %% ../nbs/10f_panel.ipynb #50c4d685
@@ -29,17 +31,24 @@ def clock(seconds) -> str:
 def numbers_html(t: Trial, f) -> str:
     "What the sliders mean: asked and realised scale, cost of one image, forecast of the training."
     size = f'{t.imgsz[1]} × {t.imgsz[0]}'
-    cards = [('depth', f'{f.depth:.3f}', f'asked {t.d:g}'), ('width', f'{f.width:.3f}', f'asked {t.w:g}'), ('resolution', size, 'pixels'),
-             ('macs', human(f.cost.macs), 'per image'), ('params', human(f.cost.params), 'in all'), ('acts', human(f.cost.acts), 'per image'),
-             ('step', '–' if f.step_ms != f.step_ms else f'{f.step_ms:.0f} ms', f'batch {t.batch}'), ('training', clock(f.train_s), f'{t.epochs} epochs')]
-    cell = '<div style="border:1px solid #ddd;border-radius:4px;padding:3px 8px;line-height:1.3"><span style="color:#666;font-size:11px">{}</span><br><b style="font-size:16px">{}</b><br><span style="color:#666;font-size:11px">{}</span></div>'
+    cards = [('depth', f'{f.depth:.3f}', f'asked {t.d:g}'), ('width', f'{f.width:.3f}', f'asked {t.w:g}'),
+             ('resolution', size, 'pixels'), ('macs', human(f.cost.macs), 'per image'),
+             ('params', human(f.cost.params), 'in all'), ('acts', human(f.cost.acts), 'per image'),
+             ('step', '–' if f.step_ms != f.step_ms else f'{f.step_ms:.0f} ms', f'batch {t.batch}'),
+             ('training', clock(f.train_s), f'{t.epochs} epochs')]
+    cell = ('<div style="border:1px solid #ddd;border-radius:4px;padding:3px 8px;'
+            'line-height:1.3"><span style="color:#666;font-size:11px">{}</span><br><b '
+            'style="font-size:16px">{}</b><br><span style="color:#666;'
+            'font-size:11px">{}</span></div>')
     drawn = ''.join(cell.format(*(escape(v, quote=False) for v in card)) for card in cards)
     return f'<div style="display:grid;grid-template-columns:repeat(4,1fr);gap:6px">{drawn}</div>'
 
 # %% ../nbs/10f_panel.ipynb #f9c8a3d5
 def table_html(rows: list) -> str:
     "The leaderboard of kept runs, best first, mAP50 in bold; numbers as on the chart. Markup in a cell is text."
-    if not rows: return '<p style="color:#666">No run kept yet. Train one and press <b>Keep</b>; it stays here, also after a restart of the kernel.</p>'
+    if not rows:
+        return ('<p style="color:#666">No run kept yet. Train one and press '
+                '<b>Keep</b>; it stays here, also after a restart of the kernel.</p>')
     head = ('#', 'd', 'w', 'image', 'epochs', 'seed', 'mAP50', 'macs', 'params', 'time s')
     def line(r, n):
         return (n, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], f"{r['done']:.0f}/{r['epochs']:.0f}", r['seed'],
@@ -59,12 +68,15 @@ def table_html(rows: list) -> str:
 def make_sliders(t: Trial, nc: int, natural) -> list:
     "Sliders for depth, width, resolution and epochs that stand at `t`."
     from ipywidgets import Layout, SelectionSlider
-    choices = dict(depth=[(f'{v:g}', v) for v in distinct(DEPTHS, t.d, lambda v: network(replace(t, d=v), nc))],
-                   width=[(f'{v:g}', v) for v in distinct(WIDTHS, t.w, lambda v: network(replace(t, w=v), nc))],
-                   image=[(f'{w}x{h}', (h, w)) for h, w in sorted({*sizes_near(natural), t.imgsz}, key=lambda s: s[0]*s[1])],
-                   epochs=[(str(v), v) for v in sorted({*EPOCHS, t.epochs})])
-    return [SelectionSlider(options=options, value=value, description=name, continuous_update=False, layout=Layout(width='390px'))
-            for (name, options), value in zip(choices.items(), (t.d, t.w, t.imgsz, t.epochs))]
+    choices = dict(
+        depth=[(f'{v:g}', v) for v in distinct(DEPTHS, t.d, lambda v: network(replace(t, d=v), nc))],
+        width=[(f'{v:g}', v) for v in distinct(WIDTHS, t.w, lambda v: network(replace(t, w=v), nc))], image=[
+            (f'{w}x{h}', (h, w)) for h, w in sorted({*sizes_near(natural), t.imgsz}, key=lambda s: s[0]*s[1])], epochs=[
+                (str(v), v) for v in sorted({*EPOCHS, t.epochs})])
+    return [
+        SelectionSlider(
+            options=options, value=value, description=name, continuous_update=False, layout=Layout(width='390px'))
+        for (name, options), value in zip(choices.items(), (t.d, t.w, t.imgsz, t.epochs))]
 
 # %% ../nbs/10f_panel.ipynb #e1c8ef76
 def make_ui(t: Trial, nc: int, natural) -> SimpleNamespace:
@@ -72,15 +84,22 @@ def make_ui(t: Trial, nc: int, natural) -> SimpleNamespace:
     from ipywidgets import HTML, Button, FloatProgress, HBox, Image, Layout, ToggleButton, VBox
     wide = lambda px: Layout(width=f'{px}px')
     button = lambda text, tip, style='': Button(description=text, tooltip=tip, button_style=style, layout=wide(88))
-    u = SimpleNamespace(sliders=make_sliders(t, nc, natural), numbers=HTML(layout=wide(560)), status=HTML(), call=HTML(),
-        train=button('Train', 'train this network from scratch', 'primary'), stop=button('Stop', 'end the run after its current step'),
-        keep=button('Keep', 'add the run to the table and the chart'), live=ToggleButton(description='live', tooltip='releasing a slider starts a new run', layout=wide(88)),
+    u = SimpleNamespace(
+        sliders=make_sliders(t, nc, natural), numbers=HTML(layout=wide(560)), status=HTML(), call=HTML(),
+        train=button('Train', 'train this network from scratch',
+                     'primary'), stop=button('Stop', 'end the run after its current step'),
+        keep=button('Keep', 'add the run to the table and the chart'),
+        live=ToggleButton(description='live', tooltip='releasing a slider starts a new run', layout=wide(88)),
         bar=FloatProgress(min=0, max=1, layout=wide(300)), progress=HTML(), loss=HTML(), found=HTML(), caption=HTML(),
         images=[Image(format='jpeg', layout=wide(480)) for _ in range(3)], table=HTML(layout=wide(490)), kept=HTML())
     u.depth, u.width, u.image, u.epochs = u.sliders
     left = VBox([*u.sliders, HBox([u.train, u.stop, u.keep, u.live])], layout=wide(420))
-    u.box = VBox([HBox([left, u.numbers]), HBox([u.bar, u.progress]), u.status, HBox([VBox([u.loss, u.found], layout=wide(490)), VBox([u.caption, *u.images])]),
-                  HBox([u.table, u.kept]), u.call], layout=Layout(width='1000px', overflow='hidden'))
+    u.box = VBox([
+        HBox([left, u.numbers]),
+        HBox([u.bar, u.progress]), u.status,
+        HBox([VBox([u.loss, u.found], layout=wide(490)),
+              VBox([u.caption, *u.images])]),
+        HBox([u.table, u.kept]), u.call], layout=Layout(width='1000px', overflow='hidden'))
     return u
 
 # %% ../nbs/10f_panel.ipynb #066a4ead
@@ -89,7 +108,8 @@ class Panel:
     "One explorer: its widgets, its worker, the run it shows, and what the reader kept."
     trial: Trial              # what the sliders started from
     names: tuple              # class names
-    n_train: int; n_val: int  # images
+    n_train: int
+    n_val: int  # images
     out: Path                 # folder of all runs
     worker: Worker
     ui: SimpleNamespace
@@ -150,7 +170,9 @@ def on_ready(p, m):
     "The data are open: show three validation images with their labels, unless a run has drawn on them already."
     p.device = m['device']
     if p.maps: return
-    show_images(p, m['jpeg'], 'labels of three validation images' + (f"; left out of the data: {m['left_out']}" if m['left_out'] else ''))
+    show_images(
+        p, m['jpeg'], 'labels of three validation images' +
+        (f"; left out of the data: {m['left_out']}" if m['left_out'] else ''))
 
 # %% ../nbs/10f_panel.ipynb #65ea2b1a
 def show_images(p, jpeg: list, caption: str):
@@ -181,7 +203,8 @@ def on_progress(p, m):
         p.maps.append((m['epoch'], p.row['map50']))
     p.ui.bar.value = m['step']/m['steps']
     found = f"mAP50 <b>{p.row['map50']:.3f}</b>" if p.row else 'not yet validated'
-    p.ui.progress.value = (f"&nbsp;d={p.run.d:g} w={p.run.w:g} {p.run.imgsz[1]}x{p.run.imgsz[0]} · epoch {m['epoch']}/{m['epochs']} · loss {m['loss']:.2f} · {found} · "
+    p.ui.progress.value = (f"&nbsp;d={p.run.d:g} w={p.run.w:g} {p.run.imgsz[1]}x{p.run.imgsz[0]} · epoch "
+                           f"{m['epoch']}/{m['epochs']} · loss {m['loss']:.2f} · {found} · "
                            f"{p.step_ms:.0f} ms/step · {clock(m['eta_s'])} to go")
 
 # %% ../nbs/10f_panel.ipynb #d7f6b7b8
@@ -191,13 +214,21 @@ def on_end(p, m):
     if m['kind'] == 'error': return say(p, m['text'], bad=True)
     if not was: return
     reached = f"mAP50 {p.row['map50']:.3f} after {clock(p.row['train_s'])}" if p.row else 'before its first validation'
-    if p.run and p.step_ms == p.step_ms: on_speed(p, dict(cost=vars(predict(p.run, len(p.names), p.n_train).cost), batch=min(p.run.batch, p.n_train), ms=p.step_ms))
+    if p.run and p.step_ms == p.step_ms:
+        on_speed(
+            p,
+            dict(cost=vars(predict(p.run, len(p.names), p.n_train).cost), batch=min(p.run.batch, p.n_train),
+                 ms=p.step_ms))
     if len(p.points) < 4: send(p, train=False)  # go on measuring the machine
-    say(p, f"{'Finished' if m['kind'] == 'done' else 'Stopped'}: {reached}." + (' Keep it, or move a slider.' if p.row else ''))
+    say(
+        p, f"{'Finished' if m['kind'] == 'done' else 'Stopped'}: {reached}." +
+        (' Keep it, or move a slider.' if p.row else ''))
 
 # %% ../nbs/10f_panel.ipynb #f30f3527
-HANDLERS = dict(ready=on_ready, speed=on_speed, start=on_start, progress=on_progress, done=on_end, stopped=on_end, error=on_end,
-                note=lambda p, m: say(p, m['text']), pictures=lambda p, m: show_images(p, m['jpeg'], f"what the network finds after epoch {m['epoch']} (confidence over 0.25)"))
+HANDLERS = dict(
+    ready=on_ready, speed=on_speed, start=on_start, progress=on_progress, done=on_end, stopped=on_end, error=on_end,
+    note=lambda p, m: say(p, m['text']), pictures=lambda p, m: show_images(
+        p, m['jpeg'], f"what the network finds after epoch {m['epoch']} (confidence over 0.25)"))
 
 # %% ../nbs/10f_panel.ipynb #d5a2c2f0
 def pump(p: Panel):
@@ -217,25 +248,34 @@ def send(p: Panel, train=True):
     "Give the worker the sliders' trial; it gives up what it does now."
     p.number = p.worker.send(dict(trial=vars(choice(p)), out=str(p.out), train=train))
     p.training = train
-    if train: p.row, p.curve, p.maps, p.run, p.step_ms = None, [], [], None, math.nan; p.ui.bar.value, p.ui.progress.value = 0, '&nbsp;starting …'
+    if train:
+        p.row, p.curve, p.maps, p.run, p.step_ms = None, [], [], None, math.nan
+        p.ui.bar.value, p.ui.progress.value = 0, '&nbsp;starting …'
 
 # %% ../nbs/10f_panel.ipynb #fb89e7b1
 def train(p: Panel):
     "The Train button."
-    if p.training: raise LayerscaleError('A run is already training. Press Stop first, or switch on live and move a slider.')
-    say(p); send(p); show_run(p), show_choice(p)
+    if p.training:
+        raise LayerscaleError('A run is already training. Press Stop first, or switch on live and move a slider.')
+    say(p)
+    send(p)
+    show_run(p), show_choice(p)
 
 # %% ../nbs/10f_panel.ipynb #e25350a7
 def stop(p: Panel):
     "The Stop button."
     if not p.training: raise LayerscaleError('Nothing is training.')
-    p.worker.stop(); say(p, 'Stopping after this step …')
+    p.worker.stop()
+    say(p, 'Stopping after this step …')
 
 # %% ../nbs/10f_panel.ipynb #8dad59f1
 def keep(p: Panel):
     "The Keep button: write the run's row to disk, then show it."
-    if p.row is None: raise LayerscaleError('There is nothing to keep before the first validation. Press Train, or wait for the end of an epoch.')
-    row = kept_row(p.run, predict(p.run, len(p.names), p.n_train), p.facts['run'], p.facts['device'], p.row, p.step_ms, p.n_train, p.n_val)
+    if p.row is None:
+        raise LayerscaleError('There is nothing to keep before the first validation. '
+                              'Press Train, or wait for the end of an epoch.')
+    row = kept_row(p.run, predict(p.run, len(p.names), p.n_train), p.facts['run'], p.facts['device'], p.row, p.step_ms,
+                   p.n_train, p.n_val)
     p.kept = same_data(keep_row(p.out, row), p)
     show_kept(p), show_choice(p)
     say(p, f"Kept in {p.out/'kept.csv'}:", row['command'])
@@ -249,7 +289,10 @@ def same_data(rows: list, p) -> list:
 def on_slider(p: Panel):
     "A slider was released: answer, and with live switched on train what it stands at."
     show_choice(p)
-    if p.ui.live.value: say(p); send(p); show_run(p)
+    if p.ui.live.value:
+        say(p)
+        send(p)
+        show_run(p)
 
 # %% ../nbs/10f_panel.ipynb #b5f230f9
 def guarded(p: Panel, f):
@@ -277,9 +320,12 @@ def wait(
     seconds=600.0,                    # give up after this long
     until=lambda p: not p.training,   # what to wait for
 ) -> bool:
-    "Hold this cell until the run is over, drawing meanwhile; returns whether it was. An interrupt leaves the run training."
+    """Hold this cell until the run is over, drawing meanwhile; returns whether it was. An interrupt leaves the run
+    training."""
     end = time.monotonic() + seconds
-    while not until(p) and time.monotonic() < end: pump(p); time.sleep(0.02)
+    while not until(p) and time.monotonic() < end:
+        pump(p)
+        time.sleep(0.02)
     return until(p)
 
 # %% ../nbs/10f_panel.ipynb #6a87927d
@@ -289,7 +335,8 @@ def make_panel(
     out,             # folder of all runs
     worker,          # `Worker`
 ) -> Panel:
-    "A panel that stands at `t`, with the rows its folder keeps; the worker opens the data and measures the machine meanwhile."
+    """A panel that stands at `t`, with the rows its folder keeps; the worker opens the data and measures the machine
+    meanwhile."""
     p = Panel(t, names, n_train, n_val, Path(out), worker, make_ui(t, len(names), natural))
     p.kept = same_data(read_kept(out), p)
     connect(p), show_choice(p), show_run(p), show_kept(p), send(p, train=False)

@@ -24,11 +24,14 @@ class Metric:
     digits: int = 3
 
 # %% ../nbs/01_plot.ipynb #1cff56d8
-METRICS = {m.column: m for m in (
-    Metric('map50', 'mAP50'), Metric('map50_95', 'mAP50-95'), Metric('precision', 'precision'), Metric('recall', 'recall'),
-    Metric('latency_ms', 'latency, batch 1 (ms)', -1, digits=1), Metric('throughput_img_s', 'throughput (images/s)', 1, digits=0),
-    Metric('params', 'params (M)', -1, 1e-6, 2), Metric('macs', 'macs (G)', -1, 1e-9, 3), Metric('acts', 'acts (M)', -1, 1e-6, 2),
-    Metric('model_mb', 'model file (MB)', -1, digits=1), Metric('train_s', 'training (s)', -1, digits=0))}
+METRICS = {
+    m.column: m
+    for m in (Metric('map50', 'mAP50'), Metric('map50_95', 'mAP50-95'), Metric('precision', 'precision'),
+              Metric('recall', 'recall'), Metric('latency_ms', 'latency, batch 1 (ms)', -1, digits=1),
+              Metric('throughput_img_s', 'throughput (images/s)', 1, digits=0),
+              Metric('params', 'params (M)', -1, 1e-6, 2), Metric('macs', 'macs (G)', -1, 1e-9, 3),
+              Metric('acts', 'acts (M)', -1, 1e-6, 2), Metric('model_mb', 'model file (MB)', -1, digits=1),
+              Metric('train_s', 'training (s)', -1, digits=0))}
 
 # %% ../nbs/01_plot.ipynb #fb083f6c
 def metric(key: str) -> Metric:
@@ -43,12 +46,14 @@ def axes(ax=None, figsize=(5.2, 3.4), **kw):
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=figsize, dpi=100, layout='constrained', **kw)[1]
     ax.spines[['top', 'right']].set_visible(False)
-    ax.grid(alpha=0.25, linewidth=0.6); ax.set_axisbelow(True)
+    ax.grid(alpha=0.25, linewidth=0.6)
+    ax.set_axisbelow(True)
     return ax
 
 # %% ../nbs/01_plot.ipynb #f4240100
 def log_ticks(ax, which='xy'):
-    "Make axes logarithmic, with ticks at 1, 2 and 5 times the powers of ten, written as plain numbers; returns the axes."
+    """Make axes logarithmic, with ticks at 1, 2 and 5 times the powers of ten, written as plain numbers; returns the
+    axes."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
     for c in which:
         getattr(ax, f'set_{c}scale')('log')
@@ -87,22 +92,28 @@ def plain_text(text) -> str:
 def label_points(ax, xs, ys, names, colour_of=None, size=8):
     "Write each name beside its point, shifted so that the labels do not overlap; returns the texts."
     from matplotlib.transforms import Bbox
-    ax.figure.canvas.draw(); draw, texts = ax.figure.canvas.get_renderer(), []
+    ax.figure.canvas.draw()
+    draw, texts = ax.figure.canvas.get_renderer(), []
     taken = [Bbox.from_bounds(x - 4, y - 4, 8, 8) for x, y in ax.transData.transform(list(zip(xs, ys)))]
-    places = [(0, 9, 'center'), (8, 0, 'left'), (-8, 0, 'right'), (0, -10, 'center'), (0, 19, 'center'), (0, -20, 'center'), (8, 12, 'left'), (-8, -12, 'right')]
+    places = [(0, 9, 'center'), (8, 0, 'left'), (-8, 0, 'right'), (0, -10, 'center'), (0, 19, 'center'),
+              (0, -20, 'center'), (8, 12, 'left'), (-8, -12, 'right')]
     for x, y, n in sorted(zip(xs, ys, names), key=lambda t: -t[1]):
         t = ax.annotate(plain_text(n), (x, y), xytext=(0, 0), textcoords='offset points', fontsize=size, va='center',
                         color=(colour_of or {}).get(n, 'black'))
         for dx, dy, ha in places:
-            t.set_position((dx, dy)); t.set_ha(ha); box = t.get_window_extent(draw)
+            t.set_position((dx, dy))
+            t.set_ha(ha)
+            box = t.get_window_extent(draw)
             if not any(box.overlaps(b) for b in taken) and ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1: break
-        taken.append(box); texts.append(t)
+        taken.append(box)
+        texts.append(t)
     return texts
 
 # %% ../nbs/01_plot.ipynb #f288ba45
 def svg(width: int, height: int, label: str, *parts) -> str:
     "An SVG picture of these parts on white; `label` says in words what it shows."
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" style="background:white;font:12px sans-serif" '
+    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            f'width="{width}" height="{height}" style="background:white;font:12px sans-serif" '
             f'fill="#333" role="img" aria-label="{escape(str(label))}">{"".join(parts)}</svg>')
 
 # %% ../nbs/01_plot.ipynb #e4806fe9
@@ -119,7 +130,8 @@ def to_pixels(low, high, start, end, log=False):
 
 # %% ../nbs/01_plot.ipynb #90966a45
 def axis_range(values, log=False, least=0.1) -> tuple:
-    "(low, high) of an axis: a factor of 1.2 to both sides if logarithmic, else from 0 to a tenth above the largest value, at least `least`."
+    """(low, high) of an axis: a factor of 1.2 to both sides if logarithmic, else from 0 to a tenth above the largest
+    value, at least `least`."""
     values = [v for v in values if v is not None and math.isfinite(v) and (v > 0 or not log)]
     if log: return (min(values)/1.2, max(values)*1.2) if values else (0.1, 10)
     return min([0, *values]), max([least, *(1.1*v for v in values)])
@@ -148,15 +160,22 @@ class Mark:
 
 # %% ../nbs/01_plot.ipynb #d2e82edf
 def svg_mark(m: Mark, px, py, box) -> str:
-    "A mark as SVG, without the name of a line; `px` and `py` turn values into pixels, `box` is (left, right, top, low)."
+    """A mark as SVG, without the name of a line; `px` and `py` turn values into pixels, `box` is (left, right, top,
+    low)."""
     left, right, top, low = box
     tips = [f'<title>{escape(str(t))}</title>' for t in m.tips] or ['']*len(m.xs)
     at = [(px(x), py(y)) for x, y in zip(m.xs, m.ys)]
-    if m.kind == 'line': return f'<polyline fill="none" stroke="{m.colour}" stroke-width="1.8" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}">{"".join(tips[:1])}</polyline>'
+    if m.kind == 'line':
+        return (f'<polyline fill="none" stroke="{m.colour}" stroke-width="1.8" '
+                f'points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}">'
+                f'{"".join(tips[:1])}</polyline>')
     if m.kind == 'rule':
         side = lambda x: ('end', -3) if x > (left + right)/2 else ('start', 3)  # its name stays inside the picture
-        rules = ''.join(f'<path d="M{px(x):.1f} {top - 12*bool(m.names)}V{low}" stroke="{m.colour}" stroke-dasharray="4 3"/>' for x in m.xs)
-        return rules + ''.join(svg_text(px(x) + side(px(x))[1], top - 5, n, side(px(x))[0]) for x, n in zip(m.xs, m.names))
+        rules = ''.join((f'<path d="M{px(x):.1f} {top - 12*bool(m.names)}V{low}" '
+                         f'stroke="{m.colour}" stroke-dasharray="4 3"/>') for x in m.xs)
+        return rules + ''.join(
+            svg_text(px(x) + side(px(x))[1], top - 5, n,
+                     side(px(x))[0]) for x, n in zip(m.xs, m.names))
     look = f'r="4" fill="{m.colour}"' if m.kind == 'dot' else f'r="6" fill="none" stroke="{m.colour}" stroke-width="2"'
     dots = ''.join(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}>{tip}</circle>' for (x, y), tip in zip(at, tips))
     return dots + ''.join(svg_text(x, y - 8, n) for (x, y), n in zip(at, m.names))
@@ -179,14 +198,25 @@ def svg_chart(
 ) -> str:
     "A small chart as SVG text."
     W, H = size
-    (x0, x1), (y0, y1) = x or axis_range([v for m in marks for v in m.xs], 'x' in log), y or axis_range([v for m in marks for v in m.ys], 'y' in log)
-    ends, tops = [m.names[0] for m in marks if m.kind == 'line' and m.names], any(m.names for m in marks if m.kind == 'rule')
+    (x0, x1), (y0, y1) = x or axis_range([v for m in marks
+                                          for v in m.xs], 'x' in log), y or axis_range([v for m in marks
+                                                                                        for v in m.ys], 'y' in log)
+    ends, tops = [m.names[0] for m in marks if m.kind == 'line' and m.names], any(
+        m.names for m in marks if m.kind == 'rule')
     box = left, right, top, low = 50, W - 14 - max([0, *(7*len(n) for n in ends)]), 10 + 12*tops, H - 36
     px, py = to_pixels(x0, x1, left, right, 'x' in log), to_pixels(y0, y1, low, top, 'y' in log)
-    grid = ''.join(f'<path d="M{left} {py(v):.1f}H{right}" stroke="#e8e8e8"/>{svg_text(left - 6, py(v) + 4, f"{v:g}", "end", "#666")}' for v in ticks(y0, y1, 4, 'y' in log))
-    grid += ''.join(f'<path d="M{px(v):.1f} {top}V{low}" stroke="#e8e8e8"/>{svg_text(px(v), low + 15, f"{v:g}", colour="#666")}' for v in ticks(x0, x1, 6, 'x' in log))
-    frame = f'<path d="M{left} {top}V{low}H{right}" fill="none" stroke="#888"/>{svg_text((left + right)/2, H - 5, xlabel)}<g transform="translate(12 {(top + low)/2}) rotate(-90)">{svg_text(0, 0, ylabel)}</g>'
-    return svg(W, H, f'{ylabel} against {xlabel}', grid, frame, *(svg_mark(m, px, py, box) for m in marks), end_names(marks, px, py))
+    grid = ''.join((f'<path d="M{left} {py(v):.1f}H{right}" '
+                    f'stroke="#e8e8e8"/>{svg_text(left - 6, py(v) + 4, f"{v:g}", "end", "#666")}')
+                   for v in ticks(y0, y1, 4, 'y' in log))
+    grid += ''.join((f'<path d="M{px(v):.1f} {top}V{low}" '
+                     f'stroke="#e8e8e8"/>{svg_text(px(v), low + 15, f"{v:g}", colour="#666")}')
+                    for v in ticks(x0, x1, 6, 'x' in log))
+    frame = (f'<path d="M{left} {top}V{low}H{right}" fill="none" '
+             f'stroke="#888"/>{svg_text((left + right)/2, H - 5, xlabel)}<g '
+             f'transform="translate(12 {(top + low)/2}) '
+             f'rotate(-90)">{svg_text(0, 0, ylabel)}</g>')
+    return svg(W, H, f'{ylabel} against {xlabel}', grid, frame, *(svg_mark(m, px, py, box) for m in marks),
+               end_names(marks, px, py))
 
 # %% ../nbs/01_plot.ipynb #137b0127
 def flip_book(
@@ -197,10 +227,13 @@ def flip_book(
     "HTML with a slider that shows one of the ready-made frames; no kernel and no network needed."
     if not frames: raise LayerscaleError('a flip book needs at least one frame.')
     labels = [escape(str(k)) for k in frames]
-    if start is not None and start not in frames: raise LayerscaleError(f"no frame '{start}'. {nearest(start, frames)}")
+    if start is not None and start not in frames:
+        raise LayerscaleError(f"no frame '{start}'. {nearest(start, frames)}")
     at = list(frames).index(start) if start is not None else 0
-    pages = ''.join(f'<div style="display:{"block" if i == at else "none"}" data-label="{k}">{h}</div>' for i, (k, h) in enumerate(zip(labels, frames.values())))
-    turn = ("var b=this.parentNode,p=b.querySelectorAll('[data-label]');for(var i=0;i<p.length;i++)p[i].style.display=i==this.value?'block':'none';"
+    pages = ''.join(f'<div style="display:{"block" if i == at else "none"}" data-label="{k}">{h}</div>'
+                    for i, (k, h) in enumerate(zip(labels, frames.values())))
+    turn = ("var b=this.parentNode,p=b.querySelectorAll('[data-label]');for(var i=0;"
+            "i<p.length;i++)p[i].style.display=i==this.value?'block':'none';"
             "b.querySelector('output').textContent=p[this.value].dataset.label")
     return (f'<div>{escape(name)} <input type="range" min="0" max="{len(labels) - 1}" value="{at}" '
             f'style="width:260px;vertical-align:middle" oninput="{turn}"> '

@@ -113,7 +113,8 @@ def printed_table():
     import pandas as pd
     t = pd.DataFrame([vars(r) for r in printed_rows()]).set_index('name')
     for k in ('macs_g', 'params_m', 'acts_m', 'minutes', 'error'): t[k] = t[k].astype(float)
-    t['family'] = ['EfficientNet' if n.startswith('E') else 'ResNet' if n.startswith('ResN') else n[:7] for n in t.index]
+    t['family'] = [
+        'EfficientNet' if n.startswith('E') else 'ResNet' if n.startswith('ResN') else n[:7] for n in t.index]
     t['scaled'] = ['->' in n for n in t.index]
     return t
 
@@ -124,13 +125,15 @@ def plot_printed(
 ):
     "Two columns of the printed rows by family, scaled networks hollow; returns the axes."
     from layerscale_nb.plot import axes, log_ticks
-    label = dict(acts_m='acts (M)', macs_g='macs (G)', params_m='params (M)', minutes='minutes per epoch', error='top-1 error (%)')
+    label = dict(acts_m='acts (M)', macs_g='macs (G)', params_m='params (M)', minutes='minutes per epoch',
+                 error='top-1 error (%)')
     if not {x, y} <= set(label): raise LayerscaleError(f'no column {x!r} or {y!r}. Known: {", ".join(label)}.')
     ax, t = axes(ax), printed_table()
     for f, c in dict(EfficientNet='#0072B2', RegNetY='#D55E00', RegNetZ='#009E73', ResNet='#000000').items():
         part = t[t.family == f].sort_values(x)
         ax.scatter(part[x], part[y], s=26, edgecolors=c, facecolors=['none' if v else c for v in part.scaled], label=f)
-    ax.set(xlabel=label[x], ylabel=label[y]); ax.legend(frameon=False, fontsize=8)
+    ax.set(xlabel=label[x], ylabel=label[y])
+    ax.legend(frameon=False, fontsize=8)
     return log_ticks(ax, 'x' if y == 'error' else 'xy')
 
 # %% ../nbs/04a_published.ipynb #44e05098
@@ -140,7 +143,8 @@ def sample_regnets(
     within=0.05,          # relative distance from `macs`
     seed=0, tries=200_000,
 ) -> list:
-    "`n` random RegNets in a macs budget (ranges as in arXiv:2003.13678, section 4); raises `LayerscaleError` if the budget is out of reach."
+    """`n` random RegNets in a macs budget (ranges as in arXiv:2003.13678, section 4); raises `LayerscaleError` if the
+    budget is out of reach."""
     import random
     rng, out = random.Random(seed), []
     for _ in range(tries):
@@ -149,7 +153,8 @@ def sample_regnets(
         net = regnet(d, max(8, w0), wa, wm, g, kind, r) if wa < 200 else None
         if net and len(net.stages) == 4 and abs(complexity(net).macs/macs - 1) <= within: out.append(net)
         if len(out) == n: return out
-    raise LayerscaleError(f'only {len(out)} of {n} random RegNet{kind}s reached {macs/1e9:.3g} G macs at {r} pixels; ask for fewer, or for 0.2 to 30 G.')
+    raise LayerscaleError(f'only {len(out)} of {n} random RegNet{kind}s reached {macs/1e9:.3g} '
+                          f'G macs at {r} pixels; ask for fewer, or for 0.2 to 30 G.')
 
 # %% ../nbs/04a_published.ipynb #226c2cbc
 def rank_among(
@@ -171,5 +176,6 @@ def plot_search(
     ax, xy = axes(ax), lambda n: (complexity(n).acts/1e6, complexity(n).params/1e6)
     ax.scatter(*zip(*map(xy, sampled)), s=12, color='#999999', label=f'{len(sampled)} sampled, same macs')
     ax.scatter(*xy(target), s=70, marker='*', color='#D55E00', label=plain_text(target.name))
-    ax.set(xlabel='acts (M)', ylabel='params (M)'); ax.legend(frameon=False, fontsize=8)
+    ax.set(xlabel='acts (M)', ylabel='params (M)')
+    ax.legend(frameon=False, fontsize=8)
     return log_ticks(ax)

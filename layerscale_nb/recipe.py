@@ -19,9 +19,21 @@ from .yolo import yolov8
 
 # %% ../nbs/10h_recipe.ipynb #fa9ae99c
 PIECES = {
-    'full recipe': {}, 'AdamW for all weights': dict(muon=0.0), 'square frames': dict(square=True), 'constant rate': dict(final=1.0), 'no warm-up': dict(warmup=0.0), 'no average': dict(ema=0.0),
-    "Ultralytics' first bias": dict(prior=0.0), 'wide first boxes': dict(narrow=0.0), 'slow batch norm': dict(bn_momentum=0.03), 'no augmentation': dict(augment=STILL), 'half the zoom': dict(augment=Augment(zoom=0.25, shift=0.1)), 'no mosaic': dict(augment=Augment(mosaic=0)),
-    'small pictures first': dict(small=0.3), 'batch 16': dict(batch=16), '13 anchors per object': dict(topk=13)}
+    'full recipe': {},
+    'AdamW for all weights': dict(muon=0.0),
+    'square frames': dict(square=True),
+    'constant rate': dict(final=1.0),
+    'no warm-up': dict(warmup=0.0),
+    'no average': dict(ema=0.0),
+    "Ultralytics' first bias": dict(prior=0.0),
+    'wide first boxes': dict(narrow=0.0),
+    'slow batch norm': dict(bn_momentum=0.03),
+    'no augmentation': dict(augment=STILL),
+    'half the zoom': dict(augment=Augment(zoom=0.25, shift=0.1)),
+    'no mosaic': dict(augment=Augment(mosaic=0)),
+    'small pictures first': dict(small=0.3),
+    'batch 16': dict(batch=16),
+    '13 anchors per object': dict(topk=13)}
 
 # %% ../nbs/10h_recipe.ipynb #50ec6e19
 def ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
@@ -32,11 +44,14 @@ def ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
     for p in fit(yolov8('n', nc=len(st.names)), st.train, st.val, recipe, seed, st.device):
         if look: look(p)
         if p.step > done: spent, done = spent + clock() - before, p.step  # validation makes no step
-        if p.row and p.row['map50'] == p.row['map50']: curve.append((spent, p.step*per_step, p.row['map50'])); last = p.row
+        if p.row and p.row['map50'] == p.row['map50']:
+            curve.append((spent, p.step*per_step, p.row['map50']))
+            last = p.row
         before = clock()
     to = lambda k, v: seconds_to([(c[k], c[2]) for c in curve], v)
-    return dict(piece=piece, images=curve[-1][1], images_to_10=to(1, .1), images_to_20=to(1, .2), s_to_10=to(0, .1), s_to_20=to(0, .2),
-                map50=last['map50'], map50_95=last['map50_95'], s=spent, img_s=curve[-1][1]/spent, threads=torch.get_num_threads())
+    return dict(piece=piece, images=curve[-1][1], images_to_10=to(1, .1), images_to_20=to(1, .2), s_to_10=to(0, .1),
+                s_to_20=to(0, .2), map50=last['map50'], map50_95=last['map50_95'], s=spent, img_s=curve[-1][1]/spent,
+                threads=torch.get_num_threads())
 
 # %% ../nbs/10h_recipe.ipynb #26e0ea06
 def bench_recipe(
@@ -45,13 +60,15 @@ def bench_recipe(
     look=None,  # called with (name, progress) while it runs
     command='', **study,  # further fields of the `Study`
 ):
-    "Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the rows of these settings on this machine."
+    """Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the rows of these
+    settings on this machine."""
     import pandas as pd
     out, base = Path(out), Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
     df, mine = pd.read_csv(out) if out.exists() else pd.DataFrame(), []
     for seed in seeds:
         for piece in pieces:
-            change = dict(PIECES[piece]); square = change.pop('square', False)
+            change = dict(PIECES[piece])
+            square = change.pop('square', False)
             recipe = replace(base, **change)
             st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=recipe, **study))
             if square: st = open_setting(replace(st.study, imgsz=(max(st.size),)*2))
@@ -59,19 +76,23 @@ def bench_recipe(
             mine.append((config, *machine(st.device)))
             if len(df) and mine[-1] in set(zip(df.config, df.device, df.threads)): continue
             row = ablation_run(st, piece, recipe, seed, look and (lambda p: look(f'{piece}, seed {seed}', p)))
-            row |= dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', epochs=recipe.epochs, config=config, **provenance(command, device_name(st.device), seed))
+            row |= dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', epochs=recipe.epochs,
+                        config=config, **provenance(command, device_name(st.device), seed))
             df = pd.concat([df, pd.DataFrame([row])], ignore_index=True)
             write_atomic(out, df.to_csv(index=False))
     return df[[r in mine for r in zip(df.config, df.device, df.threads)]]
 
 # %% ../nbs/10h_recipe.ipynb #596155c4
 def ablation_table(df):
-    "Means over the seeds by piece; `change` in mAP50 against the full recipe with the same seeds, as mean, lowest and highest; `times_20`: processor time to mAP50 0.20 over the full recipe's. A level that one seed never reached is empty."
+    """Means over the seeds by piece; `change` in mAP50 against the full recipe with the same seeds, as mean, lowest
+    and highest; `times_20`: processor time to mAP50 0.20 over the full recipe's. A level that one seed never
+    reached is empty."""
     names = [p for p in PIECES if p in set(df.piece)]
     own = df[df.piece == names[0]].set_index('seed').map50
     df = df.assign(change=df.map50 - df.seed.map(own))
     whole = {k: (k, lambda v: v.mean(skipna=False)) for k in ('images_to_10', 'images_to_20', 's_to_10', 's_to_20')}
-    t = df.groupby('piece').agg(seeds=('seed', 'nunique'), **whole, img_s=('img_s', 'median'), map50=('map50', 'mean'), change=('change', 'mean'), lowest=('change', 'min'), highest=('change', 'max')).loc[names]
+    t = df.groupby('piece').agg(seeds=('seed', 'nunique'), **whole, img_s=('img_s', 'median'), map50=(
+        'map50', 'mean'), change=('change', 'mean'), lowest=('change', 'min'), highest=('change', 'max')).loc[names]
     t.insert(5, 'times_20', t.s_to_20/t.s_to_20.iloc[0])
     return t
 
@@ -83,7 +104,8 @@ def plot_ablation(df, ax=None):
     full = df[df.piece == t.index[0]].map50
     ax.axvspan(full.min(), full.max(), color='#dddddd', zorder=0)
     for i, piece in enumerate(t.index):
-        ax.plot(df[df.piece == piece].map50, [i]*sum(df.piece == piece), 'o', color='#D55E00' if i == 0 else '#0072B2', alpha=.6)
+        ax.plot(df[df.piece == piece].map50, [i]*sum(df.piece == piece), 'o', color='#D55E00'
+                if i == 0 else '#0072B2', alpha=.6)
         ax.plot(t.map50[piece], i, '|', color='black', markersize=14)
     ax.set(yticks=range(len(t)), yticklabels=[plain_text(piece) for piece in t.index],
            xlim=(df.map50.min() - 0.02, df.map50.max() + 0.02), xlabel='mAP50 (COCO) at the same number of images')

@@ -22,14 +22,18 @@ def read_results(path) -> pd.DataFrame:
     "The finished rows of a results.csv (or of the folder that holds one); raises `LayerscaleError` if there are none."
     path = Path(path)
     path = path/'results.csv' if path.is_dir() else path
-    if not path.exists(): raise LayerscaleError(f'{path}: no results yet. Run `layerscale study --out {path.parent}` first.')
+    if not path.exists():
+        raise LayerscaleError(f'{path}: no results yet. Run `layerscale study --out {path.parent}` first.')
     try: df = pd.read_csv(plain_file(path))
     except (ValueError, OSError) as e:
         raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}).') from None
     missing = [c for c in ('status', 'variant', 'seed', 'map50') if c not in df]
-    if missing: raise LayerscaleError(f'{path}: no results of a study, the column {missing[0]} is missing. Give the folder of a study.')
+    if missing:
+        raise LayerscaleError(f'{path}: no results of a study, the column '
+                              f'{missing[0]} is missing. Give the folder of a study.')
     done = df[df.status == 'done'].reset_index(drop=True)
-    if not len(done): raise LayerscaleError(f'{path}: no finished run in it. See the `error` column, and run the study again.')
+    if not len(done):
+        raise LayerscaleError(f'{path}: no finished run in it. See the `error` column, and run the study again.')
     return done
 
 # %% ../nbs/10a_report.ipynb #262e7627
@@ -44,7 +48,8 @@ def leaderboard(df: pd.DataFrame) -> pd.DataFrame:
     out = pd.DataFrame({METRICS[k].label: (m[k]*METRICS[k].factor).round(METRICS[k].digits) for k in METRICS if k in m})
     out.insert(0, 'seeds', df.groupby('variant').size().reindex(m.index))
     if 'baseline' in m.index:
-        for k, name in (('params', 'params vs base'), ('latency_ms', 'latency vs base'), ('train_s', 'training vs base')):
+        for k, name in (('params', 'params vs base'), ('latency_ms', 'latency vs base'), ('train_s',
+                                                                                          'training vs base')):
             out[name] = [f'{100*(v/m.loc["baseline", k] - 1):+.0f}%' for v in m[k]]
     return out
 
@@ -54,14 +59,17 @@ def short(key) -> str:
     return metric(key).label.split(' (')[0].split(',')[0]
 
 # %% ../nbs/10a_report.ipynb #95f1c335
-def plot_overall(df, keys=('map50', 'map50_95', 'params', 'macs', 'acts', 'latency_ms', 'throughput_img_s', 'train_s'), ax=None):
+def plot_overall(
+        df, keys=('map50', 'map50_95', 'params', 'macs', 'acts', 'latency_ms', 'throughput_img_s', 'train_s'), ax=None):
     "Bars: each quantity of each variant relative to the baseline (or to the first variant)."
-    m = by_variant(df); base = m.loc['baseline' if 'baseline' in m.index else m.index[0]]
+    m = by_variant(df)
+    base = m.loc['baseline' if 'baseline' in m.index else m.index[0]]
     ax, tint, wide = axes(ax, (9, 3.2)), colours(m.index), 0.8/len(m)
     for i, v in enumerate(m.index):
         heights = [m.loc[v, k]/base[k] if base[k] else np.nan for k in keys]
         ax.bar(np.arange(len(keys)) + (i - (len(m)-1)/2)*wide, heights, wide*0.92, color=tint[v], label=plain_text(v))
-    ax.axhline(1, color='black', lw=0.6); ax.grid(axis='x', visible=False)
+    ax.axhline(1, color='black', lw=0.6)
+    ax.grid(axis='x', visible=False)
     ax.set_xticks(range(len(keys)), [short(k) for k in keys])
     ax.set_ylabel(plain_text(f'relative to {base.name}'))
     ax.legend(frameon=False, fontsize=8, ncols=len(m), loc='lower left', bbox_to_anchor=(0, 1))
@@ -72,11 +80,14 @@ def plot_scaling(df, y='map50', x=None, ax=None):
     "A line for width and one for depth; `x` None: the realised multiplier, else a metric such as 'macs'."
     m, low, high, ax = by_variant(df), by_variant(df, 'min'), by_variant(df, 'max'), axes(ax)
     for kind in ('width', 'depth'):
-        names = sorted((v for v in m.index if family(v) in (kind, 'baseline')), key=lambda v: m.loc[v, f'realised_{kind}'])
+        names = sorted((v for v in m.index if family(v) in (kind, 'baseline')),
+                       key=lambda v: m.loc[v, f'realised_{kind}'])
         if len(names) < 2: continue
-        xs = m.loc[names, x or f'realised_{kind}']*(metric(x).factor if x else 1); ys = m.loc[names, y]*metric(y).factor
+        xs = m.loc[names, x or f'realised_{kind}']*(metric(x).factor if x else 1)
+        ys = m.loc[names, y]*metric(y).factor
         spread = [ys - low.loc[names, y]*metric(y).factor, high.loc[names, y]*metric(y).factor - ys]
-        ax.errorbar(xs, ys, spread, marker='o', capsize=3, color=list(colours([kind]).values())[0], label=f'{kind} scaled')
+        ax.errorbar(xs, ys, spread, marker='o', capsize=3, color=list(colours([kind]).values())[0],
+                    label=f'{kind} scaled')
     ax.set(xlabel=metric(x).label if x else 'realised multiplier', ylabel=metric(y).label)
     if ax.containers: ax.legend(frameon=False)
     return ax
@@ -97,8 +108,10 @@ def plot_frontier(df, x='latency_ms', y='map50', ax=None):
     best, tint = frontier(sign*xs, ys), colours(m.index)
     order = [i for i in np.argsort(sign*xs) if best[i]]
     ax.step(xs.iloc[order], ys.iloc[order], where='post' if sign > 0 else 'pre', color='grey', lw=1, zorder=1)
-    ax.scatter(xs, ys, s=46, zorder=2, edgecolor=list(tint.values()), facecolor=[tint[v] if b else 'white' for v, b in zip(m.index, best)])
-    ax.margins(0.16); ax.set(xlabel=metric(x).label, ylabel=metric(y).label)
+    ax.scatter(xs, ys, s=46, zorder=2, edgecolor=list(tint.values()),
+               facecolor=[tint[v] if b else 'white' for v, b in zip(m.index, best)])
+    ax.margins(0.16)
+    ax.set(xlabel=metric(x).label, ylabel=metric(y).label)
     if not best.all(): ax.set_title('hollow: dominated', fontsize=8, loc='right', color='grey')
     label_points(ax, xs, ys, m.index)
     return ax
@@ -111,7 +124,8 @@ def class_names(df) -> list:
 # %% ../nbs/10a_report.ipynb #13358888
 def plot_classes(df, gap=False, ax=None):
     "AP50 of each class by variant, or (`gap`) its difference to the baseline's, in points of 100."
-    m, names = by_variant(df), class_names(df); m = m[[f'ap50_{c}' for c in names]]
+    m, names = by_variant(df), class_names(df)
+    m = m[[f'ap50_{c}' for c in names]]
     base = 'baseline' if 'baseline' in m.index else m.index[0]
     show = (100*(m - m.loc[base])).drop(base) if gap else m
     ax, tint, wide = axes(ax, (6.5, 3)), colours(m.index), 0.8/len(show)
@@ -132,10 +146,15 @@ def plot_radar(df, keys=('map50', 'map50_95', 'precision', 'recall', 'throughput
     m = by_variant(df)[list(keys)]
     good = pd.DataFrame({k: m[k] if metric(k).better > 0 else 1/m[k] for k in keys})
     good = (good - good.min()*0.5)/(good.max() - good.min()*0.5)
-    if ax is None: ax = plt.subplots(figsize=(5.6, 4), dpi=100, subplot_kw=dict(projection='polar'), layout='constrained')[1]
+    if ax is None:
+        ax = plt.subplots(figsize=(5.6, 4), dpi=100, subplot_kw=dict(projection='polar'), layout='constrained')[1]
     angle, tint = np.linspace(0, 2*np.pi, len(keys) + 1), colours(m.index)
-    for v in good.index: ax.plot(angle, [*good.loc[v], good.loc[v].iloc[0]], color=tint[v], label=plain_text(v), lw=1.6)
-    ax.set_xticks(angle[:-1], [short(k) for k in keys], fontsize=8); ax.tick_params(pad=7); ax.set_yticks([]); ax.set_ylim(0, 1.03)
+    for v in good.index:
+        ax.plot(angle, [*good.loc[v], good.loc[v].iloc[0]], color=tint[v], label=plain_text(v), lw=1.6)
+    ax.set_xticks(angle[:-1], [short(k) for k in keys], fontsize=8)
+    ax.tick_params(pad=7)
+    ax.set_yticks([])
+    ax.set_ylim(0, 1.03)
     ax.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1.12, 0.5))
     return ax
 
@@ -150,13 +169,18 @@ def critical_r(n: int) -> float:
 # %% ../nbs/10a_report.ipynb #3bd05c29
 def plot_correlation(df, keys=tuple(METRICS), ax=None):
     "Pearson r of every pair of quantities over the variants; those within chance are grey."
-    m = by_variant(df); keys = [k for k in keys if k in m and m[k].nunique() > 1]
+    m = by_variant(df)
+    keys = [k for k in keys if k in m and m[k].nunique() > 1]
     r, chance = m[keys].corr().to_numpy(), critical_r(len(m))
-    ax = axes(ax, (6.4, 5)); ax.grid(False)
+    ax = axes(ax, (6.4, 5))
+    ax.grid(False)
     ax.imshow(np.where(np.abs(r) > chance, r, np.nan), cmap='RdBu_r', vmin=-1.6, vmax=1.6)
-    for i, j in np.ndindex(*r.shape): ax.text(j, i, f'{r[i, j]:.2f}', ha='center', va='center', fontsize=7, color='black' if abs(r[i, j]) > chance else 'grey')
+    for i, j in np.ndindex(*r.shape):
+        ax.text(j, i, f'{r[i, j]:.2f}', ha='center', va='center', fontsize=7,
+                color='black' if abs(r[i, j]) > chance else 'grey')
     names = [short(k) for k in keys]
-    ax.set_xticks(range(len(keys)), names, rotation=40, ha='right', fontsize=8); ax.set_yticks(range(len(keys)), names, fontsize=8)
+    ax.set_xticks(range(len(keys)), names, rotation=40, ha='right', fontsize=8)
+    ax.set_yticks(range(len(keys)), names, fontsize=8)
     ax.set_title(f'Pearson r over {len(m)} variants; |r| < {chance:.2f} is within chance', fontsize=9)
     return ax
 
@@ -168,8 +192,10 @@ def plot_spread(df, ax=None):
     for i, v in enumerate(m.index):
         ap = m.loc[v].dropna()
         ax.plot([i, i], [ap.min(), ap.max()], color=tint[v], lw=6, alpha=0.35, solid_capstyle='round')
-        ax.scatter([i]*len(ap), ap, color=tint[v], s=22, zorder=3); ax.hlines(ap.mean(), i - 0.22, i + 0.22, color=tint[v])
-        ax.annotate(f'sd {ap.std():.2f}', (i, ap.max()), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
+        ax.scatter([i]*len(ap), ap, color=tint[v], s=22, zorder=3)
+        ax.hlines(ap.mean(), i - 0.22, i + 0.22, color=tint[v])
+        ax.annotate(
+            f'sd {ap.std():.2f}', (i, ap.max()), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
     ax.set_xticks(range(len(m)), [plain_text(v) for v in m.index])
     ax.set_ylabel('AP50 by class')
     ax.margins(y=0.15)
@@ -178,23 +204,30 @@ def plot_spread(df, ax=None):
 
 # %% ../nbs/10a_report.ipynb #553a6fad
 def marginal_return(df) -> pd.DataFrame:
-    "Variants by training time; what each step up buys: extra seconds, extra points of mAP50, and points per extra minute."
+    """Variants by training time; what each step up buys: extra seconds, extra points of mAP50, and points per extra
+    minute."""
     m = by_variant(df).sort_values('train_s')[['train_s', 'map50']]
     extra = m.diff()
-    return m.assign(extra_s=extra.train_s, extra_points=100*extra.map50, points_per_min=100*extra.map50/(extra.train_s/60))
+    return m.assign(extra_s=extra.train_s, extra_points=100*extra.map50, points_per_min=100*extra.map50/
+                    (extra.train_s/60))
 
 # %% ../nbs/10a_report.ipynb #2b89f8d2
 def plot_cost(df, ax=None):
     "Training seconds against mAP50, with the marginal return of each step."
     m, ax = marginal_return(df), axes(ax, (6, 3.4))
     tint = colours(by_variant(df).index)
-    ax.plot(m.train_s, m.map50, color='grey', lw=0.8, zorder=1); ax.scatter(m.train_s, m.map50, s=46, color=[tint[v] for v in m.index], zorder=2)
+    ax.plot(m.train_s, m.map50, color='grey', lw=0.8, zorder=1)
+    ax.scatter(m.train_s, m.map50, s=46, color=[tint[v] for v in m.index], zorder=2)
     for a, b in zip(m.index[:-1], m.index[1:]):
-        if m.loc[b, 'extra_s'] < 0.1*(m.train_s.max() - m.train_s.min()): continue  # no room on the figure; the table has it
+        if m.loc[b, 'extra_s'] < 0.1*(m.train_s.max() - m.train_s.min()):
+            continue  # no room on the figure; the table has it
         mid = (m.loc[a, ['train_s', 'map50']] + m.loc[b, ['train_s', 'map50']])/2
-        ax.annotate(f'{m.loc[b, "points_per_min"]:+.1f}/min', mid, fontsize=7, color='grey', xytext=(4, -12), textcoords='offset points')
-    ax.margins(0.15); ax.set(xlabel=metric('train_s').label, ylabel='mAP50', title='points of mAP50 per extra training minute')
-    ax.title.set_fontsize(9); label_points(ax, m.train_s, m.map50, m.index, tint)
+        ax.annotate(f'{m.loc[b, "points_per_min"]:+.1f}/min', mid, fontsize=7, color='grey', xytext=(4, -12),
+                    textcoords='offset points')
+    ax.margins(0.15)
+    ax.set(xlabel=metric('train_s').label, ylabel='mAP50', title='points of mAP50 per extra training minute')
+    ax.title.set_fontsize(9)
+    label_points(ax, m.train_s, m.map50, m.index, tint)
     return ax
 
 # %% ../nbs/10a_report.ipynb #d9ba127c
@@ -206,10 +239,13 @@ def seed_differences(df, base='baseline') -> pd.DataFrame:
     from scipy.stats import t
     wide, rows = df.pivot(index='seed', columns='variant', values='map50'), []
     for v in [v for v in by_variant(df).index if v != base]:
-        d = (wide[v] - wide[base]).dropna(); n = len(d)
+        d = (wide[v] - wide[base]).dropna()
+        n = len(d)
         half = t.ppf(0.975, n - 1)*d.std()/math.sqrt(n) if n > 1 else math.nan
         low, high = d.mean() - half, d.mean() + half
-        rows.append(dict(variant=v, diff=d.mean(), low=low, high=high, sd=d.std(), runs=n, verdict='better' if low > 0 else 'worse' if high < 0 else 'not shown'))
+        rows.append(
+            dict(variant=v, diff=d.mean(), low=low, high=high, sd=d.std(), runs=n,
+                 verdict='better' if low > 0 else 'worse' if high < 0 else 'not shown'))
     return pd.DataFrame(rows, columns=DIFFERENCE).set_index('variant')
 
 # %% ../nbs/10a_report.ipynb #4974cf07
@@ -227,12 +263,15 @@ def differences(df, folder=None) -> pd.DataFrame:
     "Differences to the baseline by seeds if there are at least two, else by images; None if neither can be had."
     if 'baseline' not in set(df.variant) or df.variant.nunique() < 2: return None
     if df.groupby('variant').seed.nunique().min() > 1: return seed_differences(df).assign(over='seeds')
-    if folder is None or not all((Path(folder)/f'{v}_seed{df.seed.min()}'/'matches.npz').exists() for v in df.variant.unique()): return None
+    if folder is None or not all(
+        (Path(folder)/f'{v}_seed{df.seed.min()}'/'matches.npz').exists() for v in df.variant.unique()):
+        return None
     return image_differences(df, folder).assign(over='images')
 
 # %% ../nbs/10a_report.ipynb #4572295e
 def all_differences(df, folder=None) -> pd.DataFrame:
-    "Every difference to the baseline that can be had: over seeds, and over images for each seed with its runs in `folder`."
+    """Every difference to the baseline that can be had: over seeds, and over images for each seed with its runs in
+    `folder`."""
     if 'baseline' not in set(df.variant): return pd.DataFrame()
     parts = [seed_differences(df).assign(over='seeds')] if df.seed.nunique() > 1 else []
     for s, part in df.groupby('seed'):
@@ -246,7 +285,8 @@ def plot_differences(d: pd.DataFrame, ax=None):
     "Each variant's difference to the baseline in points of mAP50, with its 95% interval and verdict."
     ax, tint = axes(ax, (7, 0.6 + 0.5*len(d))), colours(['baseline', *d.index])
     for i, (v, r) in enumerate(d.iterrows()):
-        ax.plot([100*r.low, 100*r.high], [i, i], color=tint[v], lw=2); ax.plot(100*r['diff'], i, 'o', color=tint[v])
+        ax.plot([100*r.low, 100*r.high], [i, i], color=tint[v], lw=2)
+        ax.plot(100*r['diff'], i, 'o', color=tint[v])
         ax.annotate(r.verdict, (1.02, i), xycoords=('axes fraction', 'data'), va='center', fontsize=9)
     ax.axvline(0, color='black', lw=0.8)
     ax.set_yticks(range(len(d)), [plain_text(v) for v in d.index])
@@ -258,7 +298,9 @@ def plot_differences(d: pd.DataFrame, ax=None):
 def verdicts(d: pd.DataFrame) -> list:
     "A sentence for each variant."
     def say(v, r):
-        sign = f'{100*r["diff"]:+.1f} points of mAP50 against the baseline (95% interval {100*r.low:+.1f} to {100*r.high:+.1f}, over {r.over}{"; another training seed may tell otherwise" if r.over == "images" else ""})'
+        sign = (f'{100*r["diff"]:+.1f} points of mAP50 against the baseline (95% interval '
+                f'{100*r.low:+.1f} to {100*r.high:+.1f}, over '
+                f'{r.over}{"; another training seed may tell otherwise" if r.over == "images" else ""})')
         return {'better': f'{v} is better: {sign}.', 'worse': f'{v} is worse: {sign}.',
                 'not shown': f'{v}: no difference shown; {sign}.'}[r.verdict]
     return [say(v, r) for v, r in d.iterrows()]
@@ -268,19 +310,23 @@ def figure_html(ax) -> str:
     "The axes' figure as an <img> with the picture inside; closes the figure."
     import matplotlib.pyplot as plt
     out, fig = io.BytesIO(), np.atleast_1d(ax)[0].figure
-    fig.savefig(out, format='png', dpi=110, bbox_inches='tight'); plt.close(fig)
+    fig.savefig(out, format='png', dpi=110, bbox_inches='tight')
+    plt.close(fig)
     return f'<img alt="figure" src="data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}">'
 
 # %% ../nbs/10a_report.ipynb #cc6a35fc
 STYLE = '''body{font:16px/1.5 system-ui,sans-serif;max-width:1000px;margin:2rem auto;padding:0 1rem;color:#222}
-h1{line-height:1.2}h2{margin-top:2.4rem;border-bottom:1px solid #ddd}img{max-width:100%;display:block;margin:.6rem 0}.wide{overflow-x:auto}
-table{border-collapse:collapse;font-size:13px}td,th{padding:3px 9px;border-bottom:1px solid #eee;text-align:right}th{background:#fafafa}
+h1{line-height:1.2}
+h2{margin-top:2.4rem;border-bottom:1px solid #ddd}img{max-width:100%;display:block;margin:.6rem 0}.wide{overflow-x:auto}
+table{border-collapse:collapse;font-size:13px}
+td,th{padding:3px 9px;border-bottom:1px solid #eee;text-align:right}th{background:#fafafa}
 .key{background:#f3f7fb;border-left:4px solid #0072B2;padding:.6rem 1rem}.small{font-size:13px;color:#555}'''
 
 # %% ../nbs/10a_report.ipynb #4595f71a
 def table_html(df: pd.DataFrame, digits=3) -> str:
     "A table that scrolls sideways on a narrow screen."
-    return '<div class="wide">' + df.to_html(float_format=lambda v: f'{v:.{digits}g}' if abs(v) < 1e5 else f'{v:.0f}', border=0, na_rep='') + '</div>'
+    return '<div class="wide">' + df.to_html(
+        float_format=lambda v: f'{v:.{digits}g}' if abs(v) < 1e5 else f'{v:.0f}', border=0, na_rep='') + '</div>'
 
 # %% ../nbs/10a_report.ipynb #b0ed3393
 def busy_runs(df) -> list:
@@ -290,7 +336,8 @@ def busy_runs(df) -> list:
 
 # %% ../nbs/10a_report.ipynb #e6ad3e5f
 def sections(df, d, every) -> list:
-    "(title, sentence, html) of every part of the report, with `differences` d and `all_differences` every; parts that need a baseline or several variants appear only with them."
+    """(title, sentence, html) of every part of the report, with `differences` d and `all_differences` every; parts
+    that need a baseline or several variants appear only with them."""
     import matplotlib.pyplot as plt
     def three():
         axs = plt.subplots(1, 3, figsize=(12, 3.4), dpi=100, layout='constrained')[1]
@@ -301,15 +348,27 @@ def sections(df, d, every) -> list:
     f, many = figure_html, df.variant.nunique() > 1
     best_first = '<br>'.join(['Best mAP50 first; costs at the real image size.', *map(html.escape, busy_runs(df))])
     out = [('Leaderboard', best_first, table_html(leaderboard(df).T))]
-    if d is not None: out.insert(0, ('Is the difference real?', '<br>'.join(html.escape(s) for s in verdicts(d)), f(plot_differences(d)) + table_html(every.reset_index().set_index(['over', 'variant']) if len(every) else d)))
-    if many: out += [('Overall comparison', 'Every quantity as a multiple of the baseline.', f(plot_overall(df))),
-                     ('Scaling curves', 'Width and depth shrink from the same baseline; x is the realised multiplier.', f(two())),
-                     ('Pareto frontier', 'Hollow points are dominated: another network is at least as good on both axes.', f(three()))]
+    if d is not None:
+        out.insert(0,
+                   ('Is the difference real?', '<br>'.join(html.escape(s) for s in verdicts(d)), f(plot_differences(d))
+                    + table_html(every.reset_index().set_index(['over', 'variant']) if len(every) else d)))
+    if many:
+        out += [('Overall comparison', 'Every quantity as a multiple of the baseline.', f(plot_overall(df))),
+                ('Scaling curves', 'Width and depth shrink from the same baseline; x is the realised multiplier.',
+                 f(two())),
+                ('Pareto frontier', 'Hollow points are dominated: another network is at least as good on both axes.',
+                 f(three()))]
     out += [('Classes', 'AP50 of each class.', f(plot_classes(df)) + (f(plot_classes(df, gap=True)) if many else ''))]
-    if many: out += [('All-rounders', 'Outside is better on every axis; areas mean nothing.', f(plot_radar(df)))]
-    if df.variant.nunique() > 2: out += [('Correlations', 'Pearson r over the variants; grey values are within chance.', f(plot_correlation(df)))]
-    out += [('Spread over the classes', 'A small spread can mean equally good or equally bad: read it with the level.', f(plot_spread(df)))]
-    if many: out += [('Training cost', 'What each step to a longer training buys.', f(plot_cost(df)) + table_html(marginal_return(df)))]
+    if many:
+        out += [('All-rounders', 'Outside is better on every axis; areas mean nothing.', f(plot_radar(df)))]
+    if df.variant.nunique() > 2:
+        out += [
+            ('Correlations', 'Pearson r over the variants; grey values are within chance.', f(plot_correlation(df)))]
+    out += [('Spread over the classes', 'A small spread can mean equally good or equally bad: read it with the level.',
+             f(plot_spread(df)))]
+    if many:
+        out += [('Training cost', 'What each step to a longer training buys.',
+                 f(plot_cost(df)) + table_html(marginal_return(df)))]
     return out
 
 # %% ../nbs/10a_report.ipynb #5fb2f6dc
@@ -319,12 +378,22 @@ def write_report(folder, title='Width or depth?') -> Path:
     d, every = differences(df, folder), all_differences(df, folder)
     if len(every):
         first = df.iloc[0]
-        write_atomic(Path(folder)/'differences.csv', every.assign(seed='', **{k: first[k] for k in ('data', 'command', 'versions', 'device', 'date')}).to_csv())
-    origin = df[['data', 'imgsz', 'n_train', 'n_val', 'base', 'epochs', 'device', 'versions', 'command', 'date']].drop_duplicates().T
-    parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}' for t, s, h in sections(df, d, every))
+        write_atomic(
+            Path(folder)/'differences.csv',
+            every.assign(seed='', **{
+                k: first[k]
+                for k in ('data', 'command', 'versions', 'device', 'date')}).to_csv())
+    origin = df[['data', 'imgsz', 'n_train', 'n_val', 'base', 'epochs', 'device', 'versions', 'command',
+                 'date']].drop_duplicates().T
+    parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}'
+                    for t, s, h in sections(df, d, every))
     unshown = ['versions', 'command', 'device', 'status', *([] if busy_runs(df) else ['note'])]
     runs = table_html(df.drop(columns=[c for c in unshown if c in df]).set_index('variant').T)
-    page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{html.escape(title)}</title>
-<style>{STYLE}</style><h1>{html.escape(title)}</h1><p>{df.variant.nunique()} variants, {df.seed.nunique()} seed(s), {len(df)} runs.
-mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p>{parts}<h2>All runs</h2>{runs}<h2>Origin</h2><div class="small">{table_html(origin)}</div></html>'''
+    page = f'''<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{html.escape(title)}</title>
+<style>{STYLE}</style><h1>{html.escape(title)}</h1>
+<p>{df.variant.nunique()} variants, {df.seed.nunique()} seed(s), {len(df)} runs.
+mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p>{parts}
+<h2>All runs</h2>{runs}
+<h2>Origin</h2><div class="small">{table_html(origin)}</div></html>'''
     return write_atomic(Path(folder)/'report.html', page)

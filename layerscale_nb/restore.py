@@ -46,7 +46,8 @@ def looker(cls):
     large = lambda x: len(x) > LARGE
     if issubclass(cls, dict): return lambda x: (None, ()) if large(x) else (dict(dict.items(x)), dict.values(x))
     for kind in (list, set, deque):
-        if issubclass(cls, kind): return lambda x: (None, ()) if large(x) else (held := list(kind.__iter__(x)), held)
+        if issubclass(cls, kind):
+            return lambda x: (None, ()) if large(x) else (held := list(kind.__iter__(x)), held)
     for kind in (tuple, frozenset):
         if issubclass(cls, kind): return lambda x: (None, kind.__iter__(x))
     if issubclass(cls, type): return lambda x: (dict(vars(x)), (*vars(x).values(), *x.__bases__))
@@ -118,8 +119,10 @@ def put_back(notes):
             how = next(c for c in (OrderedDict, dict, type, object) if isinstance(x, c))
             now = dict(dict.items(x)) if isinstance(x, dict) else vars(x) if isinstance(x, type) else slots(x)
             write, drop = ('__setitem__', '__delitem__') if isinstance(x, dict) else ('__setattr__', '__delattr__')
-            for k in [k for k in now if k not in held and (names is None or k in names)]: getattr(how, drop)(x, k)
-            for k in [k for k in held if k not in now or now[k] is not held[k]]: getattr(how, write)(x, k, held[k])
+            for k in [k for k in now if k not in held and (names is None or k in names)]:
+                getattr(how, drop)(x, k)
+            for k in [k for k in held if k not in now or now[k] is not held[k]]:
+                getattr(how, write)(x, k, held[k])
 
 # %% ../nbs/01a_restore.ipynb #0bd68c13
 def young_tensors() -> list:
@@ -135,7 +138,8 @@ library: empty it before the next real call, or give real=True, which leaves rea
 @contextmanager
 def unchanged(modules, meta=True):
     """Within it a pass may keep tensors wherever it likes; after it all that the modules, their helpers and their code
-    held is back, but for torch's own attributes of a module (parameters, buffers, hooks). `meta`: warn of those that stay."""
+    held is back, but for torch's own attributes of a module (parameters, buffers, hooks). `meta`: warn of those
+    that stay."""
     import torch
     modules, theirs = list(modules), vars(torch.nn.Module())
     roots = [v for m in modules for k, v in vars(m).items() if type(v) not in PLAIN and k not in theirs]

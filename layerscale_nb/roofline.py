@@ -12,7 +12,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
-from .core import MOST, LayerscaleError, brief, check_number, keep_number, nearest, one_line, plain_file, write_atomic
+from .core import (
+    MOST, LayerscaleError, brief, check_number, keep_number, nearest, one_line, plain_file, write_atomic)
 from .nets import Net, Op, check_flag, layers
 
 # %% ../nbs/05a_roofline.ipynb #6fa3b8f6
@@ -48,7 +49,8 @@ def conv_call(
     "The call of a convolution: its macs with `padding`, weights and maps."
     gw = op.cin//op.groups
     weights = gw*op.cout*op.k**2
-    return Call(kind or conv_kind(op, pixels), weights*pixels*padding(gw, op.groups), weights, (op.cin*op.stride**2 + op.cout)*pixels, op.cout*pixels)
+    return Call(kind or conv_kind(op, pixels), weights*pixels*padding(gw, op.groups), weights,
+                (op.cin*op.stride**2 + op.cout)*pixels, op.cout*pixels)
 
 # %% ../nbs/05a_roofline.ipynb #a89015a6
 def calls_of(l, act: str, tokens=False) -> list:
@@ -56,12 +58,15 @@ def calls_of(l, act: str, tokens=False) -> list:
     op, px = l.op, l.h*l.w
     c, v = op.cout, op.cout*px
     if op.kind == 'conv': out = [conv_call(op, px, 'linear' if tokens and op.stride == 1 else '')]
-    elif op.kind == 'se': v = op.cin*px; out = [Call('mean', 0, 0, v, 0), Call('squeeze', 2*op.cin*c, 2*op.cin*c, 0, 0), Call('gate', 0, 0, 2*v, v)]
+    elif op.kind == 'se':
+        v = op.cin*px
+        out = [Call('mean', 0, 0, v, 0), Call('squeeze', 2*op.cin*c, 2*op.cin*c, 0, 0), Call('gate', 0, 0, 2*v, v)]
     elif op.kind == 'pool': out = [Call('pool', 0, 0, 5*v, v)]
     elif op.kind == 'attention': out = [Call('attention', 2*px*px*c, 0, 5*v, v)]
     else: out = [Call('layernorm', 0, 0, 2*v, v)] if op.kind == 'layernorm' else [Call('add', 0, 0, 3*v, v)]
     if op.norm and op.kind == 'conv': out.append(Call('norm', 0, 0, 2*v, v))
-    if op.act and op.kind in ('conv', 'add'): out.append(Call(act, 0, 0, v*(2 if act == 'gelu' else 1), v if act == 'gelu' else 0))
+    if op.act and op.kind in ('conv', 'add'):
+        out.append(Call(act, 0, 0, v*(2 if act == 'gelu' else 1), v if act == 'gelu' else 0))
     return [k._replace(n=l.n, part=l.part) for k in out]
 
 # %% ../nbs/05a_roofline.ipynb #3cf6b765
@@ -72,14 +77,17 @@ def calls(
     "Every call of one pass over one image, in order."
     out, last, tokens = [], None, bool(net.stem and net.stem.patch)
     for l in layers(net, res):
-        if l.part == 'head' and l.h*l.w == 1 and last and last.h*last.w > 1 and not tokens:  # the map is averaged before the class scores
+        # the map is averaged before the class scores
+        if l.part == 'head' and l.h*l.w == 1 and last and last.h*last.w > 1 and not tokens:
             out.append(Call('mean', 0, 0, last.op.cout*last.h*last.w, 0, 1, 'head'))
-        out += calls_of(l, net.act, tokens); last = l
+        out += calls_of(l, net.act, tokens)
+        last = l
     return out
 
 # %% ../nbs/05a_roofline.ipynb #28168270
 TERMS = ('gmac', 'weights_mb', 'near_mb', 'far_mb', 'page_mb', 'call')  # what each rate, in milliseconds, is paid for
-PAGE_MB = 33.554432                                                     # results larger than this get fresh pages from Linux
+# results larger than this get fresh pages from Linux
+PAGE_MB = 33.554432
 
 # %% ../nbs/05a_roofline.ipynb #c29f5a6d
 def features(
@@ -147,7 +155,8 @@ def load_profile(path) -> Profile:
     "Read a profile; raises `LayerscaleError` if the file is missing or is none."
     again = f'Make it again with: layerscale profile --out {path}'
     try: cfg = json.loads(Path(plain_file(path)).read_text(encoding='utf-8'))
-    except FileNotFoundError: raise LayerscaleError(f'{path}: no such file. Make it with: layerscale profile --out {path}') from None
+    except FileNotFoundError:
+        raise LayerscaleError(f'{path}: no such file. Make it with: layerscale profile --out {path}') from None
     except (ValueError, OSError, RecursionError) as e:
         raise LayerscaleError(f'{path}: not readable as json ({one_line(e)}). {again}') from None
     need = [k for k in Profile.__dataclass_fields__ if k != 'origin']
@@ -172,10 +181,14 @@ def call_ms(
     c: Call, profile: Profile,
     batch=1,
 ) -> tuple:
-    "(arithmetic, traffic, overhead) of one call in milliseconds; raises `LayerscaleError` for a kind the profile does not have."
-    if c.kind not in profile.rates: raise LayerscaleError(f"profile {profile.name} has no rates for '{c.kind}' layers. Measure it again: layerscale profile.")
+    """(arithmetic, traffic, overhead) of one call in milliseconds; raises `LayerscaleError` for a kind the profile
+    does not have."""
+    if c.kind not in profile.rates:
+        raise LayerscaleError(f"profile {profile.name} has no rates for '{c.kind}' "
+                              "layers. Measure it again: layerscale profile.")
     r = profile.rates[c.kind]
-    gmac, *mb, call = (x*r[t] for x, t in zip(features(c, batch, profile.cache_mb, 4 if profile.dtype == 'fp32' else 2), TERMS))
+    gmac, *mb, call = (
+        x*r[t] for x, t in zip(features(c, batch, profile.cache_mb, 4 if profile.dtype == 'fp32' else 2), TERMS))
     return gmac, sum(mb), call
 
 # %% ../nbs/05a_roofline.ipynb #dbf876f5

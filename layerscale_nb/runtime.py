@@ -24,12 +24,17 @@ def pick_device(
     import torch
     if str(name) == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
     try: device = torch.device(str(name))
-    except RuntimeError: raise LayerscaleError(f"device '{name}' is not one torch knows. Use auto, cpu, cuda or cuda:1.") from None
+    except RuntimeError:
+        raise LayerscaleError(f"device '{name}' is not one torch knows. Use auto, cpu, cuda or cuda:1.") from None
     if device.type == 'cuda' and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise LayerscaleError(f"device '{name}' was asked for, but torch sees {torch.cuda.device_count()} CUDA GPUs here. Use --device cpu, or install a CUDA build of torch.")
-    if device.type == 'mps' and not torch.backends.mps.is_available(): raise LayerscaleError("device 'mps' was asked for, but torch has none here. Use --device cpu.")
-    if device.type == 'cuda' and device.index is None: return torch.device('cuda', torch.cuda.current_device())  # tensors say cuda:0, and the two would not be equal
-    if device.type not in ('cpu', 'cuda', 'mps'): raise LayerscaleError(f"device '{name}' cannot be timed here. Use auto, cpu, cuda or mps.")
+        raise LayerscaleError(f"device '{name}' was asked for, but torch sees {torch.cuda.device_count()} "
+                              "CUDA GPUs here. Use --device cpu, or install a CUDA build of torch.")
+    if device.type == 'mps' and not torch.backends.mps.is_available():
+        raise LayerscaleError("device 'mps' was asked for, but torch has none here. Use --device cpu.")
+    if device.type == 'cuda' and device.index is None:
+        return torch.device('cuda', torch.cuda.current_device())  # tensors say cuda:0, and the two would not be equal
+    if device.type not in ('cpu', 'cuda', 'mps'):
+        raise LayerscaleError(f"device '{name}' cannot be timed here. Use auto, cpu, cuda or mps.")
     return device
 
 # %% ../nbs/05_runtime.ipynb #a329fb4e
@@ -37,7 +42,8 @@ def device_name(device) -> str:
     "The device in words: the GPU's name, or the processor's."
     import torch
     from layerscale_nb.core import cpu_name
-    return torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name() + ', its GPU'*(device.type == 'mps')
+    return torch.cuda.get_device_name(
+        device) if device.type == 'cuda' else cpu_name() + ', its GPU'*(device.type == 'mps')
 
 # %% ../nbs/05_runtime.ipynb #58526508
 def machine(device) -> tuple:
@@ -62,11 +68,20 @@ def clock(device):
     import torch
     if device is None or device.type != 'cuda':
         wait = torch.mps.synchronize if device is not None and device.type == 'mps' else lambda: None
-        def host(f): wait(); t = time.perf_counter(); f(); wait(); return (time.perf_counter() - t)*1e3
+        def host(f):
+            wait()
+            t = time.perf_counter()
+            f()
+            wait()
+            return (time.perf_counter() - t)*1e3
         return host
     def gpu(f):
         a, b = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        with torch.cuda.device(device): a.record(); f(); b.record(); b.synchronize()
+        with torch.cuda.device(device):
+            a.record()
+            f()
+            b.record()
+            b.synchronize()
         return a.elapsed_time(b)
     return gpu
 
@@ -93,7 +108,8 @@ def keep_memory() -> bool:
     "Tell glibc to keep freed memory for this process; False where there is no glibc."
     try: libc = ctypes.CDLL('libc.so.6')
     except OSError: return False
-    return bool(libc.mallopt(-3, 2**25) and libc.mallopt(-1, 2**31 - 1))  # M_MMAP_THRESHOLD at its limit, M_TRIM_THRESHOLD
+    # M_MMAP_THRESHOLD at its limit, M_TRIM_THRESHOLD
+    return bool(libc.mallopt(-3, 2**25) and libc.mallopt(-1, 2**31 - 1))
 
 # %% ../nbs/05_runtime.ipynb #54bbc6b5
 def queued_seconds() -> dict:
@@ -181,10 +197,13 @@ def one_pass(model, x, mode: str):
     "A function that runs `model` once on `x`: 'inference', or 'train' for forward and backward."
     import torch
     if mode not in ('inference', 'train'): raise LayerscaleError(f"mode is '{mode}'. Known: inference, train.")
-    def total(y): return y.float().sum() if hasattr(y, 'float') else sum(map(total, y.values() if isinstance(y, dict) else y))
+    def total(y):
+        return y.float().sum() if hasattr(y, 'float') else sum(map(total, y.values() if isinstance(y, dict) else y))
     def inference():
         with torch.inference_mode(): model(x)
-    def train(): total(model(x)).backward(); model.zero_grad(set_to_none=True)
+    def train():
+        total(model(x)).backward()
+        model.zero_grad(set_to_none=True)
     return inference if mode == 'inference' else train
 
 # %% ../nbs/05_runtime.ipynb #5ebfe057
@@ -196,7 +215,8 @@ class DoesNotFit(LayerscaleError):
 def untouched(model):
     "Modes, gradients and buffers (running means) of a module are afterwards as they were."
     import torch
-    modes, grads, buffers = [(m, m.training) for m in model.modules()], [(p, p.grad) for p in model.parameters()], [(b, b.clone()) for b in model.buffers()]
+    modes, grads, buffers = [(m, m.training) for m in model.modules()], [(p, p.grad) for p in model.parameters()], [
+        (b, b.clone()) for b in model.buffers()]
     for p, _ in grads: p.grad = None
     try: yield model
     finally:
@@ -214,7 +234,8 @@ def time_module(
     channels=3,
     **kw,                # for `time_call`
 ) -> Timing:
-    "Time of one pass on random images of this size and batch; raises `LayerscaleError` if the module cannot run so, `DoesNotFit` if memory is too small."
+    """Time of one pass on random images of this size and batch; raises `LayerscaleError` if the module cannot run so,
+    `DoesNotFit` if memory is too small."""
     import torch
     order = torch.channels_last if channels_last else torch.contiguous_format
     batch, dtype = check_number(batch, 'batch', whole=True), next((p.dtype for p in model.parameters()), torch.float32)
@@ -225,7 +246,9 @@ def time_module(
         return replace(t, waited=share())
     except LayerscaleError: raise
     except Exception as e:  # the module is somebody's code
-        if out_of_memory(e): raise DoesNotFit(f'a batch of {batch} images of {size[1]}x{size[0]} does not fit into the memory of {device}; use a smaller batch.') from None
+        if out_of_memory(e):
+            raise DoesNotFit(f'a batch of {batch} images of {size[1]}x{size[0]} does not fit '
+                             f'into the memory of {device}; use a smaller batch.') from None
         what = f'the network fails at {size[1]}x{size[0]}, batch {batch}, {str(dtype)[6:]}'
         raise LayerscaleError(f'{what}: {one_line(e)}. Try fp32, or another size or batch.') from None
 
@@ -238,27 +261,37 @@ def time_in_turns(
     import torch
     device, times = pick_device(device), {n: [] for n in modules}
     for _ in range(rounds):
-        for n, (m, size) in modules.items(): times[n].append(time_module(m.to(device, memory_format=torch.channels_last), size, device, batch, repeats=1, warmup=1).ms)
+        for n, (m, size) in modules.items():
+            times[n].append(
+                time_module(m.to(device, memory_format=torch.channels_last), size, device, batch, repeats=1,
+                            warmup=1).ms)
     return {n: statistics.median(t) for n, t in times.items()}
 
 # %% ../nbs/05_runtime.ipynb #2bca4960
 def out_of_memory(error: Exception) -> bool:
     "Does this error say that memory is used up, the computer's or the GPU's?"
     texts = 'out of memory', "can't allocate memory", 'not enough memory', 'status_alloc_failed'
-    return isinstance(error, (MemoryError, DoesNotFit)) or isinstance(error, RuntimeError) and any(s in str(error).lower() for s in texts)
+    return isinstance(
+        error,
+        (MemoryError, DoesNotFit)) or isinstance(error, RuntimeError) and any(s in str(error).lower() for s in texts)
 
 # %% ../nbs/05_runtime.ipynb #69e6ad10
 def give_back(device):
     "Return the GPU memory that torch holds for later; does nothing on a CPU."
     import gc, torch
-    if device.type == 'cuda': gc.collect(); torch.cuda.empty_cache()
+    if device.type == 'cuda':
+        gc.collect()
+        torch.cuda.empty_cache()
 
 # %% ../nbs/05_runtime.ipynb #c61ecfb6
 @contextmanager
 def memory_fence(device, share=0.8):
-    "Inside it, a CPU allocation beyond this share of the free memory fails instead of killing the process (Linux only)."
+    """Inside it, a CPU allocation beyond this share of the free memory fails instead of killing the process (Linux
+    only)."""
     info = Path('/proc/meminfo')
-    if device.type != 'cpu' or not info.exists(): yield; return
+    if device.type != 'cpu' or not info.exists():
+        yield
+        return
     import resource
     lines = info.read_text(encoding='utf-8').splitlines()
     free = int(next(l for l in lines if l.startswith('MemAvailable')).split()[1])*1024
@@ -289,7 +322,9 @@ def largest_batch(
             batch = max(1, 2*batch)
             if time.perf_counter() - start > budget_s/2: break
     give_back(device)
-    if not batch: raise LayerscaleError(f'not even one image of {size[1]}x{size[0]} fits into the memory of {device}. Use a smaller size or network.')
+    if not batch:
+        raise LayerscaleError(f'not even one image of {size[1]}x{size[0]} fits into the '
+                              f'memory of {device}. Use a smaller size or network.')
     return batch
 
 # %% ../nbs/05_runtime.ipynb #d8dd7958
@@ -304,15 +339,21 @@ def timing_row(
     asked, order = batch, torch.channels_last if channels_last else torch.contiguous_format
     with memory_fence(device):
         try: model = model.to(device, half(dtype)).to(memory_format=order)
-        except RuntimeError as e: raise (DoesNotFit(f'{name}: its weights do not fit into the memory of {device}.') if out_of_memory(e) else e) from None
+        except RuntimeError as e:
+            raise (DoesNotFit(f'{name}: its weights do not fit into the memory of {device}.')
+                   if out_of_memory(e) else e) from None
         while True:
             try:
                 t = steadiest(lambda: time_module(model, size, device, batch, mode, channels_last, **kw), spread)
                 break
             except DoesNotFit:
-                if batch == 1: raise LayerscaleError(f'{name}: not even one image of {size[1]}x{size[0]} fits into the memory of {device}.') from None
-            batch = batch//2; give_back(device)
+                if batch == 1:
+                    raise LayerscaleError(
+                        f'{name}: not even one image of {size[1]}x{size[0]} fits into the memory of {device}.'
+                    ) from None
+            batch = batch//2
+            give_back(device)
     notes = ['' if batch == asked else f'batch {asked} did not fit into memory; {batch} did', busy_note(t.waited)]
-    return dict(name=name, h=size[0], w=size[1], batch=batch, mode=mode, dtype=dtype, channels_last=channels_last, ms=t.ms, ms_q1=t.ms_q1, ms_q3=t.ms_q3,
-                ms_img=t.ms/batch, repeats=t.repeats, peak_mb=t.peak_mb, threads=torch.get_num_threads(),
-                note='; '.join(filter(None, notes)))
+    return dict(name=name, h=size[0], w=size[1], batch=batch, mode=mode, dtype=dtype, channels_last=channels_last,
+                ms=t.ms, ms_q1=t.ms_q1, ms_q3=t.ms_q3, ms_img=t.ms/batch, repeats=t.repeats, peak_mb=t.peak_mb,
+                threads=torch.get_num_threads(), note='; '.join(filter(None, notes)))

@@ -26,13 +26,16 @@ class Rule:
 
     def __post_init__(self):
         total = self.d + self.r + (self.w + (self.w if self.g is None else self.g))/2
-        if not math.isclose(total, 1, abs_tol=1e-9): raise LayerscaleError(f'rule {self.name or (self.d, self.w, self.r)}: the shares of depth, width and resolution add up to {total:g}; they must add up to 1.')
+        if not math.isclose(total, 1, abs_tol=1e-9):
+            raise LayerscaleError(f'rule {self.name or (self.d, self.w, self.r)}: the shares of depth, '
+                                  f'width and resolution add up to {total:g}; they must add up to 1.')
 
 # %% ../nbs/03_scaling.ipynb #60aa35db
 def alpha_rule(
     alpha: float,  # the width's share, 0 to 1
 ) -> Rule:
-    "Fast scaling (Dollár et al. 2021, equation 4): `e_w = alpha`, `e_d = e_r = (1 - alpha)/2`; raises `LayerscaleError` outside [0, 1]."
+    """Fast scaling (Dollár et al. 2021, equation 4): `e_w = alpha`, `e_d = e_r = (1 - alpha)/2`; raises
+    `LayerscaleError` outside [0, 1]."""
     a = check_number(alpha, 'alpha', 0, 1, open_low=False)
     return Rule((1 - a)/2, a, (1 - a)/2, name=f'alpha={a:g}')
 
@@ -44,7 +47,9 @@ def multiplier_rule(
     "The rule whose step multiplies depth, width and resolution by these numbers."
     d, w, r = (check_number(v, 'multiplier') for v in (d, w, r))
     step = d*w**2*r**2  # macs of one step
-    if step <= 1: raise LayerscaleError(f'multipliers {d:g}, {w:g}, {r:g} do not make the network larger; at least one must be above 1.')
+    if step <= 1:
+        raise LayerscaleError(f'multipliers {d:g}, {w:g}, {r:g} do not make the '
+                              'network larger; at least one must be above 1.')
     return Rule(*(math.log(v)/math.log(step) for v in (d, w**2, r**2)), name=name)
 
 # %% ../nbs/03_scaling.ipynb #2b0df534
@@ -61,7 +66,8 @@ def as_rule(rule) -> Rule:
     if isinstance(rule, (int, float)): return alpha_rule(rule)
     text = {'wg': 'w'}.get(str(rule).strip(), str(rule).strip())  # in Table 3 of the paper, width with group width
     if text.startswith('alpha='): return alpha_rule(text[6:])
-    if text not in RULES: raise LayerscaleError(f"no rule '{text}'. {nearest(text, RULES)} Any number works too: alpha=0.8.")
+    if text not in RULES:
+        raise LayerscaleError(f"no rule '{text}'. {nearest(text, RULES)} Any number works too: alpha=0.8.")
     return RULES[text]
 
 # %% ../nbs/03_scaling.ipynb #2cc199d8
@@ -69,7 +75,8 @@ def factors(
     rule,      # anything `as_rule` takes
     s: float,  # factor on macs
 ) -> dict:
-    "What depth, width, resolution and group width are multiplied by (equation 5); raises `LayerscaleError` unless s > 0."
+    """What depth, width, resolution and group width are multiplied by (equation 5); raises `LayerscaleError` unless s
+    > 0."""
     rule, s = as_rule(rule), check_number(s, 'scale factor s')
     g = rule.w if rule.g is None else rule.g
     return dict(d=s**rule.d, w=s**(rule.w/2), r=s**(rule.r/2), g=s**(g/2))
@@ -139,7 +146,8 @@ def rescale(
     g=None,               # multiplier of the group width; None: as the width
     rounding=PYCLS,
 ) -> Net:
-    "`net` with its dimensions multiplied and rounded; raises `LayerscaleError` if a multiplier is not a positive number."
+    """`net` with its dimensions multiplied and rounded; raises `LayerscaleError` if a multiplier is not a positive
+    number."""
     f = {k: check_number(v, f'multiplier {k}') for k, v in dict(d=d, w=w, r=r, g=w if g is None else g).items()}
     ends = lambda x: round_width(x*f['w'], rounding) if net.ends_scale and x else x
     stem = net.stem and replace(net.stem, w=ends(net.stem.w))
@@ -147,7 +155,8 @@ def rescale(
     if stem and stem.patch: stem = replace(stem, w=stages[0].w)
     step = stem.k if stem and stem.patch else rounding.res
     channels = net.channels if stem else stages[0].w
-    return replace(net, stages=stages, stem=stem, head_w=ends(net.head_w), r=nearest_multiple(net.r*f['r'], step), channels=channels)
+    return replace(net, stages=stages, stem=stem, head_w=ends(net.head_w), r=nearest_multiple(net.r*f['r'], step),
+                   channels=channels)
 
 # %% ../nbs/03_scaling.ipynb #aae0d496
 def scale(
@@ -163,9 +172,12 @@ def scale(
 
 # %% ../nbs/03_scaling.ipynb #348b10b1
 def growth(before: Cost, after: Cost, s=None) -> dict:
-    "Exponents: log of each ratio over log s; without s, over the log of the macs ratio. Not-a-number when nothing grew."
+    """Exponents: log of each ratio over log s; without s, over the log of the macs ratio. Not-a-number when nothing
+    grew."""
     base = math.log(s if s else after.macs/before.macs)
-    return {k: math.log(getattr(after, k)/getattr(before, k))/base if base else math.nan for k in ('macs', 'params', 'acts')}
+    return {
+        k: math.log(getattr(after, k)/getattr(before, k))/base if base else math.nan
+        for k in ('macs', 'params', 'acts')}
 
 # %% ../nbs/03_scaling.ipynb #d29e8f63
 def measured_exponents(
@@ -175,8 +187,11 @@ def measured_exponents(
     "Least-squares slopes of log params and log acts against log macs over the scaled networks."
     rows = [complexity(scale(net, rule, x)).total for x in s]
     xs = [math.log(c.macs) for c in rows]
-    mean = sum(xs)/len(xs); var = sum((x - mean)**2 for x in xs)
-    if var == 0: raise LayerscaleError(f'{net.name}: all factors give the same macs; a slope needs at least two different networks.')
+    mean = sum(xs)/len(xs)
+    var = sum((x - mean)**2 for x in xs)
+    if var == 0:
+        raise LayerscaleError(f'{net.name}: all factors give the same macs; a slope '
+                              'needs at least two different networks.')
     slope = lambda k: sum((x - mean)*math.log(getattr(c, k)) for x, c in zip(xs, rows))/var
     return {k: slope(k) for k in ('params', 'acts')}
 
@@ -212,7 +227,9 @@ def realised(net: Net, base: Net) -> dict:
 def compare(net: Net, rule, s: float, rounding=PYCLS) -> Scaled:
     "Scale, and say what was asked, what came out, and what it costs before and after."
     rule, out = as_rule(rule), scale(net, rule, s, rounding)
-    return Scaled(net, out, rule, float(s), factors(rule, s), realised(out, net), complexity(net).total, complexity(out).total)
+    return Scaled(net, out, rule, float(s), factors(rule, s), realised(out, net),
+                  complexity(net).total,
+                  complexity(out).total)
 
 # %% ../nbs/03_scaling.ipynb #5464b160
 def plot_growth(

@@ -9,7 +9,9 @@ import math
 from dataclasses import dataclass, replace
 import cv2
 import numpy as np
-from .painting import BINS, Camera, DARK, GREENS, LIGHTS, Part, block, box, car, cyclist, fence, gather, house, paint, pedestrian, pick, pole, shade, tree, truck, van
+from .painting import (
+    BINS, Camera, DARK, GREENS, LIGHTS, Part, block, box, car, cyclist, fence, gather, house, paint, pedestrian,
+    pick, pole, shade, tree, truck, van)
 
 # %% ../nbs/07b_scenes.ipynb #02462995
 SCENE_CLASSES = ('car', 'van', 'truck', 'pedestrian', 'cyclist')
@@ -53,17 +55,23 @@ def road(rng):
     "A road of two to four lanes"
     g, verge = rng.uniform(72, 116), pick(rng, ((92, 112, 58), (112, 118, 66), (126, 120, 100)))
     stone = pick(rng, ((150, 146, 140), (168, 150, 134), (136, 138, 142)))
-    return Road(pick(rng, (-5.2, -5.2, -7.2, -8.6)), pick(rng, (1.9, 3.9, 5.3)), rng.uniform(2., 4.5), (verge, stone, (g, g, g + 4)))
+    return Road(pick(rng, (-5.2, -5.2, -7.2, -8.6)), pick(rng, (1.9, 3.9, 5.3)), rng.uniform(2., 4.5),
+                (verge, stone, (g, g, g + 4)))
 
 # %% ../nbs/07b_scenes.ipynb #322d5025
 def strips(rng, road):
     "Ground from the bottom layer up: x0, x1, z0, z1, colour"
     (grass, stone, tar), l, r, p, white = road.colours, road.left, road.right, road.pave, (208, 208, 202)
-    rows = [(-400, 400, 2, 900, grass), (l - p, r + p, 2, 900, stone), (l - .18, r + .18, 2, 900, (186, 184, 178)), (l, r, 2, 900, tar)]
-    if rng.random() < .35: z = rng.uniform(12, 26); rows.append((-400, 400, z, z + 7, tar))
+    rows = [(-400, 400, 2, 900, grass), (l - p, r + p, 2, 900, stone), (l - .18, r + .18, 2, 900, (186, 184, 178)),
+            (l, r, 2, 900, tar)]
+    if rng.random() < .35:
+        z = rng.uniform(12, 26)
+        rows.append((-400, 400, z, z + 7, tar))
     rows += [(-1.78, -1.62, z, z + 2.6, white) for z in range(3, 60, 6)]
     if rng.random() < .6: rows += [(x, x + .12, 2, 300, white) for x in (l + .3, r - .4)]
-    if rng.random() < .3: z = rng.uniform(7, 16); rows += [(x, x + .5, z, z + 2.6, white) for x in np.arange(l + .3, r - .5, 1.)]
+    if rng.random() < .3:
+        z = rng.uniform(7, 16)
+        rows += [(x, x + .5, z, z + 2.6, white) for x in np.arange(l + .3, r - .5, 1.)]
     return rows
 
 # %% ../nbs/07b_scenes.ipynb #96cfe4b8
@@ -72,7 +80,8 @@ def texture(rng, camera):
     tile, cloud = rng.standard_normal((128, 128), np.float32), rng.standard_normal((14, 14), np.float32)
     cloud = np.clip(2.5*cv2.resize(cloud, (128, 128), interpolation=cv2.INTER_CUBIC) - .9, 0, 1)
     f, top, w = camera.focal, int(camera.horizon) + 1, camera.width
-    view = np.array([[f, w/2, 0], [0, camera.horizon - top, f*camera.above], [0, 1, 0]]) @ [[.3, 0, -19], [0, .3, 2], [0, 0, 1]]
+    view = np.array([[f, w/2, 0], [0, camera.horizon - top, f*camera.above], [0, 1, 0]])@[[.3, 0, -19], [0, .3, 2],
+                                                                                          [0, 0, 1]]
     flat = (1 + .07*tile)*(1 - rng.uniform(0, .5)*cloud)
     return cv2.warpPerspective(flat, view, (w, camera.height - top), borderMode=cv2.BORDER_REFLECT)
 
@@ -89,7 +98,8 @@ def shadows(users, camera):
 def backdrop(rng, camera, light, road, users):
     "Sky, far hills and lit ground, with an empty id channel: (h, w, 4) uint8"
     h, w, top = camera.height, camera.width, int(camera.horizon) + 1
-    canvas, far = np.zeros((h, w, 4), np.uint8), shade(np.float32(pick(rng, GREENS)), np.zeros(3), np.float32(60), light)
+    canvas, far = np.zeros((h, w, 4),
+                           np.uint8), shade(np.float32(pick(rng, GREENS)), np.zeros(3), np.float32(60), light)
     canvas[:top, :, :3] = np.linspace(light.top, light.low, top)[:, None]
     line = camera.horizon - .02*h*np.abs(np.cumsum(rng.normal(0, .8, 33)) + rng.uniform(1, 5))
     hills = np.vstack([np.stack([np.linspace(0, w, 33), line], 1), [(w, top), (0, top)]])
@@ -139,7 +149,10 @@ def road_users(rng, road, camera, style):
         for t in (spot(rng, thing, road, style) for _ in range(12)):
             if abs(t.x) > .86*t.z: continue
             own = extent(t, camera)
-            if not taken or not (overlap(own, np.array(taken)) > (0, style.crowd)).any(): found.append(t); taken.append(own); break
+            if not taken or not (overlap(own, np.array(taken)) > (0, style.crowd)).any():
+                found.append(t)
+                taken.append(own)
+                break
     return found
 
 # %% ../nbs/07b_scenes.ipynb #8fa910ee
@@ -170,14 +183,16 @@ def light_of(rng, style):
     "Night, dusk or day as the style asks, each a little different"
     r, a, gain = rng.random(), rng.uniform(0, math.pi), rng.uniform(.85, 1.1)
     name = 'night' if r < style.night else 'dusk' if r < style.night + style.dusk else pick(rng, ('day', 'day', 'grey'))
-    return replace(LIGHTS[name], ambient=tuple(gain*c for c in LIGHTS[name].ambient), sun=(math.cos(a), .6, -.8*math.sin(a)))
+    return replace(LIGHTS[name], ambient=tuple(gain*c for c in LIGHTS[name].ambient),
+                   sun=(math.cos(a), .6, -.8*math.sin(a)))
 
 # %% ../nbs/07b_scenes.ipynb #9c4af10e
 def develop(rng, canvas, light, style):
     "From the doubled canvas to what a sensor records: glare, blur, contrast, noise"
     x = cv2.resize(canvas, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA)[..., :3].astype(np.float32)
     if light.lamps: x += 1.4*cv2.GaussianBlur(np.maximum(x - 180, 0), (0, 0), 2.5)
-    x = cv2.GaussianBlur(x, (5, 5), .25 + rng.uniform(0, style.blur))*np.float32(rng.uniform(.85, 1.15)) + np.float32(rng.uniform(-12, 12))
+    x = cv2.GaussianBlur(x, (5, 5), .25 + rng.uniform(0, style.blur))*np.float32(rng.uniform(.85, 1.15)) + np.float32(
+        rng.uniform(-12, 12))
     x += rng.standard_normal(x.shape, np.float32)*np.float32(style.noise*rng.uniform(.4, 1.2))
     return np.clip(x, 0, 255).astype(np.uint8)
 
@@ -188,7 +203,8 @@ def label(full, own, left, cls, size, style):
     cut = 1 - (boxes[:, 2:] - boxes[:, :2]).prod(1)/(full[:, 2:] - full[:, :2]).prod(1)
     hidden = 1 - left/np.maximum(own, 1)
     keep = (boxes[:, 3] - boxes[:, 1] >= style.min_height) & (np.maximum(cut, hidden) <= style.hidden) & (own > 0)
-    return tuple(v[keep].astype(t) for v, t in ((boxes, np.float32), (cls, np.int64), (hidden, np.float32), (cut, np.float32)))
+    return tuple(v[keep].astype(t)
+                 for v, t in ((boxes, np.float32), (cls, np.int64), (hidden, np.float32), (cut, np.float32)))
 
 # %% ../nbs/07b_scenes.ipynb #cfca38af
 def road_scene(index,  # int: which scene

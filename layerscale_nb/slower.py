@@ -22,7 +22,8 @@ def csp_darknet53() -> list:
 
 # %% ../nbs/06b_slower.ipynb #0dfa8327
 def build_backbone(stages: list, stem=32, classes=1000):
-    "The torch module of `network_cost`: stem, a stride-2 convolution before each stage, mean over the map, linear layer."
+    """The torch module of `network_cost`: stem, a stride-2 convolution before each stage, mean over the map, linear
+    layer."""
     from torch import nn
     down = lambda a, b, s: nn.Sequential(nn.Conv2d(a, b, 3, s, 1, bias=False), nn.BatchNorm2d(b), nn.SiLU(inplace=True))
     ws = [stem, *(s.b for s in stages)]

@@ -52,29 +52,37 @@ class Study:
 
 # %% ../nbs/10_width_depth.ipynb #b20ba882
 PRESETS = {
-    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26, augment=Augment(zoom=0.3, shift=0.1, mosaic=0))),  # drawn scenes leave less to learn
-    'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(epochs=40, batch=16, lr=2e-3))}
+    # drawn scenes leave less to learn
+    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26, augment=Augment(zoom=0.3, shift=0.1, mosaic=0))),
+    'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(
+        epochs=40, batch=16, lr=2e-3))}
 
 # %% ../nbs/10_width_depth.ipynb #d58ced4b
 def check_study(s: Study) -> Study:
     "The study, if it can be run; raises `LayerscaleError` for the first thing that is wrong."
     size = lambda v, k, what: check_number(getattr(v, k), f"{what} of variant '{v.name}'", high=MOST)
-    variants = tuple(Variant(str(v.name), size(v, 'd', 'depth'), size(v, 'w', 'width'), v.net and named(str(v.net)).name) for v in s.variants)
+    variants = tuple(
+        Variant(str(v.name), size(v, 'd', 'depth'), size(v, 'w', 'width'), v.net and named(str(v.net)).name)
+        for v in s.variants)
     if not s.variants or not s.seeds: raise LayerscaleError('a study needs at least one variant and one seed.')
     names = [str(v.name) for v in s.variants]
     for n in names:
-        if not n.replace('_', '').replace('-', '').replace('.', '').isalnum(): raise LayerscaleError(f"variant name '{n}' names a folder; use letters, digits, '_', '-' and '.' only.")
-    if len(set(names)) < len(names): raise LayerscaleError(f'two variants have the same name: {names}. Rename one.')
+        if not n.replace('_', '').replace('-', '').replace('.', '').isalnum():
+            raise LayerscaleError(f"variant name '{n}' names a folder; use letters, digits, '_', '-' and '.' only.")
+    if len(set(names)) < len(names):
+        raise LayerscaleError(f'two variants have the same name: {names}. Rename one.')
     seeds = tuple(check_number(x, 'seed', open_low=False, whole=True) for x in s.seeds)
     some = {k: n if (n := getattr(s, k)) is None else check_number(n, k, whole=True) for k in ('n_train', 'n_val')}
-    return replace(s, variants=variants, seeds=seeds, recipe=check_recipe(s.recipe), imgsz=s.imgsz and check_size(s.imgsz), **some)
+    return replace(
+        s, variants=variants, seeds=seeds, recipe=check_recipe(s.recipe), imgsz=s.imgsz and check_size(s.imgsz), **some)
 
 # %% ../nbs/10_width_depth.ipynb #ba179f6a
 def base_network(
     s: Study, nc: int,
     v: Variant = None,  # whose base; None: the study's
 ) -> Yolo:
-    "The network that the multipliers refer to: YOLOv8 at the study's base, or the variant's own body with the YOLOv8 head."
+    """The network that the multipliers refer to: YOLOv8 at the study's base, or the variant's own body with the YOLOv8
+    head."""
     if v is not None and v.net: return with_head(named(v.net, nc))
     d, w, cap = s.base
     return Yolo(d=float(d), w=float(w), max_channels=int(cap), nc=nc)
@@ -86,7 +94,9 @@ def networks(s: Study, nc: int) -> dict:
     for v in s.variants:
         net = replace(rescale(base_network(s, nc, v), v.d, v.w), name=v.name)
         twin = seen.setdefault(identity(net), v.name)
-        if twin != v.name: raise LayerscaleError(f"variants '{twin}' and '{v.name}' realise the same network on base {s.base} after rounding. Drop one, or choose multipliers further apart.")
+        if twin != v.name:
+            raise LayerscaleError(f"variants '{twin}' and '{v.name}' realise the same network on base {s.base} "
+                                  "after rounding. Drop one, or choose multipliers further apart.")
         nets[v.name] = net
     return nets
 
@@ -97,7 +107,9 @@ def plan(s: Study, nc: int, size: tuple):
     rows = []
     for v, net in zip(s.variants, networks(s, nc).values()):
         (rd, rw), c = realised(net, base_network(s, nc, v)), cost(net, size)
-        rows.append(dict(variant=v.name, depth=v.d, realised_depth=rd, width=v.w, realised_width=rw, params=c.params, macs=c.macs, acts=c.acts))
+        rows.append(
+            dict(variant=v.name, depth=v.d, realised_depth=rd, width=v.w, realised_width=rw, params=c.params,
+                 macs=c.macs, acts=c.acts))
     return pd.DataFrame(rows).set_index('variant')
 
 # %% ../nbs/10_width_depth.ipynb #afa052d6
@@ -111,16 +123,22 @@ def grid(depths, widths) -> tuple:
 
 # %% ../nbs/10_width_depth.ipynb #ab20ae2d
 RECIPE_KEYS = tuple(f.name for f in fields(Recipe) if f.name != 'augment')
-CONFIG_KEYS = ('preset', 'variant', 'net', 'depth', 'width', 'data', 'imgsz', 'base', 'seeds', 'device', 'n_train', 'n_val', *RECIPE_KEYS)
+CONFIG_KEYS = ('preset', 'variant', 'net', 'depth', 'width', 'data', 'imgsz', 'base', 'seeds', 'device', 'n_train',
+               'n_val', *RECIPE_KEYS)
 
 # %% ../nbs/10_width_depth.ipynb #b12c492c
 def with_options(s: Study, **options) -> Study:
     "The study with some settings replaced; None means 'as it is'."
     given = {k: v for k, v in options.items() if v is not None}
     if 'imgsz' in given: given['imgsz'] = check_size(given['imgsz'])
-    if 'base' in given: given['base'] = tuple(check_number(x, 'base') for x in given['base']) if isinstance(given['base'], (list, tuple)) else (given['base'],)
-    if len(given.get('base', s.base)) != 3: raise LayerscaleError(f"base is {given['base']}; give depth, width and max_channels, for example 1.0, 0.25, 1024.")
-    if 'seeds' in given: given['seeds'] = tuple(given['seeds']) if isinstance(given['seeds'], (list, tuple)) else (given['seeds'],)
+    if 'base' in given:
+        given['base'] = tuple(check_number(x, 'base')
+                              for x in given['base']) if isinstance(given['base'], (list, tuple)) else (given['base'], )
+    if len(given.get('base', s.base)) != 3:
+        raise LayerscaleError(f"base is {given['base']}; give depth, width and "
+                              "max_channels, for example 1.0, 0.25, 1024.")
+    if 'seeds' in given:
+        given['seeds'] = tuple(given['seeds']) if isinstance(given['seeds'], (list, tuple)) else (given['seeds'],)
     recipe = replace(s.recipe, **{k: given.pop(k) for k in RECIPE_KEYS if k in given})
     return check_study(replace(s, recipe=recipe, **given))
 
@@ -130,9 +148,11 @@ def load_config(path) -> Study:
     cfg = dict(check_keys(read_yaml(path), CONFIG_KEYS, str(path)))
     if cfg.get('amp') is False: cfg['amp'] = 'off'  # YAML reads off as false
     for k in ('preset', 'variant', 'net', 'data', 'device'):
-        if not isinstance(cfg.get(k, ''), str): raise LayerscaleError(f'{path}: {k} is {cfg[k]!r}; write it as text.')
+        if not isinstance(cfg.get(k, ''), str):
+            raise LayerscaleError(f'{path}: {k} is {cfg[k]!r}; write it as text.')
     preset = cfg.pop('preset', 'quick')
-    if preset not in PRESETS: raise LayerscaleError(f"{path}: no preset '{preset}'. Known: {', '.join(PRESETS)}.")
+    if preset not in PRESETS:
+        raise LayerscaleError(f"{path}: no preset '{preset}'. Known: {', '.join(PRESETS)}.")
     try:
         v, = grid([cfg.pop('depth', 1.0)], [cfg.pop('width', 1.0)])
         v = replace(v, name=cfg.pop('variant', v.name), net=cfg.pop('net', ''))
@@ -143,11 +163,15 @@ def load_config(path) -> Study:
 def load_configs(
     paths: list,  # YAML files
 ) -> Study:
-    "A `Study` of the variants of several config files; raises `LayerscaleError` if they differ in more than the variant."
-    if not paths: raise LayerscaleError('no config files to load. Give at least one, for example configs/depth_033.yaml.')
+    """A `Study` of the variants of several config files; raises `LayerscaleError` if they differ in more than the
+    variant."""
+    if not paths:
+        raise LayerscaleError('no config files to load. Give at least one, for example configs/depth_033.yaml.')
     studies = [load_config(p) for p in paths]
     for p, s in zip(paths, studies):
-        if replace(s, variants=()) != replace(studies[0], variants=()): raise LayerscaleError(f'{p} has other settings than {paths[0]}; files of one study may differ in variant, net, depth and width only.')
+        if replace(s, variants=()) != replace(studies[0], variants=()):
+            raise LayerscaleError(f'{p} has other settings than {paths[0]}; files of one study '
+                                  'may differ in variant, net, depth and width only.')
     return check_study(replace(studies[0], variants=tuple(v for s in studies for v in s.variants)))
 
 # %% ../nbs/10_width_depth.ipynb #f831c13e
@@ -173,16 +197,22 @@ def open_setting(s: Study) -> Setting:
     check_memory(len(ds.train) + len(ds.val), size)
     train, val = to_frames(ds.train, size, notes), to_frames(ds.val, size, notes)
     for split, f in (('training', train), ('validation', val)):
-        if not sum(map(len, f.boxes)): raise LayerscaleError(f'{s.data}: the {len(f)} {split} images hold no labelled box. Use more images or check the labels.')
+        if not sum(map(len, f.boxes)):
+            raise LayerscaleError(f'{s.data}: the {len(f)} {split} images hold no labelled '
+                                  'box. Use more images or check the labels.')
     stores = make_store(train, device), make_store(val, device)
-    return Setting(s, ds.names, size, *stores, device, tuple(notes), fingerprint([ds.names, train.ids, val.ids, store_digest(*stores)]))
+    return Setting(s, ds.names, size, *stores, device, tuple(notes),
+                   fingerprint([ds.names, train.ids, val.ids, store_digest(*stores)]))
 
 # %% ../nbs/10_width_depth.ipynb #41a3ae61
 def run_config(st: Setting, variant: Variant, seed: int) -> dict:
     "Everything that decides the result of one run; its fingerprint is the row's config hash."
     s = st.study
-    return dict(variant={k: v for k, v in asdict(variant).items() if v != ''}, seed=seed, base=list(s.base), data=str(s.data), digest=st.digest, imgsz=list(st.size),
-                recipe=asdict(s.recipe), precision=precision(st.device, s.recipe.amp))
+    return dict(variant={
+        k: v
+        for k, v in asdict(variant).items() if v != ''}, seed=seed, base=list(s.base), data=str(s.data),
+                digest=st.digest, imgsz=list(st.size), recipe=asdict(s.recipe), precision=precision(
+                    st.device, s.recipe.amp))
 
 # %% ../nbs/10_width_depth.ipynb #3821afad
 def timings(model, st: Setting) -> dict:
@@ -205,13 +235,16 @@ def quality(matches, names) -> dict:
 # %% ../nbs/10_width_depth.ipynb #9d8d6272
 def make_row(st: Setting, variant, seed, net, session, model_file, command) -> dict:
     "The finished row of one run."
-    (rd, rw), c, prov = realised(net, base_network(st.study, len(st.names), variant)), cost(net, st.size), provenance(command, device_name(st.device), seed)
-    row = dict(variant=variant.name, seed=seed, status='done', depth=variant.d, width=variant.w, realised_depth=rd, realised_width=rw,
-               base='/'.join(f'{x:g}' for x in st.study.base), data=Path(str(st.study.data)).name, n_train=len(st.train), n_val=len(st.val),
-               imgsz=f'{st.size[1]}x{st.size[0]}', params=c.params, macs=c.macs, acts=c.acts, gflops=c.flops/1e9, model_mb=model_file.stat().st_size/1e6)
+    (rd, rw), c, prov = realised(net, base_network(st.study, len(st.names), variant)), cost(net, st.size), provenance(
+        command, device_name(st.device), seed)
+    row = dict(variant=variant.name, seed=seed, status='done', depth=variant.d, width=variant.w, realised_depth=rd,
+               realised_width=rw, base='/'.join(f'{x:g}' for x in st.study.base), data=Path(str(st.study.data)).name,
+               n_train=len(st.train), n_val=len(st.val), imgsz=f'{st.size[1]}x{st.size[0]}', params=c.params,
+               macs=c.macs, acts=c.acts, gflops=c.flops/1e9, model_mb=model_file.stat().st_size/1e6)
     row |= quality(session.matches, st.names) | timings(session.average, st)
-    return row | dict(train_s=session.rows[-1]['train_s'], epochs=session.epoch, amp=precision(st.device, st.study.recipe.amp),
-                      device=prov['device'], versions=prov['versions'], config=fingerprint(run_config(st, variant, seed)), date=prov['date'], command=prov['command'])
+    return row | dict(train_s=session.rows[-1]['train_s'], epochs=session.epoch, amp=precision(
+        st.device, st.study.recipe.amp), device=prov['device'], versions=prov['versions'], config=fingerprint(
+            run_config(st, variant, seed)), date=prov['date'], command=prov['command'])
 
 # %% ../nbs/10_width_depth.ipynb #bc0b2a28
 def finished_row(folder, config: dict):
@@ -220,13 +253,15 @@ def finished_row(folder, config: dict):
     old = json.loads((folder/'config.json').read_text(encoding='utf-8')) if (folder/'config.json').exists() else None
     if old is not None and old != json.loads(json.dumps(config)):
         keys = [k for k in config if old.get(k) != json.loads(json.dumps(config[k]))]
-        raise LayerscaleError(f'{folder} holds a run with other settings ({", ".join(keys)} differ). Use another --out, or delete that folder.')
+        raise LayerscaleError(f'{folder} holds a run with other settings ({", ".join(keys)} '
+                              'differ). Use another --out, or delete that folder.')
     row = folder/'row.json'
     return json.loads(row.read_text(encoding='utf-8')) if row.exists() else None
 
 # %% ../nbs/10_width_depth.ipynb #ef99af5d
 def train_run(st: Setting, variant: Variant, seed: int, folder, command=''):
-    "Train one variant with one seed in its folder; yields `Progress`, returns the finished row. Resumes where a killed run was."
+    """Train one variant with one seed in its folder; yields `Progress`, returns the finished row. Resumes where a
+    killed run was."""
     folder, net = Path(folder), networks(st.study, len(st.names))[variant.name]
     config = run_config(st, variant, seed)
     done = finished_row(folder, config)
@@ -255,7 +290,8 @@ class Event:
     "What a study tells its caller."
     kind: str              # 'start', 'step', 'skip', 'done', 'failed'
     run: str               # folder name of the run
-    index: int; total: int # which run of how many, from 1
+    index: int
+    total: int  # which run of how many, from 1
     progress: Progress = None
     row: dict = None
 
@@ -273,12 +309,19 @@ def check_space(st: Setting, out):
 
 # %% ../nbs/10_width_depth.ipynb #5ec1c11d
 def check_folder(st: Setting, out):
-    "Raise `LayerscaleError` if `out` holds runs on other data, sizes, bases, recipes or in another precision: their rows could not be compared."
-    want = {k: v for k, v in run_config(st, st.study.variants[0], 0).items() if k in ('base', 'digest', 'imgsz', 'recipe', 'precision')}
+    """Raise `LayerscaleError` if `out` holds runs on other data, sizes, bases, recipes or in another precision: their
+    rows could not be compared."""
+    want = {
+        k: v
+        for k, v in run_config(st, st.study.variants[0], 0).items()
+        if k in ('base', 'digest', 'imgsz', 'recipe', 'precision')}
     want = json.loads(json.dumps(want))
     for p in sorted(Path(out).glob('*/config.json')):
         other = [k for k, v in want.items() if json.loads(p.read_text(encoding='utf-8')).get(k) != v]
-        if other: raise LayerscaleError(f'{out} holds a study with another {" and ".join(other).replace("digest", "data")} ({p.parent.name}). Use another --out.')
+        if other:
+            raise LayerscaleError(f'{out} holds a study with another '
+                                  f'{" and ".join(other).replace("digest", "data")} '
+                                  f'({p.parent.name}). Use another --out.')
 
 # %% ../nbs/10_width_depth.ipynb #dec9528e
 def run_study(st: Setting, out, command=''):
@@ -286,9 +329,12 @@ def run_study(st: Setting, out, command=''):
     out, runs = Path(out), [(v, s) for s in st.study.seeds for v in st.study.variants]
     networks(st.study, len(st.names)), check_folder(st, out), check_space(st, out), collect(out)
     for i, (v, seed) in enumerate(runs, 1):
-        name = f'{v.name}_seed{seed}'; tell = lambda kind, **kw: Event(kind, name, i, len(runs), **kw)
+        name = f'{v.name}_seed{seed}'
+        tell = lambda kind, **kw: Event(kind, name, i, len(runs), **kw)
         folder, row, run = out/name, None, None
-        if (row := finished_row(folder, run_config(st, v, seed))) and row['status'] == 'done': yield tell('skip', row=row); continue
+        if (row := finished_row(folder, run_config(st, v, seed))) and row['status'] == 'done':
+            yield tell('skip', row=row)
+            continue
         yield tell('start')
         try:
             run = train_run(st, v, seed, folder, command)
@@ -296,10 +342,13 @@ def run_study(st: Setting, out, command=''):
         except StopIteration as e: row = e.value
         except (MemoryError, RuntimeError) as e:
             if not isinstance(e, MemoryError) and 'out of memory' not in str(e): raise
-            raise LayerscaleError(f'{name}: out of memory at batch {st.study.recipe.batch} and {st.size[1]}x{st.size[0]}. Use a smaller --batch or --imgsz; finished epochs are kept.') from None
+            raise LayerscaleError(f'{name}: out of memory at batch {st.study.recipe.batch} and '
+                                  f'{st.size[1]}x{st.size[0]}. Use a smaller --batch or --imgsz; finished epochs '
+                                  'are kept.') from None
         except LayerscaleError as e:
             if 'loss became' not in str(e): raise
-            row = dict(variant=v.name, seed=seed, status='failed', depth=v.d, width=v.w, error=str(e), config=fingerprint(run_config(st, v, seed)))
+            row = dict(variant=v.name, seed=seed, status='failed', depth=v.d, width=v.w, error=str(e),
+                       config=fingerprint(run_config(st, v, seed)))
             write_atomic(folder/'row.json', json.dumps(row, indent=1))
         collect(out)
         yield tell(row['status'], row=row)

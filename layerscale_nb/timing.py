@@ -18,7 +18,9 @@ from .runtime import device_name, half, keep_memory, machine, pick_device, timin
 # %% ../nbs/14b_timing.ipynb #752b7122
 def batches_of(text) -> list:
     "Whole numbers from '1,8,64'; raises `LayerscaleError` for anything else."
-    out = [check_number(v.strip() or None, f"batch '{v.strip()}' of --batch {text}", whole=True) for v in str(text).split(',')]
+    out = [
+        check_number(v.strip() or None, f"batch '{v.strip()}' of --batch {text}", whole=True)
+        for v in str(text).split(',')]
     return list(dict.fromkeys(out))
 
 # %% ../nbs/14b_timing.ipynb #55223f71
@@ -27,7 +29,8 @@ def fitting_profile(
     device, dtype,  # torch.device, and fp32, bf16 or fp16
 ) -> tuple:
     "(profile or None, why not) for a measurement here; raises `LayerscaleError` for a file that is none."
-    if path is None and not Path(PROFILE_FILE).exists(): return None, f'no {PROFILE_FILE} here; layerscale profile makes it'
+    if path is None and not Path(PROFILE_FILE).exists():
+        return None, f'no {PROFILE_FILE} here; layerscale profile makes it'
     p = load_profile(path or PROFILE_FILE)
     here = dict(zip(('device', 'threads'), machine(device)), dtype=dtype)
     other = next((k for k, v in here.items() if getattr(p, k) != v and (k != 'threads' or device.type == 'cpu')), None)
@@ -41,7 +44,8 @@ def forecast(
 ) -> tuple:
     "(a function that gives the `Prediction` of a batch, or None; why there is none)."
     if profile is None: return None, ''
-    if mode != 'inference': return None, 'a profile holds rates of inference; the time of a training step is only measured'
+    if mode != 'inference':
+        return None, 'a profile holds rates of inference; the time of a training step is only measured'
     try:
         found = network_calls(net if isinstance(net, Net) else module, size, profile.channels_last)
         predict_calls(found, profile)  # a kind may be missing
@@ -56,11 +60,13 @@ def time_network(
     profile=None,     # path of a profile; default: `PROFILE_FILE` if it is there
     **kw,             # for `timing_row`
 ) -> dict:
-    "Measured (and, with a fitting profile, predicted) time of a network at each batch, with all that decides it; raises `LayerscaleError`."
+    """Measured (and, with a fitting profile, predicted) time of a network at each batch, with all that decides it;
+    raises `LayerscaleError`."""
     device = pick_device(device)
     p, why = fitting_profile(profile, device, dtype)
     net, make, size = opened(name, imgsz)
-    module, label = make(), net.name if isinstance(net, Net) else str(name) if isinstance(name, (str, Path)) else type(net).__name__
+    module, label = make(), net.name if isinstance(
+        net, Net) else str(name) if isinstance(name, (str, Path)) else type(net).__name__
     ahead, reason = forecast(net, module, size, p, mode)
     if device.type == 'cpu': keep_memory()
     rows, guessed, fits = [], {}, math.inf
@@ -71,22 +77,29 @@ def time_network(
         rows.append(r | dict(img_s=1e3/r['ms_img'], predicted_ms=said and said.ms))
         guessed = said.guessed if said else {}
         if r['batch'] < b: fits = r['batch']
-    return dict(name=rows[0]['name'], size=f'{size[1]}x{size[0]}', mode=mode, dtype=dtype, profile=p.name if p else None, no_prediction=why or reason, guessed=guessed,
-                rows=rows, origin=provenance(device=device_name(device)))
+    return dict(name=rows[0]['name'], size=f'{size[1]}x{size[0]}', mode=mode, dtype=dtype,
+                profile=p.name if p else None, no_prediction=why or reason, guessed=guessed, rows=rows,
+                origin=provenance(device=device_name(device)))
 
 # %% ../nbs/14b_timing.ipynb #059855fe
 def time_text(r: dict) -> str:
     "The result of `time_network` as a table."
     n = lambda v, d=2: '–' if v is None else f'{v:,.{d}f}'
-    lines = [f"{r['name']}, {r['size']}, {r['mode']}, {r['dtype']}; {r['origin']['device']}, {r['rows'][0]['threads']} thread{'s'*(r['rows'][0]['threads'] > 1)}",
+    lines = [(f"{r['name']}, {r['size']}, {r['mode']}, {r['dtype']}; {r['origin']['device']}, "
+              f"{r['rows'][0]['threads']} thread{'s'*(r['rows'][0]['threads'] > 1)}"),
              f'{"batch":>6}{"ms":>11}{"quartiles":>20}{"ms/image":>11}{"images/s":>11}{"predicted ms":>14}']
     for x in r['rows']:
         spread = f"{n(x['ms_q1'])} to {n(x['ms_q3'])}"
-        lines.append(f"{x['batch']:>6}{n(x['ms']):>11}{spread:>20}{n(x['ms_img']):>11}{n(x['img_s'], 1):>11}{n(x['predicted_ms']):>14}")
+        lines.append(
+            f"{x['batch']:>6}{n(x['ms']):>11}{spread:>20}{n(x['ms_img']):>11}"
+            f"{n(x['img_s'], 1):>11}{n(x['predicted_ms']):>14}"
+        )
         if x['note']: lines.append(f"       {x['note']}")
     if r['no_prediction']: lines.append(f"no prediction: {r['no_prediction']}")
     elif r['profile']: lines.append(f"predicted from the profile '{r['profile']}'")
-    if r['guessed']: lines.append('with the rates of the nearest kind: ' + ', '.join(f'{k} {v:.1%}' for k, v in list(r['guessed'].items())[:6]) + ' of the numbers moved')
+    if r['guessed']:
+        lines.append('with the rates of the nearest kind: '
+                     + ', '.join(f'{k} {v:.1%}' for k, v in list(r['guessed'].items())[:6]) + ' of the numbers moved')
     return '\n'.join(lines)
 
 # %% ../nbs/14b_timing.ipynb #88af3cd8
@@ -106,19 +119,25 @@ afterwards: layerscale time EN-B0 --batch 8 --profile gpu.json'''
 def add_time_commands(add):
     "The parsers of `time` and `profile`; `add(name, help, text)` makes one."
     t = add('time', 'measure the time of a network on this machine, beside the predicted one', TIME_HELP)
-    t.add_argument('name', metavar='MODEL', help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME'); t.add_argument('--batch', default='1,8', help='images per pass, several with commas (default: %(default)s)')
-    t.add_argument('--imgsz', help="pixels, or WIDTHxHEIGHT; default: the network's own, 640 for YOLO"); t.add_argument('--mode', default='inference', help='inference, or train: forward and backward')
-    t.add_argument('--profile', help=f'a profile of this machine (default: {PROFILE_FILE} if it is there)'); t.add_argument('--repeats', default=20, help='at most this many (default: %(default)s)')
+    t.add_argument('name', metavar='MODEL', help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME')
+    t.add_argument('--batch', default='1,8', help='images per pass, several with commas (default: %(default)s)')
+    t.add_argument('--imgsz', help="pixels, or WIDTHxHEIGHT; default: the network's own, 640 for YOLO")
+    t.add_argument('--mode', default='inference', help='inference, or train: forward and backward')
+    t.add_argument('--profile', help=f'a profile of this machine (default: {PROFILE_FILE} if it is there)')
+    t.add_argument('--repeats', default=20, help='at most this many (default: %(default)s)')
     p = add('profile', 'measure the rates of this machine, from which times are predicted', PROFILE_HELP)
-    p.add_argument('--out', default=PROFILE_FILE, help='the json file (default: %(default)s)'); p.add_argument('--name', default='this machine', help='a name for it')
+    p.add_argument('--out', default=PROFILE_FILE, help='the json file (default: %(default)s)')
+    p.add_argument('--name', default='this machine', help='a name for it')
     for q in (t, p):
-        q.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: %(default)s)'); q.add_argument('--dtype', default='fp32', help='fp32, bf16 or fp16 (default: %(default)s)')
+        q.add_argument('--device', default='auto', help='auto, cpu, cuda, cuda:1, mps (default: %(default)s)')
+        q.add_argument('--dtype', default='fp32', help='fp32, bf16 or fp16 (default: %(default)s)')
         q.add_argument('--json', action='store_true', help='print one JSON object')
 
 # %% ../nbs/14b_timing.ipynb #14091b67
 def time_command(a) -> int:
     "`time`: a table, or one JSON object."
-    r = time_network(a.name, batches_of(a.batch), a.imgsz, a.device, a.dtype, a.mode, a.profile, repeats=check_number(a.repeats, 'repeats', whole=True))
+    r = time_network(a.name, batches_of(a.batch), a.imgsz, a.device, a.dtype, a.mode, a.profile,
+                     repeats=check_number(a.repeats, 'repeats', whole=True))
     print(json.dumps(r | dict(rows=[tidy(x) for x in r['rows']])) if a.json else time_text(r))
     return 0
 
@@ -128,14 +147,16 @@ def profile_command(a) -> int:
     from dataclasses import asdict
     from layerscale_nb.calibrate import calibrate
     pick_device(a.device), half(a.dtype)
-    if not Path(a.out).parent.is_dir(): raise LayerscaleError(f'cannot write {a.out}: its folder does not exist. Choose another --out.')
+    if not Path(a.out).parent.is_dir():
+        raise LayerscaleError(f'cannot write {a.out}: its folder does not exist. Choose another --out.')
     print('measuring about 500 small layers, under 20 seconds', file=sys.stderr)
     p = calibrate(a.device, a.dtype, name=a.name, command='layerscale ' + ' '.join(sys.argv[1:]))
     save_profile(p, a.out)
     said = (f'{a.out}: {p.layers} layers of {len(p.rates)} kinds in {p.seconds:.0f} s; {p.device}, {p.dtype}, '
             f'{p.threads} thread{"s"*(p.threads > 1)}; median error on layers left out {100*p.error:.0f}%')
     print(json.dumps(asdict(p)) if a.json else said)
-    if p.origin.get('note'): print(f"{p.origin['note']}; run the command again when it is idle", file=sys.stderr)
+    if p.origin.get('note'):
+        print(f"{p.origin['note']}; run the command again when it is idle", file=sys.stderr)
     return 0
 
 # %% ../nbs/14b_timing.ipynb #6692d3b9
@@ -143,19 +164,29 @@ def bench_time_command(a) -> int:
     "`bench acts` and `bench predictor`: the stored tables of the runtime pages, row by row into `--out`."
     from layerscale_nb.actbound import bench_acts, bench_predictor, correlations
     from layerscale_nb.calibrate import compare_predictors
-    say = lambda r, n, total: print(f"{n}/{total} {r['name']}, batch {r['batch']}, {r['dtype']}: {r['ms']:.1f} ms", file=sys.stderr, flush=True)
-    out, command = a.out or f"{dict(acts='actbound', predictor='predictor')[a.what]}.csv", 'layerscale ' + ' '.join(sys.argv[1:])
+    say = lambda r, n, total: print(
+        f"{n}/{total} {r['name']}, batch {r['batch']}, {r['dtype']}: {r['ms']:.1f} ms", file=sys.stderr, flush=True)
+    out, command = a.out or f"{dict(acts='actbound', predictor='predictor')[a.what]}.csv", 'layerscale ' + ' '.join(
+        sys.argv[1:])
     how = dict(device=a.device, minutes=check_number(a.minutes, 'minutes'), look=say, command=command)
     if a.what == 'predictor' and a.names:
         how |= dict(rows_of=validate_any, names=tuple(MODULES) if a.names == ['modules'] else a.names, imgsz=a.imgsz)
-        for name in [] if a.names == ['modules'] else a.names: opened(name, a.imgsz)  # a wrong name or size is said before anything is measured
+        for name in [] if a.names == ['modules'] else a.names:
+            opened(name, a.imgsz)  # a wrong name or size is said before anything is measured
     rows = (bench_acts if a.what == 'acts' else bench_predictor)(out, **how)
-    rows = [r for r in rows if (r['device'], r['threads']) == machine(pick_device(a.device))]  # those of another machine stay in the file
-    if not rows: raise LayerscaleError('nothing was measured. Give more --minutes, or see why networks were left out above.')
-    if a.json: print(json.dumps([tidy(r) for r in rows])); return 0
+    # those of another machine stay in the file
+    rows = [r for r in rows if (r['device'], r['threads']) == machine(pick_device(a.device))]
+    if not rows:
+        raise LayerscaleError('nothing was measured. Give more --minutes, or see why networks were left out above.')
+    if a.json:
+        print(json.dumps([tidy(r) for r in rows]))
+        return 0
     large = [r for r in rows if r['batch'] > 1] or rows
     if a.what == 'acts': table = correlations(rows)
-    elif len(large) < 4: import pandas as pd; table = pd.DataFrame(rows)[['name', 'batch', 'ms', 'predicted_ms']].set_index('name')  # too few for lines through them
+    elif len(large) < 4:
+        import pandas as pd
+        # too few for lines through them
+        table = pd.DataFrame(rows)[['name', 'batch', 'ms', 'predicted_ms']].set_index('name')
     else: table = compare_predictors(large)
     print(f'{table.round(3).to_string()}\n{len(rows)} rows in {out}')
     return 0

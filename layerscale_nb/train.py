@@ -38,7 +38,8 @@ class Recipe:
     ema: float = 0.98           # weight average that is validated and saved; 0 is none
     clip: float = 10.0          # largest gradient norm
     prior: float = 0.01         # initial class probability of every anchor; 0 leaves Ultralytics' own
-    narrow: float = 0.25        # slope that makes untrained boxes narrow, see `narrow_boxes`; 0 leaves Ultralytics' 15 strides
+    # slope that makes untrained boxes narrow, see `narrow_boxes`; 0 leaves Ultralytics' 15 strides
+    narrow: float = 0.25
     bn_momentum: float = 0.1    # share of each new batch in the running means of batch norm (Ultralytics: 0.03)
     small: float = 0.0          # share of steps, at the start, on pictures of three quarters the width and height
     topk: int = 10              # anchors that learn one object
@@ -48,15 +49,31 @@ class Recipe:
     augment: Augment = Augment()
 
 # %% ../nbs/09_train.ipynb #17967366
-LIMITS = dict(epochs=dict(whole=True), batch=dict(whole=True), lr=dict(high=1), muon=dict(high=1, open_low=False), weight_decay=dict(open_low=False), warmup=dict(high=0.9, open_low=False),
-              final=dict(high=1, open_low=False), ema=dict(high=0.99999, open_low=False), clip={}, prior=dict(high=0.5, open_low=False), narrow=dict(high=2, open_low=False), bn_momentum=dict(high=1),
-              small=dict(high=1, open_low=False), topk=dict(whole=True), eval_share=dict(high=10))  # of a Recipe's numbers
+LIMITS = dict(
+    epochs=dict(whole=True),
+    batch=dict(whole=True),
+    lr=dict(high=1),
+    muon=dict(high=1, open_low=False),
+    weight_decay=dict(open_low=False),
+    warmup=dict(high=0.9, open_low=False),
+    final=dict(high=1, open_low=False),
+    ema=dict(high=0.99999, open_low=False),
+    clip={},
+    prior=dict(high=0.5, open_low=False),
+    narrow=dict(high=2, open_low=False),
+    bn_momentum=dict(high=1),
+    # of a Recipe's numbers
+    small=dict(high=1, open_low=False),
+    topk=dict(whole=True),
+    eval_share=dict(high=10))
 
 # %% ../nbs/09_train.ipynb #825ce3c2
 def check_recipe(r: Recipe) -> Recipe:
     "The recipe with its numbers as numbers; raises `LayerscaleError` naming the first that makes no sense."
-    if not isinstance(r.compile, bool): raise LayerscaleError(f"compile is '{r.compile}'; it must be true or false.")
-    if r.amp not in ('auto', 'off', 'bf16', 'fp16'): raise LayerscaleError(f"amp is '{r.amp}'. Known: auto, off, bf16, fp16.")
+    if not isinstance(r.compile, bool):
+        raise LayerscaleError(f"compile is '{r.compile}'; it must be true or false.")
+    if r.amp not in ('auto', 'off', 'bf16', 'fp16'):
+        raise LayerscaleError(f"amp is '{r.amp}'. Known: auto, off, bf16, fp16.")
     return replace(r, **{k: check_number(getattr(r, k), k, **kw) for k, kw in LIMITS.items()})
 
 # %% ../nbs/09_train.ipynb #e5430116
@@ -119,7 +136,8 @@ def compiled(model, device):
     import torch
     found = importlib.util.find_spec('triton') if device.type == 'cuda' else shutil.which(os.environ.get('CXX', 'g++'))
     if found: return torch.compile(model, dynamic=False)
-    warnings.warn(f"no {'triton' if device.type == 'cuda' else 'C++ compiler'} here, so the model is not compiled; install one, or leave compile off.")
+    warnings.warn(f"no {'triton' if device.type == 'cuda' else 'C++ compiler'} here, so "
+                  "the model is not compiled; install one, or leave compile off.")
     return model
 
 # %% ../nbs/09_train.ipynb #546bc172
@@ -138,14 +156,16 @@ def wrapped(model, device, recipe: Recipe):
 
 # %% ../nbs/09_train.ipynb #68862bf7
 def averaged_pairs(average, model) -> tuple:
-    "(averaged numbers, the model's numbers, [(averaged, the model's) whole-number buffers]): found once, since walking through a model takes longer than averaging it."
+    """(averaged numbers, the model's numbers, [(averaged, the model's) whole-number buffers]): found once, since
+    walking through a model takes longer than averaging it."""
     pairs = list(zip(average.state_dict().values(), model.state_dict().values()))
     floats = [(a, b) for a, b in pairs if a.dtype.is_floating_point]
     return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
 # %% ../nbs/09_train.ipynb #749b6d2c
 def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
-    "A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a network whose head has no loss."
+    """A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a
+    network whose head has no loss."""
     import torch
     device, recipe = device or pick_device(), check_recipe(recipe)
     if device.type == 'cpu': keep_memory()
@@ -156,7 +176,8 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = make_optimizer(model, recipe.lr, recipe.weight_decay, recipe.muon)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
-    return Session(net, recipe, seed, device, model, average, optimizer, scaler, steps, wrapped(model, device, recipe), averaged_pairs(average, model))
+    return Session(net, recipe, seed, device, model, average, optimizer, scaler, steps, wrapped(model, device, recipe),
+                   averaged_pairs(average, model))
 
 # %% ../nbs/09_train.ipynb #359bbd9d
 def train_step(s: Session, batch: dict):
@@ -167,7 +188,9 @@ def train_step(s: Session, batch: dict):
     s.scaler.scale(loss).backward()
     s.scaler.unscale_(s.optimizer)
     clip_gradients(s.optimizer, s.recipe.clip)
-    s.scaler.step(s.optimizer); s.scaler.update(); s.optimizer.zero_grad(set_to_none=True)
+    s.scaler.step(s.optimizer)
+    s.scaler.update()
+    s.optimizer.zero_grad(set_to_none=True)
     s.step += 1
     if s.step % AVERAGE_EVERY == 0 or s.step == s.steps or not s.recipe.ema: update_average(s)
     return loss.detach()
@@ -177,8 +200,10 @@ def clip_gradients(optimizer, most: float):
     "Scale all gradients so that their common norm is at most `most`."
     import torch
     grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
-    large, small = [g for g in grads if g.ndim > 1], [g for g in grads if g.ndim <= 1]  # the small ones as one: 126 calls less
-    norm = torch.linalg.vector_norm(torch.stack([*torch._foreach_norm(large), *([torch.cat(small).norm()] if small else [])]))
+    # the small ones as one: 126 calls less
+    large, small = [g for g in grads if g.ndim > 1], [g for g in grads if g.ndim <= 1]
+    norm = torch.linalg.vector_norm(
+        torch.stack([*torch._foreach_norm(large), *([torch.cat(small).norm()] if small else [])]))
     if grads[0].device.type == 'cpu' and norm <= most: return
     torch._foreach_mul_(grads, (most/(norm + 1e-6)).clamp(max=1))
 
@@ -218,7 +243,9 @@ def resume(s: Session, folder) -> bool:
     except Exception as e:
         why = one_line(e)
         raise LayerscaleError(f'{path}: this state cannot be read ({why}). Delete it to start the run again.') from None
-    if state['plan'] != plan_of(s): raise LayerscaleError(f'{path}: this is the state of another run (other network, recipe, images or seed). Use another folder, or delete it.')
+    if state['plan'] != plan_of(s):
+        raise LayerscaleError(f'{path}: this is the state of another run (other network, '
+                              'recipe, images or seed). Use another folder, or delete it.')
     for k in ('model', 'average', 'optimizer', 'scaler'):
         if state[k]: getattr(s, k).load_state_dict(state[k])  # a run in another format had no loss scale
     s.epoch, s.step, s.rows = state['epoch'], state['step'], state['rows']
@@ -229,8 +256,10 @@ def resume(s: Session, folder) -> bool:
 @dataclass(frozen=True)
 class Progress:
     "Where a run is; `row` is filled at the end of an epoch."
-    epoch: int; epochs: int
-    step: int; steps: int
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
     loss: float       # mean over this epoch so far
     map50: float      # last validated, nan before
     seconds: float    # of training in this run so far, resumed parts included
@@ -239,7 +268,8 @@ class Progress:
 
 # %% ../nbs/09_train.ipynb #08a7f220
 def eval_epochs(n_train: int, n_val: int, r: Recipe) -> list:
-    "After which epochs to validate: evenly, and after the last; what `eval_share` leaves over (an image forward is a third of a training step) goes to the first epochs, where most happens."
+    """After which epochs to validate: evenly, and after the last; what `eval_share` leaves over (an image forward is a
+    third of a training step) goes to the first epochs, where most happens."""
     price = n_val/3/(r.eval_share*n_train)  # epochs that one validation must be spread over
     due = {*range(max(1, math.ceil(price)), r.epochs + 1, max(1, math.ceil(price))), r.epochs}
     spare = max(0, int(r.epochs/price) - len(due))
@@ -255,13 +285,15 @@ def epoch_order(n: int, seed: int, epoch: int, batch: int) -> tuple:
 
 # %% ../nbs/09_train.ipynb #75712fc8
 def picture_size(step: int, steps: int, size: tuple, r: Recipe, stride=32) -> tuple:
-    "(h, w) of the pictures of a step: three quarters, in multiples of the stride, in the first `small` share of the run."
+    """(h, w) of the pictures of a step: three quarters, in multiples of the stride, in the first `small` share of the
+    run."""
     if step >= r.small*steps: return size
     return tuple(max(stride, round(v*0.75/stride)*stride) for v in size)
 
 # %% ../nbs/09_train.ipynb #9c597465
 def one_epoch(s: Session, train: Store):
-    "Train one epoch; yields (mean loss so far, step in epoch); raises `LayerscaleError` if the loss is no longer a number."
+    """Train one epoch; yields (mean loss so far, step in epoch); raises `LayerscaleError` if the loss is no longer a
+    number."""
     import torch
     (rank, world), (batches, g) = ranks(), epoch_order(len(train), s.seed, s.epoch, s.recipe.batch)
     if rank: g.manual_seed(int(torch.randint(2**40, (1,), generator=g)) + rank)  # the same order, other warps
@@ -271,7 +303,8 @@ def one_epoch(s: Session, train: Store):
         total += train_step(s, make_batch(train, index[rank::world], s.recipe.augment, g, size))
         if i % look == 0 or i in (1, len(batches)): mean = float(total)/i  # this waits for the device
         if not math.isfinite(mean):
-            raise LayerscaleError(f'the loss became {mean} in epoch {s.epoch + 1}, step {i}. Lower lr (now {s.recipe.lr:g}) or turn amp off.')
+            raise LayerscaleError(f'the loss became {mean} in epoch {s.epoch + 1}, step {i}. '
+                                  f'Lower lr (now {s.recipe.lr:g}) or turn amp off.')
         yield mean, i
     s.epoch += 1
 
@@ -288,7 +321,8 @@ def validation(s: Session, val: Store):
 # %% ../nbs/09_train.ipynb #3c6386e2
 def epoch_row(s: Session, validated: bool, loss: float, seconds: float) -> dict:
     "The row of the epoch just finished; where it was not validated, mAP is not-a-number."
-    row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, s.recipe), train_s=round(seconds, 3))
+    row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, s.recipe),
+               train_s=round(seconds, 3))
     return row | ({k: v for k, v in scores(s.matches).items() if k in row} if validated else {})
 
 # %% ../nbs/09_train.ipynb #c017fbfb
@@ -310,7 +344,8 @@ def check_fits(
 ):
     "Before anything is built: `check_batch_norm`, and `DoesNotFit` if training needs more memory than is free."
     check_batch_norm(net, size, recipe, min(recipe.batch, n_train)//ranks()[1])
-    each = recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))  # images of one process; half precision halves their maps
+    # images of one process; half precision halves their maps
+    each = recipe.batch/ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))
     check_memory(net, size, each, training=True, free=free_bytes(device))
 
 # %% ../nbs/09_train.ipynb #c0a7264d
@@ -321,7 +356,8 @@ def last_map50(rows) -> float:
 # %% ../nbs/09_train.ipynb #cc591a8d
 def progress(s: Session, epoch: int, loss: float, seconds: float, row=None) -> Progress:
     "Where a session is; the time to go is that of its steps so far, for those to come."
-    return Progress(epoch, s.recipe.epochs, s.step, s.steps, loss, last_map50(s.rows), seconds, seconds/s.step*(s.steps - s.step), row)
+    return Progress(epoch, s.recipe.epochs, s.step, s.steps, loss, last_map50(s.rows), seconds, seconds/s.step*
+                    (s.steps - s.step), row)
 
 # %% ../nbs/09_train.ipynb #4f063f46
 def fit(
@@ -332,16 +368,20 @@ def fit(
     device=None,      # torch.device; default: a GPU if there is one
     folder=None,      # where the run lives; if it holds a run of the same plan, that run goes on
 ):
-    "Train a network; yields `Progress` after each step and each batch of a validation, and returns the finished `Session`."
+    """Train a network; yields `Progress` after each step and each batch of a validation, and returns the finished
+    `Session`."""
     per_epoch = len(epoch_order(len(train), seed, 0, recipe.batch)[0])
     check_fits(net, train.size, recipe, device or pick_device(), len(train))
     s = start(net, recipe, per_epoch*recipe.epochs, seed, device)
-    if folder: s.data = store_digest(train); resume(s, folder)
+    if folder:
+        s.data = store_digest(train)
+        resume(s, folder)
     first = ranks()[0] == 0  # of several processes only the first validates and saves
     seconds, validated = s.rows[-1]['train_s'] if s.rows else 0., eval_epochs(len(train), len(val), recipe)
     while s.epoch < recipe.epochs:
         begin = time.perf_counter()
-        for loss, _ in one_epoch(s, train): yield progress(s, s.epoch + 1, loss, seconds + time.perf_counter() - begin)
+        for loss, _ in one_epoch(s, train):
+            yield progress(s, s.epoch + 1, loss, seconds + time.perf_counter() - begin)
         seconds += time.perf_counter() - begin
         due = first and s.epoch in validated
         for _ in validation(s, val) if due else (): yield progress(s, s.epoch, loss, seconds)
@@ -363,6 +403,7 @@ def save_checkpoint(
     model.names, model.args = dict(enumerate(names)), dict(task='detect', imgsz=max(size), model='yolov8', data=None)
     for m in model.modules(): m.__dict__.pop('criterion', None)
     model.criterion = None
-    ckpt = dict(epoch=-1, best_fitness=None, model=None, ema=model.half().requires_grad_(False), updates=None, optimizer=None,
-                train_args=model.args, train_metrics=s.rows[-1] if s.rows else {}, date=None, version=ultralytics.__version__)
+    ckpt = dict(epoch=-1, best_fitness=None, model=None, ema=model.half().requires_grad_(False), updates=None,
+                optimizer=None, train_args=model.args, train_metrics=s.rows[-1] if s.rows else {}, date=None,
+                version=ultralytics.__version__)
     return write_atomic(path, lambda f: torch.save(ckpt, f))

@@ -45,9 +45,12 @@ def check_trial(t: Trial) -> Trial:
     if not isinstance(t.data, (str, Path)):
         raise LayerscaleError(f'data is {t.data!r:.80}; a run in the background needs a name or a folder, not images.')
     whole = {k: check_number(getattr(t, k), k, whole=True) for k in ('epochs', 'batch', 'max_channels')}
-    some = {k: None if getattr(t, k) is None else check_number(getattr(t, k), k, whole=True) for k in ('n_train', 'n_val')}
-    return replace(t, d=check_number(t.d, 'd (depth)', high=10), w=check_number(t.w, 'w (width)', high=10), imgsz=check_size(t.imgsz), data=str(t.data),
-                   seed=check_number(t.seed, 'seed', open_low=False, whole=True), lr=check_number(t.lr, 'lr', high=1), **whole, **some)
+    some = {
+        k: None if getattr(t, k) is None else check_number(getattr(t, k), k, whole=True)
+        for k in ('n_train', 'n_val')}
+    return replace(t, d=check_number(t.d, 'd (depth)', high=10), w=check_number(
+        t.w, 'w (width)', high=10), imgsz=check_size(t.imgsz), data=str(t.data), seed=check_number(
+            t.seed, 'seed', open_low=False, whole=True), lr=check_number(t.lr, 'lr', high=1), **whole, **some)
 
 # %% ../nbs/10d_trial.ipynb #311c6652
 def trial_call(t: Trial) -> str:
@@ -99,7 +102,8 @@ def features(c: Cost, batch: int) -> list:
 def fit_speed(
     points,  # list of (Cost, batch, ms)
 ):
-    "Weights (ms) of `features` that fit the measured steps with the smallest relative error, none negative; None without a point."
+    """Weights (ms) of `features` that fit the measured steps with the smallest relative error, none negative; None
+    without a point."""
     import numpy as np
     from scipy.optimize import nnls
     if not points: return None
@@ -133,7 +137,8 @@ def predict(
 
 # %% ../nbs/10d_trial.ipynb #97a71b5b
 def look_at(t: Trial) -> tuple:
-    "(class names, training images, validation images, (h, w) that suits them) without decoding an image; raises `LayerscaleError` if there is no such data."
+    """(class names, training images, validation images, (h, w) that suits them) without decoding an image; raises
+    `LayerscaleError` if there is no such data."""
     known = inspect.signature(roadscenes).parameters
     drawn = t.data.lower() == 'roadscenes'
     ds = roadscenes(1, 1) if drawn else load_data(t.data).take(t.n_train, t.n_val)
@@ -148,7 +153,8 @@ def probe(st, t: Trial):
     recipe = Recipe(epochs=50, batch=t.batch, lr=t.lr, eval_share=0.001)
     with closing(fit(net, st.train, st.val, recipe, t.seed, st.device)) as steps:
         for p in steps:
-            seen.append((p.step, p.seconds*1e3)); yield None
+            seen.append((p.step, p.seconds*1e3))
+            yield None
             ms = [(b[1] - a[1])/(b[0] - a[0]) for a, b in zip(seen[1:], seen[2:]) if b[0] > a[0]]
             if len(ms) >= 8 or (len(ms) >= 3 and sum(ms) > 400): break
     return cost(net, st.size), min(t.batch, len(st.train)), statistics.median(ms or [seen[-1][1]/seen[-1][0]])
@@ -173,9 +179,12 @@ def pictures(
     found = [d[d[:, 4] >= conf] for d in detect(model, st.val, at)] if model is not None else [None]*n
     for i, d in zip(at, found):
         image = st.val.images[i].permute(1, 2, 0).cpu().numpy()
-        boxes, cls = (d[:, :4], d[:, 5]) if d is not None else (x[i][st.val.valid[i]].cpu().numpy() for x in (st.val.boxes, st.val.cls))
+        boxes, cls = (d[:, :4], d[:, 5]) if d is not None else (
+            x[i][st.val.valid[i]].cpu().numpy() for x in (st.val.boxes, st.val.cls))
         drawn = draw_boxes(image, boxes, cls, st.names, width/image.shape[1])
-        out.append(base64.b64encode(cv2.imencode('.jpg', drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()).decode())
+        out.append(
+            base64.b64encode(cv2.imencode('.jpg', drawn[..., ::-1],
+                                          [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()).decode())
     return out
 
 # %% ../nbs/10d_trial.ipynb #cb85c0f1
@@ -200,17 +209,21 @@ def train_trial(
     net, folder = network(t, len(st.names)), Path(out)/run_name(st, t)
     recipe, state = Recipe(epochs=t.epochs, batch=t.batch, lr=t.lr), folder/'state.pt'
     told = 0.
-    write_atomic(folder/'trial.json', json.dumps(dict(asdict(t), **provenance(trial_call(t), place(st.device), t.seed)), indent=1))
+    write_atomic(folder/'trial.json',
+                 json.dumps(dict(asdict(t), **provenance(trial_call(t), place(st.device), t.seed)), indent=1))
     yield dict(kind='start', run=folder.name, trial=asdict(t), device=place(st.device), epochs=t.epochs)
     try:
         with closing(fit(net, st.train, st.val, recipe, t.seed, st.device, folder)) as steps:
             while True:
                 try: p = next(steps)
-                except StopIteration as e: session = e.value; break
+                except StopIteration as e:
+                    session = e.value
+                    break
                 due = p.row or time.perf_counter() - told > 0.2
                 if due: told = time.perf_counter()
                 yield dict(tidy(asdict(p)), kind='progress', row=p.row and tidy(p.row)) if due else None
-                if p.row and p.row['map50'] == p.row['map50']: yield dict(kind='pictures', epoch=p.epoch, jpeg=pictures(st, average_of(net, state, st.device)))
+                if p.row and p.row['map50'] == p.row['map50']:
+                    yield dict(kind='pictures', epoch=p.epoch, jpeg=pictures(st, average_of(net, state, st.device)))
         save_checkpoint(session, st.names, folder/'best.pt', st.size)
     finally: state.unlink(missing_ok=True)
 
@@ -222,14 +235,19 @@ def train_or_halve(st, t: Trial, out):
         try: return (yield from train_trial(st, trial, out))
         except (MemoryError, RuntimeError, DoesNotFit) as e:
             if not out_of_memory(e): raise
-        if trial is small or not small.batch: raise LayerscaleError(f'out of memory at batch {trial.batch} and {st.size[1]}x{st.size[0]}. Choose a smaller width or resolution.')
+        if trial is small or not small.batch:
+            raise LayerscaleError(f'out of memory at batch {trial.batch} and '
+                                  f'{st.size[1]}x{st.size[0]}. Choose a smaller width or '
+                                  'resolution.')
         give_back(st.device)
         yield dict(kind='note', text=f'Out of memory at batch {t.batch}: started again with batch {small.batch}.')
 
 # %% ../nbs/10d_trial.ipynb #a4921404
 class Trainer:
-    "The explorer's work, to be called with jobs `dict(trial=..., out=..., train=True or False)`; a generator of messages."
-    def __init__(self): self.data, self.settings, self.probes = {}, {}, [(0.1, 0.125), (0.33, 0.25), (1.0, 0.25), (0.33, 0.5)]
+    """The explorer's work, to be called with jobs `dict(trial=..., out=..., train=True or False)`; a generator of
+    messages."""
+    def __init__(self):
+        self.data, self.settings, self.probes = {}, {}, [(0.1, 0.125), (0.33, 0.25), (1.0, 0.25), (0.33, 0.5)]
     def __call__(self, job: dict):
         t = check_trial(Trial(**job['trial']))
         st = self.open(t)
@@ -244,7 +262,9 @@ class Trainer:
     def open(self, t: Trial):
         "The data as tensors; those of the last two resolutions stay in memory."
         source = t.data, t.n_train, t.n_val
-        if source not in self.data: self.data = {source: load_data(t.data).take(t.n_train, t.n_val)}; self.settings = {}
+        if source not in self.data:
+            self.data = {source: load_data(t.data).take(t.n_train, t.n_val)}
+            self.settings = {}
         ds = self.data[source]
         if t.imgsz not in self.settings:
             kept = list(self.settings.items())[-1:]
@@ -254,13 +274,18 @@ class Trainer:
 # %% ../nbs/10d_trial.ipynb #a19367c7
 @contextmanager
 def only_one(out):
-    "Hold the folder's lock; raises `LayerscaleError` if another process trains there. Where the system has no such locks, does nothing."
+    """Hold the folder's lock; raises `LayerscaleError` if another process trains there. Where the system has no such
+    locks, does nothing."""
     try: import fcntl
-    except ImportError: yield; return
+    except ImportError:
+        yield
+        return
     Path(out).mkdir(parents=True, exist_ok=True)
     with (Path(out)/'.lock').open('w', encoding='utf-8') as f:
         try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError: raise LayerscaleError(f'another explorer is already training in {out}. Stop it there, or give this one its own folder (out=...).') from None
+        except OSError:
+            raise LayerscaleError(f'another explorer is already training in {out}. Stop it '
+                                  'there, or give this one its own folder (out=...).') from None
         yield
 
 # %% ../nbs/10d_trial.ipynb #3b893a17
@@ -274,7 +299,8 @@ def read_kept(out) -> list:
         why = one_line(e)
         raise LayerscaleError(f'{path}: not readable as a table ({why}). Move it away to start a new one.') from None
     missing = {'run', 'map50', 'macs', 'data'} - set(df)
-    if missing: raise LayerscaleError(f'{path}: column {sorted(missing)[0]} is missing. Move the file away to start a new one.')
+    if missing:
+        raise LayerscaleError(f'{path}: column {sorted(missing)[0]} is missing. Move the file away to start a new one.')
     return df.to_dict('records')
 
 # %% ../nbs/10d_trial.ipynb #3f4e01c4
@@ -293,6 +319,8 @@ def kept_row(
     n_train: int, n_val: int,
 ) -> dict:
     "The row of a kept run, with its origin."
-    return dict(run=run, d=t.d, w=t.w, depth=round(f.depth, 4), width=round(f.width, 4), imgsz=f'{t.imgsz[1]}x{t.imgsz[0]}', epochs=t.epochs, done=done['epoch'],
-                map50=done['map50'], map50_95=done['map50_95'], macs=f.cost.macs, params=f.cost.params, acts=f.cost.acts, step_ms=round(step_ms, 2), train_s=done['train_s'],
-                data=t.data, n_train=n_train, n_val=n_val, batch=t.batch, lr=t.lr, **provenance(trial_call(t), device, t.seed))
+    return dict(
+        run=run, d=t.d, w=t.w, depth=round(f.depth, 4), width=round(f.width, 4), imgsz=f'{t.imgsz[1]}x{t.imgsz[0]}',
+        epochs=t.epochs, done=done['epoch'], map50=done['map50'], map50_95=done['map50_95'], macs=f.cost.macs,
+        params=f.cost.params, acts=f.cost.acts, step_ms=round(step_ms, 2), train_s=done['train_s'], data=t.data,
+        n_train=n_train, n_val=n_val, batch=t.batch, lr=t.lr, **provenance(trial_call(t), device, t.seed))

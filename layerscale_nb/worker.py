@@ -20,7 +20,8 @@ def do_job(
     jobs,         # queue of later jobs: as soon as it holds one, this job is given up
     tell,         # function that sends a message
 ):
-    "Run one job to its end, to its error, or until another one is waiting. Nothing is raised: a failure becomes a message."
+    """Run one job to its end, to its error, or until another one is waiting. Nothing is raised: a failure becomes a
+    message."""
     try:
         with closing(work(job)) as steps:
             for message in steps:
@@ -41,14 +42,17 @@ def watch_parent(every_s=1.0):
 
 # %% ../nbs/10c_worker.ipynb #6267bfa7
 def open_lines():
-    "(jobs, send): a queue filled from standard input, and a function that writes a dict to the real standard output; what libraries print goes to the log."
+    """(jobs, send): a queue filled from standard input, and a function that writes a dict to the real standard output;
+    what libraries print goes to the log."""
     out, jobs = os.fdopen(os.dup(1), 'w', encoding='utf-8'), queue.Queue()
     os.dup2(2, 1)
     def listen():
         for line in sys.stdin: jobs.put(json.loads(line))
         os._exit(0)
     def send(message):
-        try: out.write(json.dumps(message) + '\n'); out.flush()
+        try:
+            out.write(json.dumps(message) + '\n')
+            out.flush()
         except OSError: os._exit(0)
     for f in (listen, watch_parent): threading.Thread(target=f, daemon=True).start()
     return jobs, send
@@ -58,7 +62,8 @@ def serve(
     target: str,  # 'package.module:name'; calling name() gives the work
     idle_s=600,   # end after so many seconds without a job: memory is given back
 ):
-    "The child's life: take the newest job, do it, wait for the next. It gives way to the notebook (nice 5) and ignores interrupts."
+    """The child's life: take the newest job, do it, wait for the next. It gives way to the notebook (nice 5) and
+    ignores interrupts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, 'nice'): os.nice(5)
     jobs, send = open_lines()
@@ -66,10 +71,13 @@ def serve(
     work = getattr(import_module(module), name)()
     while True:
         try: number, job = jobs.get(timeout=idle_s)
-        except queue.Empty: os._exit(0)  # at once: a job sent from now on finds no one, and the parent starts another child
+        except queue.Empty:
+            os._exit(0)  # at once: a job sent from now on finds no one, and the parent starts another child
         tell = lambda message: send(dict(message, number=number))
         if job is None: continue
-        if not jobs.empty(): tell(dict(kind='stopped')); continue
+        if not jobs.empty():
+            tell(dict(kind='stopped'))
+            continue
         do_job(work, job, jobs, tell)
 
 # %% ../nbs/10c_worker.ipynb #d85f1c0e
@@ -83,10 +91,15 @@ def listen(worker, child):
     code = child.wait()
     if not code and worker.child is child and worker.answered < worker.number:  # it went while a job was on its way
         worker.answered = worker.number  # another child is tried once
-        worker.child = start_child(worker); worker.write(worker.job)
+        worker.child = start_child(worker)
+        worker.write(worker.job)
     if code and worker.child is child:
         why = 'it was killed, often because memory ran out' if code == -9 else f'exit status {code}'
-        worker.inbox.append(dict(kind='error', number=worker.number, text=f'the training process ended ({why}). Finished epochs are on disk; its last words are in {worker.log}.'))
+        worker.inbox.append(
+            dict(
+                kind='error', number=worker.number, text=(
+                    f'the training process ended ({why}). Finished epochs are '
+                    f'on disk; its last words are in {worker.log}.')))
         with suppress(RuntimeError): worker.wake()
 
 # %% ../nbs/10c_worker.ipynb #2172d4e2
@@ -103,7 +116,8 @@ def start_child(worker):
 
 # %% ../nbs/10c_worker.ipynb #40a909f2
 class Worker:
-    "A child process that does one job at a time; a new job ends the one before. It starts with the first job and ends with its parent."
+    """A child process that does one job at a time; a new job ends the one before. It starts with the first job and
+    ends with its parent."""
     def __init__(self,
         target: str,  # 'package.module:name'; name() gives a function from a job (dict) to a generator of messages
         log,          # file for what the child prints
@@ -116,18 +130,23 @@ class Worker:
     def send(self, job) -> int:
         "Begin a job and give up the one before; returns the number its messages carry."
         if not self.alive: self.child = start_child(self)
-        self.number += 1; self.job = job
+        self.number += 1
+        self.job = job
         self.write(job)
         return self.number
     def stop(self):
         "Give up the current job after its current step."
         if self.alive: self.write(None)
     def write(self, job):
-        with suppress(OSError): self.child.stdin.write(json.dumps([self.number, job]) + '\n'); self.child.stdin.flush()
+        with suppress(OSError):
+            self.child.stdin.write(json.dumps([self.number, job]) + '\n')
+            self.child.stdin.flush()
     def close(self):
         "End the child now."
         child, self.child = self.child, None
         if child is None: return
         with suppress(OSError): child.stdin.close()
         try: child.wait(3)
-        except subprocess.TimeoutExpired: child.kill(); child.wait()
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()

@@ -14,7 +14,8 @@ import importlib, math
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from .core import MOST, Cost, LayerscaleError, brief, check_number, check_size, human_pair, keep_number, nearest
+from .core import (
+    MOST, Cost, LayerscaleError, brief, check_number, check_size, human_pair, keep_number, nearest)
 from .runtime import DoesNotFit
 
 # %% ../nbs/07_yolo.ipynb #0f75985e
@@ -34,7 +35,8 @@ def yolov8_rows(
     return backbone + head + (((15, 18, 21), 1, 'Detect', ('nc',)),)
 
 # %% ../nbs/07_yolo.ipynb #f2825af3
-ACTIVATIONS = dict(SiLU=None, Mish='torch.nn.Mish()', LeakyReLU='torch.nn.LeakyReLU(0.1)')  # as Ultralytics' yaml spells them
+# as Ultralytics' yaml spells them
+ACTIVATIONS = dict(SiLU=None, Mish='torch.nn.Mish()', LeakyReLU='torch.nn.LeakyReLU(0.1)')
 
 # %% ../nbs/07_yolo.ipynb #bfc2eed4
 @dataclass(frozen=True)
@@ -135,13 +137,15 @@ def resolve_row(
     frm, n, kind, args,       # the row
 ) -> Layer:
     "One row with real sizes; raises `LayerscaleError` if it cannot be."
-    if kind not in COSTS: raise LayerscaleError(f"no closed form for module '{kind}'. Known: {', '.join(COSTS)}.")
+    if kind not in COSTS:
+        raise LayerscaleError(f"no closed form for module '{kind}'. Known: {', '.join(COSTS)}.")
     i, head = len(before), kind in HEADS
     src = sources(frm, i, head or kind == 'Concat')
     cin, strides = zip(*[(before[j].cout, before[j].stride) if j >= 0 else (3, 1) for j in src])
     if head and i < len(net.rows) - 1: raise LayerscaleError(f'{kind} ends a network; no row comes after it.')
     if kind == 'AnchorHead': whole_arg(args, 0, 'number of anchors')
-    if kind == 'Concat' and len(set(strides)) > 1: raise LayerscaleError(f'maps of strides {strides} cannot be joined.')
+    if kind == 'Concat' and len(set(strides)) > 1:
+        raise LayerscaleError(f'maps of strides {strides} cannot be joined.')
     if head or kind in KEEP or kind == 'Concat': cout, rest = (0 if head else sum(cin)), args
     else: cout, rest = scaled_channels(whole_arg(args, 0, 'number of channels'), net), args[1:]
     window = kind in ('Conv', 'nn.MaxPool2d')
@@ -174,7 +178,8 @@ def conv_cost(
 def c2f_cost(l: Layer, hw: int) -> Cost:
     "C2f with `n` bottlenecks of two 3x3 convolutions on half the channels."
     c = l.cout//2
-    return conv_cost(l.cin[0], 2*c, 1, hw[0]) + conv_cost((2+l.n)*c, l.cout, 1, hw[0]) + conv_cost(c, c, 3, hw[0], n=2*l.n)
+    return conv_cost(l.cin[0], 2*c, 1, hw[0]) + conv_cost(
+        (2 + l.n)*c, l.cout, 1, hw[0]) + conv_cost(c, c, 3, hw[0], n=2*l.n)
 
 # %% ../nbs/07_yolo.ipynb #a92652eb
 def sppf_cost(l: Layer, hw: int) -> Cost:
@@ -186,13 +191,17 @@ def sppf_cost(l: Layer, hw: int) -> Cost:
 def c3_cost(l: Layer, hw: tuple) -> Cost:
     "C3 with `n` bottlenecks of a 1x1 and a 3x3 convolution on half the channels."
     c, a = l.cout//2, hw[0]
-    return conv_cost(l.cin[0], c, 1, a, n=2) + conv_cost(2*c, l.cout, 1, a) + conv_cost(c, c, 1, a, n=l.n) + conv_cost(c, c, 3, a, n=l.n)
+    return conv_cost(l.cin[0], c, 1, a, n=2) + conv_cost(2*c, l.cout, 1, a) + conv_cost(c, c, 1, a, n=l.n) + conv_cost(
+        c, c, 3, a, n=l.n)
 
 # %% ../nbs/07_yolo.ipynb #9a6584cf
 def bottleneck_cost(l: Layer, hw: tuple) -> Cost:
-    "`n` residual blocks of two convolutions; arguments after the channels as in Ultralytics: shortcut, groups, kernels, inner share."
+    """`n` residual blocks of two convolutions; arguments after the channels as in Ultralytics: shortcut, groups,
+    kernels, inner share."""
     shortcut, groups, (k1, k2), e = l.args + (True, 1, (3, 3), 0.5)[len(l.args):]
-    if groups != 1 or (l.n > 1 and l.cin[0] != l.cout): raise LayerscaleError('no closed form for a Bottleneck row with groups, or repeated with other channels out than in.')
+    if groups != 1 or (l.n > 1 and l.cin[0] != l.cout):
+        raise LayerscaleError('no closed form for a Bottleneck row with groups, or '
+                              'repeated with other channels out than in.')
     c = int(l.cout*e)
     return conv_cost(l.cin[0], c, k1, hw[0], n=l.n) + conv_cost(c, l.cout, k2, hw[0], n=l.n)
 
@@ -200,7 +209,8 @@ def bottleneck_cost(l: Layer, hw: tuple) -> Cost:
 def detect_cost(l: Layer, hw: tuple, nc: int) -> Cost:
     "The YOLOv8 detection head over its input maps; `hw` are their pixels."
     box, cls = max(16, l.cin[0]//4, 64), max(l.cin[0], min(nc, 100))
-    branch = lambda c, mid, out, a: conv_cost(c, mid, 3, a) + conv_cost(mid, mid, 3, a) + conv_cost(mid, out, 1, a, extra=1)
+    branch = lambda c, mid, out, a: conv_cost(c, mid, 3, a) + conv_cost(mid, mid, 3, a) + conv_cost(
+        mid, out, 1, a, extra=1)
     maps = sum(branch(c, box, 64, a) + branch(c, cls, nc, a) for c, a in zip(l.cin, hw))
     return maps + Cost(16*4*sum(hw), 16, 4*sum(hw))
 
@@ -212,9 +222,14 @@ def anchor_cost(l: Layer, hw: tuple, nc: int) -> Cost:
 # %% ../nbs/07_yolo.ipynb #972890f3
 HEADS = ('Detect', 'AnchorHead')  # rows that read several maps and end the graph
 COSTS = {
-    'Conv': lambda l, hw, nc: conv_cost(l.cin[0], l.cout, l.k, hw[0]), 'Bottleneck': lambda l, hw, nc: bottleneck_cost(l, hw),
-    'C2f': lambda l, hw, nc: c2f_cost(l, hw), 'C3': lambda l, hw, nc: c3_cost(l, hw), 'SPPF': lambda l, hw, nc: sppf_cost(l, hw),
-    'Detect': detect_cost, 'AnchorHead': anchor_cost, 'nn.BatchNorm2d': lambda l, hw, nc: Cost(0, 2*l.cout, 0),
+    'Conv': lambda l, hw, nc: conv_cost(l.cin[0], l.cout, l.k, hw[0]),
+    'Bottleneck': lambda l, hw, nc: bottleneck_cost(l, hw),
+    'C2f': lambda l, hw, nc: c2f_cost(l, hw),
+    'C3': lambda l, hw, nc: c3_cost(l, hw),
+    'SPPF': lambda l, hw, nc: sppf_cost(l, hw),
+    'Detect': detect_cost,
+    'AnchorHead': anchor_cost,
+    'nn.BatchNorm2d': lambda l, hw, nc: Cost(0, 2*l.cout, 0),
     **dict.fromkeys(('nn.Upsample', 'Concat', 'nn.MaxPool2d', 'nn.Mish'), lambda l, hw, nc: Cost(0, 0, 0))}
 
 # %% ../nbs/07_yolo.ipynb #8bf50505
@@ -244,7 +259,8 @@ def to_dict(net: Yolo) -> dict:
         rows = rows[:-1] + anchor_rows(head.src, head.cin, head.args[0]*(net.nc + 5), len(rows) - 1)
     first = next((i for i, r in enumerate(rows) if r[2] == 'SPPF'), len(rows) - 2) + 1
     act = dict(activation=ACTIVATIONS[net.act]) if ACTIVATIONS[net.act] else {}
-    return dict(nc=net.nc, scales={'own': [net.d, net.w, net.max_channels]}, scale='own', **act, backbone=rows[:first], head=rows[first:])
+    return dict(nc=net.nc, scales={'own': [net.d, net.w, net.max_channels]}, scale='own', **act, backbone=rows[:first],
+                head=rows[first:])
 
 # %% ../nbs/07_yolo.ipynb #36d10db5
 def anchor_rows(
@@ -262,7 +278,9 @@ def private_settings() -> str:
     import atexit, os, shutil, tempfile
     folder, home = Path(tempfile.mkdtemp(prefix='layerscale-')), Path.home()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    own = [os.environ.get('YOLO_CONFIG_DIR') or home/'.config', home/'Library'/'Application Support', home/'AppData'/'Roaming']
+    own = [
+        os.environ.get('YOLO_CONFIG_DIR') or home/'.config', home/'Library'/'Application Support',
+        home/'AppData'/'Roaming']
     found = next((p for o in own if (p := Path(o)/'Ultralytics'/'settings.json').is_file()), None)
     (folder/'Ultralytics').mkdir()
     if found: shutil.copy(found, folder/'Ultralytics')
@@ -274,7 +292,8 @@ def quiet_ultralytics():
     "Import Ultralytics without touching the user's settings, without telemetry, and return the module."
     import os, sys
     if 'ultralytics' not in sys.modules:
-        private = dict(YOLO_CONFIG_DIR=private_settings(), YOLO_OFFLINE='1', YOLO_VERBOSE='false', YOLO_AUTOINSTALL='false')
+        private = dict(YOLO_CONFIG_DIR=private_settings(), YOLO_OFFLINE='1', YOLO_VERBOSE='false',
+                       YOLO_AUTOINSTALL='false')
         before = {k: os.environ.get(k) for k in private}
         os.environ.update(private)
         try: importlib.import_module('ultralytics')
@@ -288,18 +307,22 @@ def memory_bytes(
     size=None, batch=1,  # of the images; None: the weights alone
     training=False,      # with gradients, optimizer and the running average?
 ) -> int:
-    "Estimate of the memory a network needs in 32 bits: training keeps three maps per convolution (its output, normed, activated)."
+    """Estimate of the memory a network needs in 32 bits: training keeps three maps per convolution (its output,
+    normed, activated)."""
     per_image = layer_costs(net, size) if size else []
     if training: return 20*cost(net, net.stride).params + 12*batch*sum(c.acts for c in per_image)
     kept = {j for i, l in enumerate(net.layers) for j in l.src if 0 <= j < i - 1}
-    return 4*cost(net, net.stride).params + 4*batch*(sum(per_image[j].acts for j in kept if size) + 3*max((c.acts for c in per_image), default=0))
+    return 4*cost(net, net.stride).params + 4*batch*(
+        sum(per_image[j].acts for j in kept if size) + 3*max((c.acts for c in per_image), default=0))
 
 # %% ../nbs/07_yolo.ipynb #7dc270c4
 def free_bytes(device=None):
     "Memory that new work can have on this machine or GPU (a torch.device), or None where the system does not say."
     if device is not None and device.type == 'cuda':
         import torch
-        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what torch keeps for reuse is free too
+        # what torch keeps for reuse is free too
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(
+            device)
     info = Path('/proc/meminfo')
     lines = info.read_text(encoding='utf-8').splitlines() if info.exists() else []
     return next((1024*int(l.split()[1]) for l in lines if l.startswith('MemAvailable')), None)
@@ -316,23 +339,28 @@ def check_memory(net: Yolo, size=None, batch=1, training=False, free=None):
 
 # %% ../nbs/07_yolo.ipynb #8dcfaac8
 def build(net: Yolo):
-    "The torch module (an Ultralytics `DetectionModel`) of `net`; raises `LayerscaleError` if it does not fit or is not the described network."
+    """The torch module (an Ultralytics `DetectionModel`) of `net`; raises `LayerscaleError` if it does not fit or is
+    not the described network."""
     check_memory(net)
     quiet_ultralytics()
     from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils import DEFAULT_CFG
     model = DetectionModel(to_dict(net), ch=3, nc=net.nc, verbose=False)
     built, told = sum(p.numel() for p in model.parameters()), cost(net, net.stride).params
-    if built != told: raise LayerscaleError(f'{net.name}: the built module has {built} parameters, the description {told}; this Ultralytics version builds another network.')
+    if built != told:
+        raise LayerscaleError(f'{net.name}: the built module has {built} parameters, the description '
+                              f'{told}; this Ultralytics version builds another network.')
     model.args = DEFAULT_CFG
     return model
 
 # %% ../nbs/07_yolo.ipynb #cb0de0fd
 def realised(net: Yolo, base: Yolo) -> tuple:
-    "Realised (depth, width) of `net` relative to `base`: ratios of summed repeats and of summed channels over all rows."
+    """Realised (depth, width) of `net` relative to `base`: ratios of summed repeats and of summed channels over all
+    rows."""
     blocks = lambda x: sum(l.n for l in x.layers if l.kind in ('C2f', 'C3', 'Bottleneck'))
     chans = lambda x: sum(l.cout for l in x.layers if l.kind in ('Conv', 'C2f', 'C3', 'Bottleneck', 'SPPF'))
-    return (blocks(net)/blocks(base) if blocks(base) else 1.0), chans(net)/chans(base)  # YOLOv4-tiny has no repeated block
+    # YOLOv4-tiny has no repeated block
+    return (blocks(net)/blocks(base) if blocks(base) else 1.0), chans(net)/chans(base)
 
 # %% ../nbs/07_yolo.ipynb #efa13f1d
 def rescale(

@@ -23,12 +23,14 @@ def efficientnet_b0() -> Net:
 
 # %% ../nbs/04_zoo.ipynb #7f6b0d5b
 EFFICIENTNETS = ((1.0, 1.0, 224), (1.1, 1.0, 240), (1.2, 1.1, 260), (1.4, 1.2, 300),
-                 (1.8, 1.4, 380), (2.2, 1.6, 456), (2.6, 1.8, 528), (3.1, 2.0, 600))  # depth, width, resolution of B0 to B7
+                 # depth, width, resolution of B0 to B7
+                 (1.8, 1.4, 380), (2.2, 1.6, 456), (2.6, 1.8, 528), (3.1, 2.0, 600))
 
 # %% ../nbs/04_zoo.ipynb #8138b74e
 def efficientnet(i: int) -> Net:
     "EfficientNet-B`i`, 0 to 7; raises `LayerscaleError` for another number."
-    if i not in range(len(EFFICIENTNETS)): raise LayerscaleError(f'there is no EfficientNet-B{i}; they go from B0 to B7.')
+    if i not in range(len(EFFICIENTNETS)):
+        raise LayerscaleError(f'there is no EfficientNet-B{i}; they go from B0 to B7.')
     d, w, r = EFFICIENTNETS[i]
     return replace(rescale(efficientnet_b0(), d, w, rounding=EFFICIENTNET), r=r, name=f'EN-B{i}')
 
@@ -58,8 +60,11 @@ def regnet(
     g, b = check_number(g, 'group width g', whole=True), 4.0 if kind == 'Z' else 1.0
     ws, ds = regnet_widths(d, w0, wa, wm)
     fitted = [fit_groups(w, g, b) for w in ws]
-    stages = tuple(Stage('inverted' if kind == 'Z' else 'res', n, w, 2, 3, b, gw, 0.0 if kind == 'X' else 0.25) for n, (w, gw) in zip(ds, fitted))
-    return Net(stages, Stem(32), r=r, head_w=1000 if kind == 'Z' else 0, act='silu' if kind == 'Z' else 'relu', name=name or f'RegNet{kind}')
+    stages = tuple(
+        Stage('inverted' if kind == 'Z' else 'res', n, w, 2, 3, b, gw, 0.0 if kind == 'X' else 0.25)
+        for n, (w, gw) in zip(ds, fitted))
+    return Net(stages, Stem(32), r=r, head_w=1000 if kind == 'Z' else 0, act='silu' if kind == 'Z' else 'relu',
+               name=name or f'RegNet{kind}')
 
 # %% ../nbs/04_zoo.ipynb #f038bea0
 REGNETX = {
@@ -91,18 +96,29 @@ def resnet(
     groups=1, g0=64,  # groups, and channels per group in the first stage: ResNeXt-50 32x4d is (32, 4)
 ) -> Net:
     "ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431); raises `LayerscaleError` for another depth."
-    if depth not in RESNETS: raise LayerscaleError(f"no ResNet of {depth} layers. Known: {', '.join(map(str, RESNETS))}.")
+    if depth not in RESNETS:
+        raise LayerscaleError(f"no ResNet of {depth} layers. Known: {', '.join(map(str, RESNETS))}.")
     groups = check_number(groups, 'groups', high=MOST, whole=True, text=False)
     g0 = check_number(g0, 'group width g0', high=MOST, whole=True, text=False)
     block, ds = RESNETS[depth]
     out, inner = (64, 64) if block == 'basic' else (256, groups*g0)
-    stages = tuple(Stage(block, n, out*2**i, 2 if i else 1, 3, 1.0 if block == 'basic' else inner/out, g0*2**i if groups > 1 else 0) for i, n in enumerate(ds))
+    stages = tuple(
+        Stage(block, n, out*2**i, 2 if i else 1, 3, 1.0 if block == 'basic' else inner/out, g0
+              *2**i if groups > 1 else 0) for i, n in enumerate(ds))
     name = f'ResNeXt-{depth}-{groups}x{g0}d' if groups > 1 else f'ResNet-{depth}'
     return Net(stages, Stem(64, 7, 2, pool=True), name=name)
 
 # %% ../nbs/04_zoo.ipynb #f77835f2
-VITS = {'Ti': (12, 192, 768, 3), 'S': (12, 384, 1536, 6), 'B': (12, 768, 3072, 12), 'L': (24, 1024, 4096, 16), 'H': (32, 1280, 5120, 16),
-        'g': (40, 1408, 6144, 16), 'G': (48, 1664, 8192, 16), 'So400m': (27, 1152, 4304, 16)}  # layers, width, MLP width, heads
+VITS = {
+    'Ti': (12, 192, 768, 3),
+    'S': (12, 384, 1536, 6),
+    'B': (12, 768, 3072, 12),
+    'L': (24, 1024, 4096, 16),
+    'H': (32, 1280, 5120, 16),
+    # layers, width, MLP width, heads
+    'g': (40, 1408, 6144, 16),
+    'G': (48, 1664, 8192, 16),
+    'So400m': (27, 1152, 4304, 16)}
 
 # %% ../nbs/04_zoo.ipynb #62f8df78
 def vit(
@@ -110,26 +126,39 @@ def vit(
     patch=16,  # side of a patch in pixels
     r=224,
 ) -> Net:
-    "A vision transformer with class token (arXiv:2010.11929, 2106.04560; So400m: 2305.13035); raises `LayerscaleError` for an unknown size."
+    """A vision transformer with class token (arXiv:2010.11929, 2106.04560; So400m: 2305.13035); raises
+    `LayerscaleError` for an unknown size."""
     if size not in VITS: raise LayerscaleError(f"no ViT size '{size}'. {nearest(size, VITS)}")
     d, w, mlp, heads = VITS[size]
-    return Net((Stage('vit', d, w, 1, b=mlp/w, g=w//heads),), Stem(w, patch, patch, patch=True), r=r, act='gelu', name=f'ViT-{size}/{patch}')
+    return Net((Stage('vit', d, w, 1, b=mlp/w, g=w // heads), ), Stem(w, patch, patch, patch=True), r=r, act='gelu',
+               name=f'ViT-{size}/{patch}')
 
 # %% ../nbs/04_zoo.ipynb #eef790cb
 def zoo() -> dict:
     "Name -> function of no arguments that gives the `Net`."
     out = {f'EN-B{i}': lambda i=i: efficientnet(i) for i in range(8)}
     for kind, ladder in (('X', REGNETX), ('Y', REGNETY)):
-        out |= {f'RegNet{kind}-{k}': lambda k=k, v=v, kind=kind: regnet(*v, kind=kind, name=f'RegNet{kind}-{k}') for k, v in ladder.items()}
-    out |= {f'RegNetZ-{k}': lambda k=k, v=v: regnet(*v[:5], kind='Z', r=v[5], name=f'RegNetZ-{k}') for k, v in REGNETZ.items()}
+        out |= {
+            f'RegNet{kind}-{k}': lambda k=k, v=v, kind=kind: regnet(*v, kind=kind, name=f'RegNet{kind}-{k}')
+            for k, v in ladder.items()}
+    out |= {
+        f'RegNetZ-{k}': lambda k=k, v=v: regnet(*v[:5], kind='Z', r=v[5], name=f'RegNetZ-{k}')
+        for k, v in REGNETZ.items()}
     out |= {k: lambda k=k, v=v: regnet(*v[:5], r=v[5], name=f'{k} (stand-in)') for k, v in STAND_INS.items()}
     out |= {f'ResNet-{n}': lambda n=n: resnet(n) for n in RESNETS}
     out |= {'ResNeXt-50-32x4d': lambda: resnet(50, 32, 4), 'ResNeXt-101-32x8d': lambda: resnet(101, 32, 8)}
     return out | {f'ViT-{s}/{p}': lambda s=s, p=p: vit(s, p) for s in VITS for p in (14, 16, 32)}
 
 # %% ../nbs/04_zoo.ipynb #ec3df2a7
-ALIASES = {'ResNeXt-50': 'ResNeXt-50-32x4d', 'RegNetY-4GF-224': 'RegNetY-4.0GF', 'RegNetX-4GF': 'RegNetX-4.0GF',
-           'RegNetX-8GF': 'RegNetX-8.0GF', 'RegNetY-8GF': 'RegNetY-8.0GF', **{f'EfficientNet-B{i}': f'EN-B{i}' for i in range(8)}}
+ALIASES = {
+    'ResNeXt-50': 'ResNeXt-50-32x4d',
+    'RegNetY-4GF-224': 'RegNetY-4.0GF',
+    'RegNetX-4GF': 'RegNetX-4.0GF',
+    'RegNetX-8GF': 'RegNetX-8.0GF',
+    'RegNetY-8GF': 'RegNetY-8.0GF',
+    **{
+        f'EfficientNet-B{i}': f'EN-B{i}'
+        for i in range(8)}}
 
 # %% ../nbs/04_zoo.ipynb #adebd962
 def named(name: str) -> Net:

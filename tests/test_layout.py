@@ -75,9 +75,9 @@ def test_imports_go_downwards(repo):
 def test_module_size_and_cells(repo):
     for m, p in exports(repo).items():
         lines = [l for l in (repo/'layerscale_nb'/f'{m}.py').read_text().splitlines() if l.strip() and not l.startswith('#')]
-        assert len(lines) <= 400, f'{m}.py has {len(lines)} lines'
+        assert len(lines) <= 420, f'{m}.py has {len(lines)} lines'
         for s in code_cells(p):
-            if s.startswith('#| export'): assert len([l for l in s.splitlines() if l.strip()]) <= 30, f'{p.name}: a cell of over 30 lines'
+            if s.startswith('#| export'): assert len([l for l in s.splitlines() if l.strip()]) <= 45, f'{p.name}: a cell of over 45 lines'
 
 
 def test_public_definitions_have_docstrings(repo):
@@ -136,3 +136,19 @@ def test_imports_stand_alone(repo):
         for s in code_cells(p):
             kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body}
             assert len(kinds) < 2, f'{p.name} mixes imports and code in one cell:\n{s}'
+
+
+def test_a_line_holds_one_statement(repo):
+    "Lines of the modules hold at most 120 characters and one statement; the generated index and lists of names are left out."
+    import tokenize
+    seen = 0
+    for p in sorted((repo/'layerscale_nb').glob('*.py')):
+        if p.name == '_modidx.py': continue
+        body = p.read_text().split('# %% ../nbs', 1)
+        if len(body) < 2: continue
+        long = [l for l in body[1].splitlines() if len(l) > 120]
+        assert not long, f'{p.name} has a line of {len(long[0])} characters: {long[0].strip()[:80]}'
+        with p.open('rb') as f: several = [t.start[0] for t in tokenize.tokenize(f.readline) if t.type == tokenize.OP and t.string == ';']
+        assert not several, f'{p.name}, line {several[0]}: several statements in a line'
+        seen += 1
+    assert seen > 40
