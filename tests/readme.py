@@ -12,7 +12,7 @@ def readme() -> str:
     nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
     nb.cells = [c for c in nb.cells if not c.source.startswith('#| hide')]
     text = MarkdownExporter().from_notebook_node(nb)[0]
-    return re.sub(r'\]\((images/|\w+\.ipynb)', r'](nbs/\1', text).strip() + '\n'
+    return re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', text).strip() + '\n'
 
 
 def picture(path):
@@ -20,7 +20,7 @@ def picture(path):
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
-    from layerscale_nb.report import differences, plot_differences, plot_frontier, plot_scaling, read_results
+    from layerscale_nb.study.report import differences, plot_differences, plot_frontier, plot_scaling, read_results
     df = read_results(root/'nbs'/'results'/'kitti_cyclist_width_depth.csv')
     fig, axs = plt.subplots(1, 3, figsize=(13, 3.4), dpi=90, layout='constrained', width_ratios=(1.15, 1, 1))
     plot_differences(differences(df), axs[0]); plot_scaling(df, ax=axs[1]); plot_frontier(df, ax=axs[2])

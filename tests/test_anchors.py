@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from layerscale_nb.anchor_loss import (COCO_ANCHORS, anchor_loss, anchors_of, build_detector, fit_anchors, grid, join_maps, match_anchors, net_loss, with_anchors)
-from layerscale_nb.ap import scores
-from layerscale_nb.augment import STILL, make_batch, make_store
+from layerscale_nb.detect.anchors import COCO_ANCHORS, anchor_loss, anchors_of, build_detector, fit_anchors, cell_grid, join_maps, match_anchors, net_loss, with_anchors
+from layerscale_nb.detect.metrics import scores
+from layerscale_nb.detect.augment import STILL, make_batch, make_store
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.data import roadscenes
-from layerscale_nb.frames import to_frames
-from layerscale_nb.ladder import LADDER, named, with_head
-from layerscale_nb.study import exhaust
-from layerscale_nb.detection import detect, validate
-from layerscale_nb.train import Recipe, fit, save_checkpoint, start, train_step
-from layerscale_nb.yolo import build, cost, quiet_ultralytics, rescale
+from layerscale_nb.detect.datasets import roadscenes
+from layerscale_nb.detect.store import to_frames
+from layerscale_nb.nets.ladder import LADDER, named_yolo, with_head
+from layerscale_nb.study.runs import exhaust
+from layerscale_nb.detect.detection import detect, validate
+from layerscale_nb.detect.train import Recipe, fit, save_checkpoint, start, train_step
+from layerscale_nb.nets.yolo import build_yolo, cost, quiet_ultralytics, rescale_yolo
 
 CPU = torch.device('cpu')
 
@@ -90,7 +90,7 @@ def test_loss_is_the_oracles(seed):
 
 
 def test_loss_without_any_box():
-    net = rescale(named('yolov5n', 3), 1, .5)
+    net = rescale_yolo(named_yolo('yolov5n', 3), 1, .5)
     model = build_detector(net).train()
     truth = dict(boxes=torch.zeros(2, 1, 4), labels=torch.zeros(2, 1, dtype=torch.long), valid=torch.zeros(2, 1, dtype=torch.bool))
     terms = net_loss(net, model(torch.rand(2, 3, 64, 64)), truth)
@@ -106,7 +106,7 @@ def test_a_perfect_prediction_has_no_box_loss():
     truth = dict(boxes=torch.tensor(box), labels=torch.zeros(1, 1, dtype=torch.long), valid=torch.ones(1, 1, dtype=torch.bool))
     at, may = match_anchors(truth, sizes, strides, anchors)
     raw = torch.full((1, 6, 64), -20.)
-    low, s, shape = grid(sizes, strides, anchors, CPU)
+    low, s, shape = cell_grid(sizes, strides, anchors, CPU)
     for i in at[may]:
         share = torch.stack([(27.5 - low[0, i])/8/2 + .25, (22. - low[1, i])/8/2 + .25, (15/shape[0, i])**.5/2, (18/shape[1, i])**.5/2])
         raw[0, :4, i], raw[0, 4, i] = torch.logit(share), 20.
@@ -116,7 +116,7 @@ def test_a_perfect_prediction_has_no_box_loss():
 
 @pytest.mark.parametrize('name', [n for n in LADDER if not n.startswith('yolov8')])
 def test_every_anchor_head_of_the_ladder_takes_a_step(name):
-    net = rescale(named(name, 2), .1, .05)
+    net = rescale_yolo(named_yolo(name, 2), .1, .05)
     s = start(net, Recipe(), 4, device=CPU)
     assert sum(p.numel() for p in s.model.parameters()) == cost(net, net.stride).params
     size = (net.stride, 2*net.stride)
@@ -131,7 +131,7 @@ def test_every_anchor_head_of_the_ladder_takes_a_step(name):
 @pytest.mark.parametrize('name', ['yolov4-tiny', 'yolov4-p6'])
 def test_the_v8_head_learns_at_its_own_strides(name):
     "The loss of the YOLOv8 head is told the strides of the graph."
-    net = with_head(rescale(named(name, 2), .1, .1))
+    net = with_head(rescale_yolo(named_yolo(name, 2), .1, .1))
     s = start(net, Recipe(), 4, device=CPU)
     truth = dict(boxes=torch.tensor([[[4., 4, 40, 30]]]*2), labels=torch.ones(2, 1, dtype=torch.long), valid=torch.ones(2, 1, dtype=torch.bool))
     x = torch.rand(2, 3, net.stride, 2*net.stride)
@@ -143,7 +143,7 @@ def test_the_v8_head_learns_at_its_own_strides(name):
 
 
 def test_bias_is_the_recipes():
-    net = named('yolov5n', 3)
+    net = named_yolo('yolov5n', 3)
     head = build_detector(net).model[-1]
     for conv, s in zip(head.convs, (8, 16, 32)):
         bias = conv.bias.view(3, 8)
@@ -151,11 +151,11 @@ def test_bias_is_the_recipes():
 
 
 def test_a_net_without_a_loss_is_refused():
-    net = named('yolov5n')
+    net = named_yolo('yolov5n')
     with pytest.raises(LayerscaleError, match='yolov5n ends in C3, for which there is no loss. Give it a head with ladder.with_head'):
         start(replace(net, rows=net.rows[:-1]), Recipe(), 10, device=CPU)
-    with pytest.raises(LayerscaleError, match='not in an anchor head'): with_anchors(named('yolov8n'), COCO_ANCHORS)
-    with pytest.raises(LayerscaleError, match='needs 4 anchors for each of 3 maps'): with_anchors(named('yolov4-p5'), COCO_ANCHORS)
+    with pytest.raises(LayerscaleError, match='not in an anchor head'): with_anchors(named_yolo('yolov8n'), COCO_ANCHORS)
+    with pytest.raises(LayerscaleError, match='needs 4 anchors for each of 3 maps'): with_anchors(named_yolo('yolov4-p5'), COCO_ANCHORS)
     with pytest.raises(LayerscaleError, match='4 boxes cannot give 9 anchors'): fit_anchors(np.ones((4, 2)), 3, 3)
 
 
@@ -181,7 +181,7 @@ def trained(tmp_path_factory):
     "A thin YOLOv5n with its own head and anchors of its own, driven into eight scenes."
     folder = tmp_path_factory.mktemp('anchors')
     store, sides = scenes()
-    net = with_anchors(rescale(named('yolov5n', 5), 1, .75), fit_anchors(sides, 3, 3))
+    net = with_anchors(rescale_yolo(named_yolo('yolov5n', 5), 1, .75), fit_anchors(sides, 3, 3))
     recipe = Recipe(epochs=60, batch=2, ema=.9, lr=4e-3, eval_share=.05, augment=STILL)
     s = exhaust(fit(net, store, store, recipe, device=CPU, folder=folder))
     save_checkpoint(s, roadscenes(1, 1).names, folder/'best.pt', store.size)
@@ -232,7 +232,7 @@ def test_it_exports(trained):
 def test_it_exports_to_onnx(trained):
     "The file says what the checkpoint says, by an evaluator that knows no torch."
     pytest.importorskip('onnx', reason='the onnx package is not installed here: pip install onnx to run this test')
-    from layerscale_nb.members import exported
+    from layerscale_nb.experiments.members import exported
     quiet_ultralytics()
     images = make_batch(trained[1], torch.arange(2))['img']
     row = exported(trained[2]/'best.pt', images, trusted=True)
@@ -241,7 +241,7 @@ def test_it_exports_to_onnx(trained):
 
 def test_training_goes_on_where_it_stopped(tmp_path):
     store, sides = scenes()
-    net = with_anchors(rescale(named('yolov5n', 5), 1, .5), fit_anchors(sides, 3, 3))
+    net = with_anchors(rescale_yolo(named_yolo('yolov5n', 5), 1, .5), fit_anchors(sides, 3, 3))
     recipe = Recipe(epochs=3, batch=4)
     whole = exhaust(fit(net, store, store, recipe, device=CPU))
     for p in fit(net, store, store, recipe, device=CPU, folder=tmp_path):
@@ -251,3 +251,22 @@ def test_training_goes_on_where_it_stopped(tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(whole.average.state_dict().values(), again.average.state_dict().values()))
     with pytest.raises(LayerscaleError, match='another run'):
         exhaust(fit(with_anchors(net, COCO_ANCHORS), store, store, recipe, device=CPU, folder=tmp_path))
+
+
+def test_checkpoints_of_the_flat_package_open(tmp_path, monkeypatch):
+    "The head of a checkpoint saved before the package had folders is found under its old name."
+    import subprocess
+    import sys
+
+    from layerscale_nb.detect.anchors import AnchorHead, build_detector
+    from layerscale_nb.nets.ladder import named_yolo
+    from layerscale_nb.nets.yolo import rescale_yolo
+    import layerscale_nb.anchor_loss
+    model = build_detector(rescale_yolo(named_yolo('yolov5n', 3), 0.33, 0.25)).eval()
+    monkeypatch.setattr(AnchorHead, '__module__', 'layerscale_nb.anchor_loss')
+    torch.save(dict(model=model, ema=None, train_args=dict(task='detect')), tmp_path/'old.pt')
+    assert b'layerscale_nb.anchor_loss' in (tmp_path/'old.pt').read_bytes()
+    code = 'import sys, torch; from ultralytics import YOLO; m = YOLO(sys.argv[1]).model\n' \
+           'print(type(m.model[-1]).__module__, tuple(m.eval()(torch.zeros(1, 3, 64, 64))[0].shape))'
+    run = subprocess.run([sys.executable, '-c', code, str(tmp_path/'old.pt')], capture_output=True, text=True)
+    assert 'layerscale_nb.detect.anchors (1, 7, ' in run.stdout, run.stderr[-2000:]

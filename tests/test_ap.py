@@ -4,7 +4,7 @@ import contextlib, io
 import numpy as np
 import pytest
 
-from layerscale_nb.ap import bootstrap_map50, is_it_real, match_all, scores
+from layerscale_nb.detect.metrics import bootstrap_map50, paired_bootstrap, match_all, scores
 from layerscale_nb.core import LayerscaleError
 
 
@@ -76,14 +76,14 @@ def test_bootstrap_interval_covers():
         boxes = [np.c_[x := rng.uniform(0, 200, (4, 2)), x+40] for _ in range(60)]
         cls = [np.zeros(4, int)]*60
         make = lambda r: [np.c_[b, r.random(4), np.zeros(4)][r.random(4) < 0.7] for b in boxes]
-        d = is_it_real(match_all(make(default_rng(100+world)), boxes, cls, 1), match_all(make(default_rng(200+world)), boxes, cls, 1), draws=200)
+        d = paired_bootstrap(match_all(make(default_rng(100+world)), boxes, cls, 1), match_all(make(default_rng(200+world)), boxes, cls, 1), draws=200)
         holds += d.verdict == 'not shown'
     assert holds >= 17
 
 
 def test_different_images_cannot_be_paired():
     a, b = match_all(*random_run(1), 4), match_all(*random_run(2), 4)
-    with pytest.raises(LayerscaleError, match='different images'): is_it_real(a, b)
+    with pytest.raises(LayerscaleError, match='different images'): paired_bootstrap(a, b)
 
 
 def test_bootstrap_seed():
@@ -97,7 +97,7 @@ def test_few_labelled_images_still_have_an_interval():
         boxes = [np.array([[10., 10, 50, 50]])]*labelled + [np.zeros((0, 4))]*(20 - labelled)
         cls = [np.zeros(len(b), int) for b in boxes]
         sure = [np.array([[10., 10, 50, 50, .9, 0]])]*labelled + [np.zeros((0, 6))]*(20 - labelled)
-        return is_it_real(match_all(sure, boxes, cls, 1), match_all([d[:0] for d in sure], boxes, cls, 1))
+        return paired_bootstrap(match_all(sure, boxes, cls, 1), match_all([d[:0] for d in sure], boxes, cls, 1))
     d = pair(3)
     assert d.verdict == 'better' and 0 < d.low <= d.high
     assert pair(1).diff > 0

@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-import layerscale_nb.bench as bench
-from layerscale_nb.bench import TUNED, bench_limit, bench_table, bench_ultralytics, compare, final_scores
+import layerscale_nb.experiments.bench as bench
+from layerscale_nb.experiments.bench import TUNED, bench_limit, bench_table, bench_ultralytics, compare_trainers, final_scores
 from layerscale_nb.cli import main
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.study import open_setting
-from layerscale_nb.yolo import Yolo
+from layerscale_nb.study.runs import open_setting
+from layerscale_nb.nets.yolo import Yolo
 
 
 def test_ultralytics_child(tiny, tmp_path):
@@ -18,7 +18,7 @@ def test_ultralytics_child(tiny, tmp_path):
     r = bench_ultralytics(st, Yolo(d=.33, w=.125, nc=len(st.names)), tmp_path, settings=dict(epochs=2, workers=0, plots=False), seconds=100, look=seen.append)
     assert r['epochs'] == len(r['curve']) == 2 and 0 <= r['curve'][-1][1] <= 1 and r['img_s'] > 0
     assert r['curve'][0][0] < r['curve'][1][0] and len(seen) > 0
-    c = compare(dict(curve=[(1., .5)], img_s=100., train_s=1.), r)
+    c = compare_trainers(dict(curve=[(1., .5)], img_s=100., train_s=1.), r)
     assert c['to_map50']['0.10']['ours_s'] == 1. and c['img_s'] == pytest.approx(100./r['img_s']*r['curve'][-1][0]/r['train_s'])
 
 
@@ -68,7 +68,7 @@ def test_a_stopped_benchmark_keeps_its_finished_runs(tiny, monkeypatch, tmp_path
 
 
 def test_bench_count_keeps_its_result(monkeypatch, tmp_path, capsys):
-    from layerscale_nb import counters
+    from layerscale_nb.experiments import counters
     monkeypatch.setattr(counters, 'bench_count', lambda **kw: dict(rows=[1]))
     assert main(['bench', 'count', '--json', '--out', str(tmp_path/'a'/'c.json')]) == 0
     assert json.loads((tmp_path/'a'/'c.json').read_text()) == json.loads(capsys.readouterr().out) == dict(rows=[1])

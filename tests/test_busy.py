@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import layerscale_nb.runtime as r
-from layerscale_nb.runtime import Timing, busy_note, queued_seconds, steadiest, waiting
+import layerscale_nb.timing.measure as r
+from layerscale_nb.timing.measure import Timing, busy_note, queued_seconds, steadiest, waiting
 
 NOTE = 'the machine was busy: {} of the time was spent waiting for a core'
 
@@ -92,7 +92,7 @@ def test_a_real_neighbour_on_the_same_core():
     "Bound to one core with two processes that compute: at least a third of the time is spent waiting."
     code = '''if True:
         import os, subprocess, sys, torch
-        from layerscale_nb.runtime import busy_note, steadiest, time_module
+        from layerscale_nb.timing.measure import busy_note, steadiest, time_module
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); torch.set_num_threads(1)
         others = [subprocess.Popen([sys.executable, '-c', 'while True: pass']) for _ in range(2)]
         conv = torch.nn.Conv2d(16, 32, 3)
@@ -118,11 +118,11 @@ def test_queue_of_linux_is_read(tmp_path, monkeypatch):
 def test_a_row_of_a_study_says_it(tiny, machine, monkeypatch):
     import torch
 
-    from layerscale_nb import study
-    from layerscale_nb.yolo import Yolo, build
+    from layerscale_nb.study import runs as study
+    from layerscale_nb.nets.yolo import Yolo, build_yolo
     c = machine(0.0, 0.6, 0.7, 0.8)
     st = SimpleNamespace(size=(32, 32), device=torch.device('cpu'))
-    t = study.timings(build(Yolo(d=.33, w=.125, nc=2)), st)
+    t = study.timings(build_yolo(Yolo(d=.33, w=.125, nc=2)), st)
     assert c.looks == 4 and t['latency_ms'] == 10 and t['note'] == NOTE.format('60%')
 
 
@@ -132,7 +132,7 @@ def test_a_note_reaches_the_screen_and_the_report(repo, tmp_path, monkeypatch):
     import matplotlib.pyplot as plt
     import pandas as pd
 
-    from layerscale_nb import report
+    from layerscale_nb.study import report
 
     from layerscale_nb.cli import Line, tell
     df = pd.read_csv(repo/'nbs'/'results'/'kitti_cyclist_width_depth.csv')
@@ -151,10 +151,11 @@ def test_a_note_reaches_the_screen_and_the_report(repo, tmp_path, monkeypatch):
 
 
 def test_remembered_times_and_profiles_say_it(tmp_path, monkeypatch):
-    from layerscale_nb import calibrate, members
-    from layerscale_nb.ladder import named
+    from layerscale_nb.timing import calibrate
+    from layerscale_nb.experiments import members
+    from layerscale_nb.nets.ladder import named_yolo
     monkeypatch.setattr(members, 'waiting', lambda device: lambda: 0.5)
-    members.remembered(tmp_path/'t.csv', lambda net: 7., 'made up')(named('yolov5n'))
+    members.remembered(tmp_path/'t.csv', lambda net: 7., 'made up')(named_yolo('yolov5n'))
     assert members.stored_rows(tmp_path/'t.csv')[0]['note'] == NOTE.format('50%')
     monkeypatch.setattr(calibrate, 'measure_calls', lambda *a: [])
     monkeypatch.setattr(calibrate, 'fit_rates', lambda *a, **k: (1, 'sum', {}, dict(sum=0.1)))

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from layerscale_nb.bench import write_yolo
-from layerscale_nb.frames import to_frames
-from layerscale_nb.study import exhaust, open_setting, train_run
-from layerscale_nb.detection import detect
-from layerscale_nb.train import Recipe
-from layerscale_nb.yolo import quiet_ultralytics
+from layerscale_nb.experiments.bench import write_yolo
+from layerscale_nb.detect.store import to_frames
+from layerscale_nb.study.runs import exhaust, open_setting, train_run
+from layerscale_nb.detect.detection import detect
+from layerscale_nb.detect.train import Recipe
+from layerscale_nb.nets.yolo import quiet_ultralytics
 
 
 @pytest.fixture(scope='module')
@@ -52,8 +52,8 @@ def test_val_and_export(trained, tmp_path):
 def test_the_same_model_is_the_same_file(tmp_path, monkeypatch):
     "Whatever the process is numbered: the size of the file is a column of the study."
     import torch
-    from layerscale_nb.train import save_checkpoint, save_state, start
-    from layerscale_nb.yolo import Yolo
+    from layerscale_nb.detect.train import save_checkpoint, save_state, start
+    from layerscale_nb.nets.yolo import Yolo
     s = start(Yolo(d=.33, w=.125, nc=2), Recipe(), 10, device=torch.device('cpu'))
     for i, pid in enumerate((7, 4_000_000)):
         monkeypatch.setattr(os, 'getpid', lambda: pid)

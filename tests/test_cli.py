@@ -5,10 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from house import ALIASES
+from test_layout import modules
 
 from layerscale_nb.cli import main, make_parser, study_of
 
 COMMANDS = ['study', 'train', 'data', 'report', 'bench', 'count', 'scale', 'time', 'profile']
+
+root = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize('words', [[], *[[c] for c in COMMANDS]])
@@ -47,8 +51,8 @@ def test_config_with_unknown_key(tmp_path, capsys):
 
 def test_a_config_sets_any_number_of_the_recipe(tmp_path):
     from dataclasses import asdict
-    from layerscale_nb.study import load_config
-    from layerscale_nb.train import Recipe
+    from layerscale_nb.study.runs import load_config
+    from layerscale_nb.detect.train import Recipe
     numbers = {k: v for k, v in asdict(Recipe()).items() if isinstance(v, float)}
     assert 'muon' in numbers and len(numbers) > 8
     (tmp_path/'c.yaml').write_text('\n'.join(f'{k}: {v/2}' for k, v in numbers.items()))
@@ -56,7 +60,7 @@ def test_a_config_sets_any_number_of_the_recipe(tmp_path):
 
 
 def test_a_config_may_say_off(tmp_path):
-    from layerscale_nb.study import load_config
+    from layerscale_nb.study.runs import load_config
     (tmp_path/'c.yaml').write_text('amp: off\n')
     assert load_config(tmp_path/'c.yaml').recipe.amp == 'off'
 
@@ -78,7 +82,7 @@ def test_paths_that_are_something_else(tmp_path, capsys, repo):
 
 
 def test_shipped_configs_are_the_five(repo):
-    from layerscale_nb.study import VARIANTS, load_config
+    from layerscale_nb.study.runs import VARIANTS, load_config
     found = {v.name: v for p in sorted((repo/'configs').glob('*.yaml')) for v in load_config(p).variants}
     assert found == {v.name: v for v in VARIANTS}
 
@@ -89,13 +93,27 @@ def test_options_reach_the_study():
 
 
 def test_import_is_light():
-    code = 'import sys, layerscale_nb, layerscale_nb.yolo, layerscale_nb.core, layerscale_nb.cli; print([m for m in ("torch", "ultralytics", "pandas", "matplotlib") if m in sys.modules])'
+    code = 'import sys, layerscale_nb, layerscale_nb.nets.yolo, layerscale_nb.core, layerscale_nb.cli; print([m for m in ("torch", "ultralytics", "pandas", "matplotlib") if m in sys.modules])'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
 
 
-def test_every_module_imports_without_torch():
-    code = 'import sys, importlib, pkgutil, layerscale_nb as l\nfor m in pkgutil.iter_modules(l.__path__): importlib.import_module("layerscale_nb." + m.name)\nprint([m for m in ("torch", "ultralytics") if m in sys.modules])'
-    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
+def test_a_closed_form_needs_no_torch():
+    "`layerscale count EN-B0` and `layerscale scale EN-B0` start nothing heavy."
+    code = 'import sys; from layerscale_nb.cli import main; main(sys.argv[1:])\n' \
+           'print([m for m in ("torch", "ultralytics", "pandas", "numpy") if m in sys.modules])'
+    for words in (['count', 'EN-B0'], ['count', 'yolov8n', '--imgsz', '640'], ['scale', 'EN-B0', '--rule', 'dWr', '--s', '4']):
+        run = subprocess.run([sys.executable, '-c', code, *words], capture_output=True, text=True, check=True)
+        assert run.stdout.strip().endswith('[]'), run.stdout
+
+
+def test_torch_free_modules():
+    "What the design lists needs no torch: the top, networks but for building and counting them, the roofline."
+    free = [m for m in modules(root) if '.' not in m or m.startswith(('nets.', 'laws.')) or m == 'timing.roofline']
+    free = sorted({*free} - {*ALIASES, 'nets.build', 'nets.count', 'nets.conventions'})
+    code = 'import sys, importlib\nfor m in sys.argv[1:]: importlib.import_module("layerscale_nb." + m)\n' \
+           'print([m for m in ("torch", "ultralytics", "pandas") if m in sys.modules])'
+    run = subprocess.run([sys.executable, '-c', code, *free], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == '[]' and len(free) > 8
 
 
 def test_data_command(capsys, tmp_path):
@@ -112,7 +130,7 @@ def test_config_with_bad_value(tmp_path, capsys, text, sentence):
 
 def test_count_command(capsys, tmp_path):
     import json, yaml
-    from layerscale_nb.yolo import cost, to_dict, yolov8
+    from layerscale_nb.nets.yolo import cost, to_dict, yolov8
     assert main(['count', 'yolov8l', '--imgsz', '640', '--json']) == 0
     got = json.loads(capsys.readouterr().out)
     assert {k: got[k] for k in ('macs', 'params', 'acts')} == vars(cost(yolov8('l'), 640)) and got['resolution'] == 640

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from layerscale_nb.cli import main
-from layerscale_nb.coco import coco_files, find_listed
+from layerscale_nb.detect.coco import coco_files, find_listed
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.data import load_data
-from layerscale_nb.frames import contact_sheet, summary
+from layerscale_nb.detect.datasets import load_data
+from layerscale_nb.detect.store import contact_sheet, dataset_summary
 
 CLASSES = {1: 'person', 17: 'cat', 90: 'toothbrush'}
 
@@ -98,7 +98,7 @@ def test_the_boxes_of_pycocotools(tmp_path):
     ds = load_data(tmp_path)
     assert ds.names == ('person', 'cat', 'toothbrush') and (len(ds.train), len(ds.val)) == (20, 20)
     assert by_image_and_class(ds) == by_pycocotools(*files) and whys(ds) == {'crowd region': 30}
-    assert summary(ds).loc['all', ['train boxes', 'val boxes']].tolist() == [135, 135]
+    assert dataset_summary(ds).loc['all', ['train boxes', 'val boxes']].tolist() == [135, 135]
     assert contact_sheet(ds, 4, 2).size[0] == 2*406 - 6
 
 

@@ -14,10 +14,10 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from layerscale_nb.complexity import count, plot_count
-from layerscale_nb.conventions import CONVENTIONS, convention_table, under
+from layerscale_nb.nets.count import count, plot_count
+from layerscale_nb.nets.conventions import CONVENTIONS, convention_table, under
 from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.yolo import build, cost, yolov8
+from layerscale_nb.nets.yolo import build_yolo, cost, yolov8
 
 
 class Call(nn.Module):
@@ -74,7 +74,7 @@ def test_by_hand(name):
 @pytest.mark.parametrize('name', ['flash_attention_for_cpu', 'flash_attention', 'efficient_attention'])
 def test_fused_attention_operators(name):
     "Each form of fused attention, handed straight to the recorder as torch's core would."
-    from layerscale_nb.complexity import Recorder, watch
+    from layerscale_nb.nets.count import Recorder, watch
     q, k = torch.empty(1, 4, 5, 8, device='meta'), torch.empty(1, 4, 7, 8, device='meta')
     op, rec = getattr(torch.ops.aten, f'_scaled_dot_product_{name}'), Recorder()
     with watch(rec.op): op(q, k, k, *((None, False) if name == 'efficient_attention' else ()))
@@ -183,14 +183,14 @@ def test_detection_network_needs_real_numbers():
 
 @pytest.mark.parametrize('scale', 'nl')
 def test_yolo_equals_closed_form_and_torch(scale):
-    net = yolov8(scale); m = build(net)
+    net = yolov8(scale); m = build_yolo(net)
     assert count(m, (1, 3, 640, 640)).total == cost(net, 640)
     if scale == 'n': assert count(m, (1, 3, 320, 320)).macs == torch_macs(m, (1, 3, 320, 320))
 
 
 @pytest.mark.parametrize('yaml', 'yolov5n yolov9t yolov10n yolo11n rtdetr-l'.split())
 def test_other_ultralytics_networks(yaml):
-    from layerscale_nb.yolo import quiet_ultralytics
+    from layerscale_nb.nets.yolo import quiet_ultralytics
     u = quiet_ultralytics()
     m = (u.RTDETR if yaml.startswith('rt') else u.YOLO)(f'{yaml}.yaml').model
     assert count(m, (1, 3, 160, 160)).macs == torch_macs(m, (1, 3, 160, 160))
@@ -249,7 +249,7 @@ def test_a_giant_without_memory():
     "ViT-G/14, 1.8 billion weights (7.4 GB), in a process of its own: its memory grows by less than 200 MB."
     code = '''
 import resource, torch, torchvision
-from layerscale_nb.complexity import count
+from layerscale_nb.nets.count import count
 count(torch.nn.Linear(2, 2), (1, 2))
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
 a = peak()
@@ -280,9 +280,9 @@ def test_resnet50_under_every_convention():
 def test_published_yolov8_tables():
     "README: fused; yaml comments: unfused (GFLOPs as printed by Ultralytics)."
     for s, table, yaml in (('n', '8.7', '8.9'), ('s', '28.6', '28.8'), ('m', '78.9', '79.3'), ('l', '165.2', '165.7'), ('x', '257.8', '258.5')):
-        c = count(build(yolov8(s)), (1, 3, 640, 640))
+        c = count(build_yolo(yolov8(s)), (1, 3, 640, 640))
         assert (f"{under(c, 'Ultralytics table')['flops']/1e9:.1f}", f"{under(c, 'Ultralytics yaml')['flops']/1e9:.1f}") == (table, yaml)
-    fused = build(yolov8('x')).fuse(verbose=False)
+    fused = build_yolo(yolov8('x')).fuse(verbose=False)
     assert under(c, 'Ultralytics table')['params'] == sum(p.numel() for p in fused.parameters())
 
 
@@ -291,7 +291,7 @@ def test_fvcore_and_thop_to_the_integer(name, size):
     "The weights are measured ones: each counter, run for real, must say what its convention says."
     installed('fvcore')
     from fvcore.nn import FlopCountAnalysis
-    m, x = (build(yolov8('n')) if name == 'yolov8n' else torchvision.models.get_model(name)).eval(), torch.zeros(1, 3, size, size)
+    m, x = (build_yolo(yolov8('n')) if name == 'yolov8n' else torchvision.models.get_model(name)).eval(), torch.zeros(1, 3, size, size)
     c = count(m, tuple(x.shape))
     if name == 'yolov8n': m(x)
     f = FlopCountAnalysis(m, x).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -354,7 +354,7 @@ def test_ten_times_faster_than_fvcore():
 # the benchmark of counters
 
 def test_bench_side_by_side(monkeypatch):
-    from layerscale_nb import counters
+    from layerscale_nb.experiments import counters
     monkeypatch.setitem(counters.COUNTERS, 'missing', (lambda m, x: 1, ('no-such-package',)))
     monkeypatch.setitem(counters.COUNTERS, 'broken', (lambda m, x: 1/0, ('torch',)))
     seen = []
@@ -372,20 +372,20 @@ def test_bench_side_by_side(monkeypatch):
 
 
 def test_bench_refuses_unknown_names():
-    from layerscale_nb.counters import bench_count, bench_net
+    from layerscale_nb.experiments.counters import bench_count, bench_net
     with pytest.raises(LayerscaleError, match="no image size for 'yolov8q'. Did you mean 'yolov8l'"): bench_count(['yolov8q'])
     with pytest.raises(LayerscaleError, match="no network 'resnet51'"): bench_net('resnet51')
 
 
 def test_count_after_a_real_pass():
     "An Ultralytics head keeps real maps of its last call; counting neither trips over them nor changes them."
-    m = build(yolov8('n')).eval(); m(torch.zeros(1, 3, 160, 160))
+    m = build_yolo(yolov8('n')).eval(); m(torch.zeros(1, 3, 160, 160))
     anchors = m.model[-1].anchors
     assert count(m, (1, 3, 160, 160)).macs == count(m, (1, 3, 96, 160)).macs*160//96 and m.model[-1].anchors is anchors
 
 
 def test_memory_tells_2_from_2_0():
     "The same operator on the same shape with a whole and a broken number gives tensors of two types."
-    from layerscale_nb.complexity import Recorder, watch
+    from layerscale_nb.nets.count import Recorder, watch
     x = torch.ones(3, 4, device='meta').long()
     with watch(Recorder().op): assert ((x*2).dtype, (x*2.0).dtype) == (torch.int64, torch.float32)

@@ -19,10 +19,10 @@ import torchvision
 from torch import nn
 
 from layerscale_nb.cli import main
-from layerscale_nb.complexity import count
-from layerscale_nb.conventions import convention_table, under
+from layerscale_nb.nets.count import count
+from layerscale_nb.nets.conventions import convention_table, under
 from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.lookup import price, price_json, price_text
+from layerscale_nb.nets.find import price, price_json, price_text
 
 
 class Call(nn.Module):
@@ -88,7 +88,7 @@ def test_inference_mode_in_networks(name):
 
 def test_the_yolo_object():
     "Its call is a prediction in inference mode; its cost is that of its network."
-    from layerscale_nb.yolo import quiet_ultralytics
+    from layerscale_nb.nets.yolo import quiet_ultralytics
     net = quiet_ultralytics().YOLO('yolov8n.yaml')
     for m in (net, Inference(net.model)):
         for real in (False, True): assert count(m, (1, 3, 640, 640), real=real).macs == 4_371_993_600

@@ -6,12 +6,13 @@ from xml.etree import ElementTree
 
 import pytest
 
-from layerscale_nb.complexity import count
+from layerscale_nb.nets.count import count
 from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.csp import (INNER, Stage, around, break_even, build_stage, compare, csp_explorer, csp_ize, csp_page, find_profile, measure_ms, network_cost, per_block,
-                               saving, stage_calls, stage_convs, stage_cost, stage_ms, svg_break_even, svg_paths, svg_shares)
-from layerscale_nb.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
-from layerscale_nb.roofline import TERMS, Profile, save_profile
+from layerscale_nb.nets.csp import INNER, CspStage, around, break_even, build_stage, csp_ize, network_cost, per_block, saving, stage_convs, stage_cost
+from layerscale_nb.timing.roofline import find_profile
+from layerscale_nb.live.csp import compare_csp, csp_explorer, csp_page, measure_ms, stage_calls, stage_ms, svg_break_even, svg_paths, svg_shares
+from layerscale_nb.nets.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
+from layerscale_nb.timing.roofline import TERMS, Profile, save_profile
 
 
 def profile(form='sum', **rates):
@@ -34,7 +35,7 @@ def test_random_stages_to_the_integer(seed):
     import torch
     r = random.Random(seed)
     kind = r.choice(list(INNER))
-    s = Stage(kind, r.choice([64, 128, 192]) if kind == 'resx' else 4*r.randint(2, 24), r.randint(1, 5))
+    s = CspStage(kind, r.choice([64, 128, 192]) if kind == 'resx' else 4*r.randint(2, 24), r.randint(1, 5))
     if r.random() < 0.75: s = csp_ize(s, r.choice([0.25, 0.5, 0.75]), r.choice(['paper', 'yolov4']))
     h, w = r.randint(1, 9), r.randint(1, 9)
     module, x = build_stage(s), torch.rand(1, s.b, h, w)
@@ -47,7 +48,7 @@ def test_layers_add_up_to_the_fraction(kind):
     for n in range(1, 8):
         r = Fraction(n, 8)
         for t in ('paper', 'yolov4'):
-            s = Stage(kind, 512, 6, float(r), float(1 - r), t)
+            s = CspStage(kind, 512, 6, float(r), float(1 - r), t)
             assert sum(c.weights for c in stage_convs(s)) == 512**2*(around(r, 1 - r, t) + 6*per_block(kind, r))
 
 
@@ -72,8 +73,8 @@ def test_break_even_is_the_first_k_that_saves():
 
 def test_darknet_53_as_printed(repo):
     ref = reference(repo)['CSPNet README ImageNet 256x256']['published']
-    dark = [Stage('dark', b, k) for b, k in zip((64, 128, 256, 512, 1024), (1, 2, 8, 8, 4))]
-    csp = [Stage('dark', 64, 1, 1.0, 1.0, 'yolov4')] + [csp_ize(s, transition='yolov4') for s in dark[1:]]
+    dark = [CspStage('dark', b, k) for b, k in zip((64, 128, 256, 512, 1024), (1, 2, 8, 8, 4))]
+    csp = [CspStage('dark', 64, 1, 1.0, 1.0, 'yolov4')] + [csp_ize(s, transition='yolov4') for s in dark[1:]]
     for stages, name in ((dark, 'DarkNet-53'), (csp, 'CSPDarkNet-53')):
         c = network_cost(stages)
         norms = 2*(32 + sum(s.b + sum(x.cout for x in stage_convs(s)) for s in stages))
@@ -82,9 +83,9 @@ def test_darknet_53_as_printed(repo):
 
 def test_cspdarknet_stage(repo):
     f = reference(repo)['CSPDarknet stage']['reproduced']
-    s = csp_ize(Stage('dark', 512, 8), transition='yolov4')
+    s = csp_ize(CspStage('dark', 512, 8), transition='yolov4')
     assert stage_cost(s, 4).macs/(16*512**2) == f['yolov4-csp.cfg stage 512ch k=8 without its stride-2 conv, units whb^2']
-    assert stage_cost(Stage('dark', 512, 8), 4).macs/(16*512**2) == f['Darknet53 stage k=8 without stride-2 conv']
+    assert stage_cost(CspStage('dark', 512, 8), 4).macs/(16*512**2) == f['Darknet53 stage k=8 without stride-2 conv']
 
 
 @pytest.mark.parametrize('form', OSA_FORMS)
@@ -111,28 +112,28 @@ def test_receptive_field_rules():
 
 
 @pytest.mark.parametrize('make, says', [
-    (lambda: Stage(k=0), 'number of blocks k is 0'), (lambda: Stage(b=0), 'stage width b is 0'), (lambda: Stage('darknet'), "Did you mean 'dark'"),
-    (lambda: Stage('resx', 100), 'multiple of 64'), (lambda: csp_ize(Stage(b=66), 0.25), 'do not split'), (lambda: csp_ize(Stage(), 1), 'nothing goes past'),
-    (lambda: csp_ize(Stage(), 0), 'partial ratio is 0'), (lambda: csp_ize(Stage(), transition='v4'), 'transition'), (lambda: stage_cost(Stage(), 0), 'positive number of pixels'),
+    (lambda: CspStage(k=0), 'number of blocks k is 0'), (lambda: CspStage(b=0), 'stage width b is 0'), (lambda: CspStage('darknet'), "Did you mean 'dark'"),
+    (lambda: CspStage('resx', 100), 'multiple of 64'), (lambda: csp_ize(CspStage(b=66), 0.25), 'do not split'), (lambda: csp_ize(CspStage(), 1), 'nothing goes past'),
+    (lambda: csp_ize(CspStage(), 0), 'partial ratio is 0'), (lambda: csp_ize(CspStage(), transition='v4'), 'transition'), (lambda: stage_cost(CspStage(), 0), 'positive number of pixels'),
     (lambda: saving('dark', 0), 'number of blocks'), (lambda: osa_convs(7, 2, 2, 'pcb_half'), 'do not split'), (lambda: osa_convs(8, 2, 2, 'oas'), "Did you mean 'osa'"),
-    (lambda: network_cost([Stage()]*3, 100), 'multiple of the stride 8')])
+    (lambda: network_cost([CspStage()]*3, 100), 'multiple of the stride 8')])
 def test_bad_input(make, says):
     with pytest.raises(LayerscaleError, match=says): make()
 
 
 def test_pictures_say_what_they_show():
-    r = compare('res', 128, 4, profile=HERE)
+    r = compare_csp('res', 128, 4, profile=HERE)
     bars = lambda r: svg_shares(r).count('<rect')
-    assert 'plain = 1' in svg_shares(r) and (bars(r), bars(compare('res'))) == (3, 2)
+    assert 'plain = 1' in svg_shares(r) and (bars(r), bars(compare_csp('res'))) == (3, 2)
     assert 'pays from k = 10' in svg_break_even(r)
-    paths = svg_paths(compare('dark', 128, 4, 0.25))
+    paths = svg_paths(compare_csp('dark', 128, 4, 0.25))
     assert '32 through 4 x dark' in paths and '96 past' in paths
     for f in (svg_paths, svg_shares, svg_break_even): ElementTree.fromstring(f(r))  # well formed
 
 
 @pytest.mark.parametrize('kind', INNER)
 def test_predicted_time_is_arithmetic_traffic_and_calls(kind):
-    for s in (Stage(kind, 128, 3), csp_ize(Stage(kind, 128, 3)), csp_ize(Stage(kind, 128, 3), 0.25, 'yolov4')):
+    for s in (CspStage(kind, 128, 3), csp_ize(CspStage(kind, 128, 3)), csp_ize(CspStage(kind, 128, 3), 0.25, 'yolov4')):
         calls, c = stage_calls(s, 20, 30), stage_cost(s, (20, 30))
         assert sum(k.n for k in calls) == 3*len(stage_convs(s)) + s.k + bool(s.transition)
         assert stage_ms(s, profile(call=2), (20, 30), 8) == 2*sum(k.n for k in calls)
@@ -147,7 +148,7 @@ def test_predicted_time_is_arithmetic_traffic_and_calls(kind):
 def test_the_calls_of_a_stage_are_what_runs():
     "The calls of a stage are the modules that run in it, with the maps they write."
     import torch
-    for s in (Stage('dark', 64, 2), csp_ize(Stage('res', 64, 3), 0.25, 'yolov4')):
+    for s in (CspStage('dark', 64, 2), csp_ize(CspStage('res', 64, 3), 0.25, 'yolov4')):
         wrote, module = {'conv': 0, 'norm': 0}, build_stage(s)
         for m in module.modules():
             kind = 'conv' if isinstance(m, torch.nn.Conv2d) else 'norm' if isinstance(m, torch.nn.BatchNorm2d) else None
@@ -158,7 +159,7 @@ def test_the_calls_of_a_stage_are_what_runs():
 
 
 def test_a_profile_is_found_or_not(tmp_path, monkeypatch):
-    from layerscale_nb.timing import PROFILE_FILE
+    from layerscale_nb.timing.forecast import PROFILE_FILE
     monkeypatch.chdir(tmp_path)
     assert find_profile() is None and find_profile(HERE) is HERE
     e = csp_explorer()
@@ -168,7 +169,7 @@ def test_a_profile_is_found_or_not(tmp_path, monkeypatch):
     e = csp_explorer()
     assert 'invented' in e.note.value and 'predicted ms' in e.picture.value
     with pytest.raises(LayerscaleError, match='no such file'): csp_explorer(profile='none.json')
-    with pytest.raises(LayerscaleError, match="no rates for 'norm'"): stage_ms(Stage(), Profile(**{**vars(HERE), 'rates': {'1x1': HERE.rates['1x1']}}))
+    with pytest.raises(LayerscaleError, match="no rates for 'norm'"): stage_ms(CspStage(), Profile(**{**vars(HERE), 'rates': {'1x1': HERE.rates['1x1']}}))
 
 
 def test_explorer_moves():
@@ -192,7 +193,7 @@ def test_the_page_has_a_picture_for_every_pair():
 
 
 def test_further_times_stand_beside_the_prediction():
-    r = compare('dark', 64, 2, profile=HERE, times=dict(measured=measure_ms, fixed=lambda s, size: float(s.k)))
+    r = compare_csp('dark', 64, 2, profile=HERE, times=dict(measured=measure_ms, fixed=lambda s, size: float(s.k)))
     assert list(r['ms']) == ['predicted', 'measured', 'fixed'] and r['ms']['fixed'] == dict(plain=2., csp=2.)
     assert all(v > 0 for v in r['ms']['measured'].values()) and svg_shares(r).count('<rect') == 5
     e = csp_explorer(profile=HERE, device='cpu')
@@ -205,14 +206,14 @@ def test_torchs_own_counter_agrees():
     import torch
     from torch.utils.flop_counter import FlopCounterMode
     for kind in INNER:
-        s = csp_ize(Stage(kind, 128, 2), 0.25, 'yolov4')
+        s = csp_ize(CspStage(kind, 128, 2), 0.25, 'yolov4')
         with FlopCounterMode(display=False) as counter, torch.no_grad(): build_stage(s).eval()(torch.rand(1, 128, 6, 5))
         assert counter.get_total_flops() == 2*stage_cost(s, (6, 5)).macs
 
 
 def test_charts_are_well_formed_and_their_names_apart():
     import re
-    from layerscale_nb.plot import Mark, svg_chart
+    from layerscale_nb.svg import Mark, svg_chart
     same = [Mark('line', [1, 10], [1, 10], 'black', [n], [n]) for n in ('a & b', 'c < d', 'e')]
     for log in ('', 'x', 'y', 'xy'):
         chart = svg_chart([*same, Mark('dot', [2, 3], [4, 5], names=[1, 2], tips=['"', '>']), Mark('ring', [2], [4]), Mark('rule', [2, 9], names=['left', 'right'])], 'x', 'y', log=log)

@@ -4,8 +4,8 @@ import pytest
 from PIL import Image
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.data import image_size, load_data, notes_table, read_image
-from layerscale_nb.frames import contact_sheet, letterbox, natural_size, summary, to_frames
+from layerscale_nb.detect.datasets import image_size, load_data, notes_table, read_image
+from layerscale_nb.detect.store import contact_sheet, letterbox, natural_size, dataset_summary, to_frames
 
 
 def picture(path, w=128, h=64, fmt=None):
@@ -196,7 +196,7 @@ def test_ultralytics_name_without_network():
 def test_real_kitti(kitti_root):
     ds = load_data(kitti_root)
     assert (len(ds.train), len(ds.val)) == (514, 627) and ds.names == ('car', 'pedestrian', 'cyclist')
-    assert int(summary(ds).loc['all', ['train boxes', 'val boxes']].sum()) == 7844 - 1  # one box is thinner than a pixel
+    assert int(dataset_summary(ds).loc['all', ['train boxes', 'val boxes']].sum()) == 7844 - 1  # one box is thinner than a pixel
     assert {x.size for x in ds.train + ds.val} == {(375, 1242), (370, 1224), (374, 1238)}
     assert natural_size(ds, 416) == (128, 416) and natural_size(ds) == (192, 640)
     frames = to_frames(ds.train[:20], (128, 416))

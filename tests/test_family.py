@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.family import (ABLATED, FAMILY, Member, augment_table, augmented, evaluate, levels_table, load_member, member_net, only_size, open_data, run_family, shrink, stride_scores,
-                                  train_member, without_levels)
-from layerscale_nb.ladder import named, with_head
-from layerscale_nb.yolo import build, cost
+from layerscale_nb.experiments.family import ABLATED, FAMILY, Member, augment_table, augmented, evaluate, levels_table, load_member, member_net, only_size, open_data, run_family, shrink, stride_scores, train_member, without_levels
+from layerscale_nb.nets.ladder import named_yolo, with_head
+from layerscale_nb.nets.yolo import build_yolo, cost
 
 
 def test_another_activation_costs_the_same():
@@ -65,7 +64,7 @@ def evil_calls(ran):
     import os
     from pathlib import Path
 
-    from layerscale_nb.yolo import quiet_ultralytics
+    from layerscale_nb.nets.yolo import quiet_ultralytics
     quiet_ultralytics()
     from ultralytics.nn.tasks import DetectionModel
     text = f"__import__('pathlib').Path({str(ran)!r}).touch()"
@@ -113,7 +112,7 @@ def test_ultralytics_opens_a_checkpoint_only_where_it_is_yours(tmp_path):
     pytest.importorskip('onnx', reason='the onnx package is not installed here: pip install onnx to run this test')
     import torch
 
-    from layerscale_nb.members import by_yolo, exported
+    from layerscale_nb.experiments.members import by_yolo, exported
     torch.save(dict(ema=Evil(*evil_calls(tmp_path/'ran')['method'])), tmp_path/'evil.pt')
     for f in (by_yolo, lambda path: exported(path, torch.zeros(1, 3, 64, 64))):
         with pytest.raises(LayerscaleError, match='evil.pt: Ultralytics runs .* say trusted=True'): f(tmp_path/'evil.pt')
@@ -134,7 +133,7 @@ def test_tables_have_a_row_for_each(run):
 def test_removing_stages_is_exact(name):
     import torch
     net = member_net(Member(name, 0.1, 0.06), 2)
-    model, x = build(net).eval(), torch.rand(1, 3, net.stride, 2*net.stride)
+    model, x = build_yolo(net).eval(), torch.rand(1, 3, net.stride, 2*net.stride)
     torch.manual_seed(0)
     for p in model.parameters(): torch.nn.init.normal_(p, 0, 0.1)
     heads = len(net.layers[-1].src)
@@ -147,7 +146,7 @@ def test_removing_stages_is_exact(name):
 
 
 def test_removed_rows_are_those_nobody_reads():
-    net = with_head(named('yolov4-p7'))
+    net = with_head(named_yolo('yolov4-p7'))
     small, kept = without_levels(net, 2)
     read = {j for l in small.layers for j in l.src}
     assert set(range(len(small.rows) - 1)) <= read and len(small.rows) == len(kept) < len(net.rows)
@@ -173,7 +172,7 @@ def test_only_size():
 def test_augmented_joins_three_predictions():
     import torch
     net = member_net(Member('yolov8n', 1, 0.3), 2)
-    model, x = build(net).eval(), torch.rand(1, 3, 128, 192)
+    model, x = build_yolo(net).eval(), torch.rand(1, 3, 128, 192)
     with torch.no_grad(): one, three = model(x)[0], augmented(model)(x)[0]
     assert three.shape[:2] == one.shape[:2] and three.shape[2] > one.shape[2]
 
@@ -181,7 +180,7 @@ def test_augmented_joins_three_predictions():
 def test_run_family_writes_the_table(tmp_path):
     import pandas as pd
     members = (Member('yolov4-tiny', 1, 0.1, (64, 64)), Member('yolov5n', 0.5, 0.3, (64, 64)))
-    from layerscale_nb import family
+    from layerscale_nb.experiments import family
     real, family.train_member = family.train_member, lambda m, *a, **k: train_member(m, *a, **k, n_train=8, n_val=4)
     try: run_family('roadscenes', tmp_path/'t.csv', members, tmp_path/'runs', epochs=1)
     finally: family.train_member = real
@@ -210,19 +209,19 @@ def test_a_member_with_its_own_head(tmp_path):
 def test_a_member_goes_the_whole_way(tmp_path):
     "A process of its own for each; what fails is a row with its sentence and is tried again; what is finished is not."
     pytest.importorskip('onnx', reason='the onnx package is not installed here: pip install onnx to run this test')
-    from layerscale_nb.members import COLUMNS, run_members, stored_rows
+    from layerscale_nb.experiments.members import COLUMNS, run_members, stored_rows
     out = tmp_path/'members.csv'
     run_members(out, ('yolov5n', 'yolov9n'), steps=4)
     good, bad = rows = stored_rows(out)
     assert tuple(good) == COLUMNS and good['said'] == '' and bad['said'].startswith("no network 'yolov9n'") and bad['params'] == ''
-    assert int(good['params']) == cost(named('yolov5n'), 640).params and float(good['reload_diff']) == 0
+    assert int(good['params']) == cost(named_yolo('yolov5n'), 640).params and float(good['reload_diff']) == 0
     assert float(good['loss_last']) < float(good['loss_first']) and float(good['onnx_diff_px']) < 1e-3*float(good['moves_px'])
     assert run_members(out, ('yolov5n',), steps=4) == rows                     # nothing is run again
 
 
 def test_a_dead_child_is_a_row(monkeypatch):
     import shutil
-    from layerscale_nb import members
+    from layerscale_nb.experiments import members
     monkeypatch.setattr(members.sys, 'executable', shutil.which('false'))
     row = members.child_row('yolov5n')
     assert row['said'] == 'the process ended with 1: no further words' and row['member'] == 'yolov5n'
@@ -231,15 +230,16 @@ def test_a_dead_child_is_a_row(monkeypatch):
 
 def test_stored_members_are_the_whole_ladder(repo):
     import pandas as pd
-    from layerscale_nb.ladder import LADDER
+    from layerscale_nb.nets.ladder import LADDER
     t = pd.read_csv(repo/'nbs'/'results'/'family_members.csv', keep_default_na=False).set_index('member')
     assert list(t.index) == list(LADDER) and (t.said == '').all()
-    for m, r in t.iterrows(): assert r.params == cost(named(m), 64 if named(m).stride < 128 else 128).params and r.reload_diff == 0 and r.loss_last < r.loss_first and r.onnx_diff_px < 1e-3*r.moves_px, m
+    for m, r in t.iterrows(): assert r.params == cost(named_yolo(m), 64 if named_yolo(m).stride < 128 else 128).params and r.reload_diff == 0 and r.loss_last < r.loss_first and r.onnx_diff_px < 1e-3*r.moves_px, m
 
 
 def test_times_are_remembered(tmp_path):
-    from layerscale_nb.ladder import scale_to_latency, v4_large
-    from layerscale_nb.members import remembered, stored_rows, time_reduced
+    from layerscale_nb.nets.ladder import v4_large
+    from layerscale_nb.timing.latency import scale_to_latency
+    from layerscale_nb.experiments.members import remembered, stored_rows, time_reduced
     asked = []
     def fake(net): asked.append(net.name); return cost(net, net.imgsz).macs/1e10
     path = tmp_path/'times.csv'
@@ -250,15 +250,15 @@ def test_times_are_remembered(tmp_path):
     with pytest.raises(LayerscaleError, match='has no time .other. of yolov4-p5 at width 1 and depth 1'): remembered(path, how='other')(v4_large(5))
     path.write_text(path.read_text().replace(stored_rows(path)[0]['device'], 'another machine'))
     with pytest.raises(LayerscaleError, match='holds times of another machine, and this is .* one file for each device'): remembered(path, fake, 'made up')(v4_large(5))
-    assert time_reduced(named('yolov4-tiny'), 4, 'cpu', 1) > 0
+    assert time_reduced(named_yolo('yolov4-tiny'), 4, 'cpu', 1) > 0
 
 
 def test_the_trainer_refuses_before_it_builds(monkeypatch):
     "A network beyond the memory, or an image that its stride does not divide: a sentence, and no module is made."
     from dataclasses import replace
-    from layerscale_nb import train
-    from layerscale_nb.members import few_steps, two_scenes
+    from layerscale_nb.detect import train
+    from layerscale_nb.experiments.members import few_steps, two_scenes
     monkeypatch.setattr(train, 'start', lambda *a, **k: pytest.fail('it was built'))
-    p7 = named('yolov4-p7')
+    p7 = named_yolo('yolov4-p7')
     with pytest.raises(LayerscaleError, match='yolov4-p7 needs about .* to train'): few_steps(replace(p7, w=50.), two_scenes(128))
     with pytest.raises(LayerscaleError, match='multiple of the stride 128; the next one is 128'): few_steps(p7, two_scenes(96))

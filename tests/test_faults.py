@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from layerscale_nb.core import LayerscaleError, write_atomic
-from layerscale_nb.study import exhaust, open_setting, run_study, train_run
-from layerscale_nb.train import Recipe
+from layerscale_nb.study.runs import exhaust, open_setting, run_study, train_run
+from layerscale_nb.detect.train import Recipe
 
 ARGS = ['study', '--base', '1', '0.125', '512', '--n-train', '32', '--n-val', '8', '--epochs', '4', '--variants', 'baseline', 'depth_033', '--device', 'cpu']
 TIMED = ('latency', 'throughput', 'train_s', 'date', 'command', 'note')
@@ -91,7 +91,7 @@ def test_another_recipe_is_another_study(tiny, tmp_path):
 
 
 def test_a_study_of_the_baseline_alone_has_a_report(whole, tmp_path):
-    from layerscale_nb.report import write_report
+    from layerscale_nb.study.report import write_report
     df = pd.read_csv(whole[0]/'results.csv').query('variant == "baseline"')
     for rows in (df, pd.concat([df, df.assign(seed=1)]), pd.concat([pd.read_csv(whole[0]/'results.csv'), df.assign(seed=1)])):
         rows.to_csv(tmp_path/'results.csv', index=False)
@@ -116,7 +116,7 @@ def test_row_is_complete(whole):
 
 
 def test_nan_loss_marks_the_run_and_goes_on(tiny, tmp_path, monkeypatch):
-    import layerscale_nb.train as train
+    import layerscale_nb.detect.train as train
     step, calls = train.train_step, []
     def broken(s, batch):
         loss = step(s, batch); calls.append(1)
@@ -129,7 +129,7 @@ def test_nan_loss_marks_the_run_and_goes_on(tiny, tmp_path, monkeypatch):
 
 
 def test_out_of_memory_is_a_sentence(tiny, tmp_path, monkeypatch):
-    import layerscale_nb.train as train
+    import layerscale_nb.detect.train as train
     def full(s, batch): raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 GiB')
     monkeypatch.setattr(train, 'train_step', full)
     with pytest.raises(LayerscaleError, match='baseline_seed0: out of memory at batch 8 and 320x96. Use a smaller --batch'): list(run_study(open_setting(tiny), tmp_path))
@@ -189,7 +189,7 @@ def test_no_room_is_said_before_training(tiny, tmp_path, monkeypatch):
 
 def test_cuda_asked_for_and_absent():
     import torch
-    from layerscale_nb.runtime import pick_device
+    from layerscale_nb.timing.measure import pick_device
     if torch.cuda.is_available(): pytest.skip('this machine has a CUDA GPU')
     with pytest.raises(LayerscaleError, match='torch sees 0 CUDA GPUs here. Use --device cpu'): pick_device('cuda')
 

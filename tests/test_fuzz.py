@@ -100,9 +100,9 @@ def stages():
 
 @functools.cache
 def profile():
-    from layerscale_nb.roofline import TERMS, calls
-    from layerscale_nb.zoo import named
-    rates = {c.kind: dict.fromkeys(TERMS, 0.5) for c in calls(named('EN-B0'))}
+    from layerscale_nb.timing.roofline import TERMS, calls
+    from layerscale_nb.nets.zoo import named_net
+    rates = {c.kind: dict.fromkeys(TERMS, 0.5) for c in calls(named_net('EN-B0'))}
     cfg = dict(name='this', device='cpu', threads=1, dtype='fp32', channels_last=False, cache_mb=8.0, form='sum',
                rates=rates, error=0.1, layers=9, seconds=2.0, origin=dict(seed=0))
     return {'profile.json': json.dumps(cfg).encode()}
@@ -145,10 +145,10 @@ def checkpoint():
 # ---------------------------------------------------------------- readers
 def read_data(source):
     "The data set, its counts, notes and sheet; its text can be written, but for file names that are no text."
-    from layerscale_nb.data import load_data, notes_table
-    from layerscale_nb.frames import contact_sheet, summary
+    from layerscale_nb.detect.datasets import load_data, notes_table
+    from layerscale_nb.detect.store import contact_sheet, dataset_summary
     ds = load_data(source)
-    text = f'{ds.name}\n{summary(ds).to_string()}\n{notes_table(ds).to_string()}\n{ds.notes}'
+    text = f'{ds.name}\n{dataset_summary(ds).to_string()}\n{notes_table(ds).to_string()}\n{ds.notes}'
     text.encode('utf-8', 'surrogateescape')
     for x in ds.train + ds.val:
         assert np.isfinite(x.boxes).all() and (x.boxes >= 0).all() and len(x.boxes) == len(x.cls)
@@ -156,13 +156,13 @@ def read_data(source):
 
 
 def read_picture(path):
-    from layerscale_nb.data import image_size, read_image
+    from layerscale_nb.detect.datasets import image_size, read_image
     size, pixels = image_size(path), read_image(path)
     assert pixels.shape == (*size, 3) and pixels.dtype == np.uint8
 
 
 def price_it(net, size=None):
-    from layerscale_nb.lookup import price, price_json, price_text
+    from layerscale_nb.nets.find import price, price_json, price_text
     p = price(net, size)
     json.dumps(price_json(p, True))
     price_text(p, True).encode()
@@ -170,29 +170,29 @@ def price_it(net, size=None):
 
 
 def read_config(path):
-    from layerscale_nb.study import load_configs, plan
+    from layerscale_nb.study.runs import load_configs, plan
     s = load_configs([path])
     plan(s, 4, s.imgsz or (96, 320)).to_string().encode()
 
 
 def read_profile(path):
-    from layerscale_nb.roofline import load_profile, predict_ms
-    from layerscale_nb.zoo import named
-    assert predict_ms(named('EN-B0'), load_profile(path)) >= 0
+    from layerscale_nb.timing.roofline import load_profile, predict_ms
+    from layerscale_nb.nets.zoo import named_net
+    assert predict_ms(named_net('EN-B0'), load_profile(path)) >= 0
 
 
 def read_weights(path):
-    from layerscale_nb.family import read_checkpoint
+    from layerscale_nb.experiments.family import read_checkpoint
     read_checkpoint(path)
 
 
 def read_table(path):
-    from layerscale_nb.report import by_variant, read_results
+    from layerscale_nb.study.report import by_variant, read_results
     by_variant(read_results(path)).to_string().encode()
 
 
 def rescale_it(name, rule, s):
-    from layerscale_nb.lookup import rescale_by_name, rescaled_json, rescaled_text
+    from layerscale_nb.nets.find import rescale_by_name, rescaled_json, rescaled_text
     r = rescale_by_name(name, rule, s)
     json.dumps(rescaled_json(r))
     rescaled_text(r).encode()
@@ -224,8 +224,8 @@ def options(argv):
 
 def every_size(value):
     "Each door that an image size or a whole number comes in by."
-    from layerscale_nb.lookup import pixels
-    from layerscale_nb.study import Study, with_options
+    from layerscale_nb.nets.find import pixels
+    from layerscale_nb.study.runs import Study, with_options
     doors = (check_size, lambda v: pixels(v, 224), lambda v: with_options(Study(), imgsz=v),
              lambda v: check_number(v, 'batch', whole=True))
     for door in doors:
@@ -396,8 +396,11 @@ def warm():
     "Import what the readers import late, before the clock runs."
     import torchvision.models
 
-    from layerscale_nb import cli, family, lookup, report, study
-    from layerscale_nb.yolo import quiet_ultralytics
+    from layerscale_nb import cli
+    from layerscale_nb.experiments import family
+    from layerscale_nb.nets import find as lookup
+    from layerscale_nb.study import report, runs as study
+    from layerscale_nb.nets.yolo import quiet_ultralytics
     quiet_ultralytics()
     with contextlib.suppress(ImportError): import timm
 
@@ -477,14 +480,14 @@ def test_an_error_is_one_printable_line():
 
 
 def test_a_stage_has_a_channel_inside():
-    from layerscale_nb.nets import Stage
+    from layerscale_nb.nets.net import Stage
     with pytest.raises(LayerscaleError, match='b is 1e-09; a res stage 64 wide has no channel inside'):
         Stage('res', 1, 64, b=1e-9)
 
 
 @pytest.mark.parametrize('name', ['50', '!!binary /w==', '[a]', '2020-01-02'])
 def test_a_name_that_is_no_text(tmp_path, name):
-    from layerscale_nb.lookup import find
+    from layerscale_nb.nets.find import find
     cfg = yaml.safe_load(stages()['own.yaml'])
     del cfg['name']
     (tmp_path/'own.yaml').write_text(f'{yaml.safe_dump(cfg)}name: {name}\n')
@@ -494,7 +497,7 @@ def test_a_name_that_is_no_text(tmp_path, name):
 
 @pytest.mark.parametrize('row', [[16, 300, 2], [16, 32, 2]])
 def test_a_kernel_that_takes_minutes(tmp_path, row):
-    from layerscale_nb.lookup import find
+    from layerscale_nb.nets.find import find
     cfg = yaml.safe_load(detector()['yolov8n.yaml'])
     cfg['backbone'][1][3] = row
     (tmp_path/'yolov8n.yaml').write_text(yaml.safe_dump(cfg))
@@ -504,16 +507,16 @@ def test_a_kernel_that_takes_minutes(tmp_path, row):
 @pytest.mark.parametrize('key', ['depth', 'width'])
 @pytest.mark.parametrize('value', ['.inf', '1e308', '[1]'])
 def test_multipliers_of_a_config(tmp_path, key, value):
-    from layerscale_nb.study import load_config
+    from layerscale_nb.study.runs import load_config
     (tmp_path/'c.yaml').write_text(f'{key}: {value}\n')
     with pytest.raises(LayerscaleError, match=f'c.yaml: {key} is .*; it must be a number > 0'):
         load_config(tmp_path/'c.yaml')
 
 
 def test_a_pipe_is_not_waited_for(tmp_path):
-    from layerscale_nb.family import read_checkpoint
-    from layerscale_nb.report import read_results
-    from layerscale_nb.roofline import load_profile
+    from layerscale_nb.experiments.family import read_checkpoint
+    from layerscale_nb.study.report import read_results
+    from layerscale_nb.timing.roofline import load_profile
     os.mkfifo(tmp_path/'pipe')
     with limits():
         for read in (read_checkpoint, read_results, load_profile):
@@ -522,7 +525,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
 
 @pytest.mark.parametrize('entry', [dict(val='\ud83d'), dict(path='a\0b'), dict(train=['\ud83d'])])
 def test_a_path_that_cannot_be_one(tmp_path, entry):
-    from layerscale_nb.data import load_data
+    from layerscale_nb.detect.datasets import load_data
     for f, data in yolo().items():
         (tmp_path/f).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path/f).write_bytes(data)
@@ -533,7 +536,7 @@ def test_a_path_that_cannot_be_one(tmp_path, entry):
 
 def test_a_decoder_may_fail_in_any_way(tmp_path):
     "One flipped bit makes Pillow's TIFF reader raise a TypeError."
-    from layerscale_nb.data import read_image
+    from layerscale_nb.detect.datasets import read_image
     warnings.simplefilter('ignore')  # pytest puts its own filters back
     rng, data = random.Random(0), images()['a.tiff']
     for _ in range(300):

@@ -13,8 +13,8 @@ from test_data import kitti_set, picture, voc_set, yolo_set
 
 from layerscale_nb.cli import main
 from layerscale_nb.core import LayerscaleError, read_yaml
-from layerscale_nb.data import load_data
-from layerscale_nb.frames import contact_sheet, draw_boxes, summary
+from layerscale_nb.detect.datasets import load_data
+from layerscale_nb.detect.store import contact_sheet, draw_boxes, dataset_summary
 
 
 def whys(ds): return {(n.kind, n.why, n.where.split('/')[-1]) for n in ds.notes}
@@ -89,7 +89,7 @@ def test_a_class_is_a_whole_number_and_coordinates_are_shares(tmp_path):
 # C2: one object is one truth, one class one column
 
 def test_the_same_box_twice_is_one_truth(tmp_path):
-    from layerscale_nb.ap import match_all, scores
+    from layerscale_nb.detect.metrics import match_all, scores
     y, k, v = (tmp_path/n for n in 'ykv')
     for p in (y, k, v): p.mkdir()
     yolo_set(y)
@@ -123,7 +123,7 @@ def test_no_two_classes_share_a_column(tmp_path, names, want):
     root = yolo_set(tmp_path)
     describe(root, f'train: images/train\nval: images/val\nnames: {names}\n')
     ds = load_data(root)
-    assert ds.names == want and list(summary(ds).index) == [*want, 'all']
+    assert ds.names == want and list(dataset_summary(ds).index) == [*want, 'all']
     assert sum(n.kind == 'class renamed' for n in ds.notes) >= 1
     str(ds.notes).encode()  # can be printed
 
@@ -342,7 +342,7 @@ def test_an_old_locale_changes_nothing(tmp_path):
     (root/'labels'/'train'/'0.txt').rename(root/'labels'/'train'/'Füße.txt')
     (root/'train.txt').write_text('images/train/Füße.jpg\n', encoding='utf-8')
     describe(root, 'train: [train.txt]\nval: images/val\nnames: [Fußgänger, 行人]\n')
-    code = 'import locale, sys; from layerscale_nb.data import load_data\n' \
+    code = 'import locale, sys; from layerscale_nb.detect.datasets import load_data\n' \
            'for p in sys.argv[1:]: ds = load_data(p); print(ascii(ds.names), [len(x.cls) for x in ds.train], len(ds.notes))\n' \
            'print(locale.getpreferredencoding(False))'
     env = os.environ | dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
@@ -420,7 +420,7 @@ def test_pipes_do_not_hang(tmp_path):
 
 
 def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path, monkeypatch):
-    from layerscale_nb.data import image_size, read_image
+    from layerscale_nb.detect.datasets import image_size, read_image
     big = tmp_path/'big.png'
     Image.new('1', (13_000, 13_000)).save(big)
     monkeypatch.setattr(Image.Image, 'load', lambda self: pytest.fail('it was decoded'))

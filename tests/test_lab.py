@@ -30,7 +30,7 @@ def children_in(folder):
     found = []
     for p in Path('/proc').glob('[0-9]*'):
         try:
-            if 'layerscale_nb.worker' in (p/'cmdline').read_text() and os.readlink(p/'cwd') == str(folder): found.append(int(p.name))
+            if 'layerscale_nb.live.worker' in (p/'cmdline').read_text() and os.readlink(p/'cwd') == str(folder): found.append(int(p.name))
         except OSError: pass
     return found
 
@@ -40,7 +40,7 @@ def lab(tmp_path_factory, repo):
     "A JupyterLab server over a copy of the notebooks; (its address, its folder)."
     work = tmp_path_factory.mktemp('lab')
     nbs = work/'nbs'; nbs.mkdir()
-    shutil.copy(repo/'nbs'/'11_live.ipynb', nbs); shutil.copytree(repo/'nbs'/'results', nbs/'results')
+    shutil.copy(repo/'nbs'/'live'/'retrain.ipynb', nbs); shutil.copytree(repo/'nbs'/'results', nbs/'results')
     (nbs/'runs'/'live').mkdir(parents=True); shutil.copy(nbs/'results'/'live_points.csv', nbs/'runs'/'live'/'kept.csv')  # a reader who has been here before
     config = work/'config'/'labconfig'; config.mkdir(parents=True)
     (config/'page_config.json').write_text(json.dumps({'disabledExtensions': {'@jupyterlab/apputils-extension:announcements': True}}))
@@ -64,7 +64,7 @@ def page(lab):
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
         page = browser.new_page(viewport=dict(width=1180, height=1120))
-        page.goto(f'{lab[0]}/doc/tree/11_live.ipynb?token=t')
+        page.goto(f'{lab[0]}/doc/tree/retrain.ipynb?token=t')
         page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
         yield page
         browser.close()

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from layerscale_nb.complexity import count
+from layerscale_nb.nets.count import count
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.ladder import ABLATION, LADDER, ablation, named, row, scale_to_latency, v4_csp, v4_large, v5, with_head
-from layerscale_nb.yolo import ACTIVATIONS, Yolo, build, check_memory, cost, identity, layer_costs, memory_bytes, quiet_ultralytics, rescale, to_dict
+from layerscale_nb.nets.ladder import ABLATION, LADDER, ablation, named_yolo, row, v4_csp, v4_large, v5, with_head
+from layerscale_nb.timing.latency import scale_to_latency
+from layerscale_nb.nets.yolo import ACTIVATIONS, Yolo, build_yolo, check_memory, cost, identity, layer_costs, memory_bytes, quiet_ultralytics, rescale_yolo, to_dict
 
 BODIES = ('yolov4-tiny', 'yolov4-csp', 'yolov4-p5', 'yolov4-p6', 'yolov4-p7', 'yolov5n', 'yolov8n')
 
@@ -28,11 +29,11 @@ def total(net, size=None):
 @pytest.mark.parametrize('name', ['yolov4-csp', 'yolov4-p5', 'yolov4-p6', 'yolov4-p7'])
 def test_totals_of_the_authors_model_files(repo, name):
     got = next(f for f in reference(repo, 'scaled_yolov4.json')['facts'] if f['id'] == name)['reproduced']
-    assert total(named(name)) == {k: got[k] for k in ('params', 'mac_conv', 'act_conv')}
-    assert named(name).imgsz == got['size']
+    assert total(named_yolo(name)) == {k: got[k] for k in ('params', 'mac_conv', 'act_conv')}
+    assert named_yolo(name).imgsz == got['size']
 
 
-@pytest.mark.parametrize('fact, net', [('darknet README yolov4-tiny@416', named('yolov4-tiny')), ('darknet README yolov4-csp@640', v4_csp(renorm=False)), ('darknet README yolov4-csp@512', v4_csp(renorm=False)),
+@pytest.mark.parametrize('fact, net', [('darknet README yolov4-tiny@416', named_yolo('yolov4-tiny')), ('darknet README yolov4-csp@640', v4_csp(renorm=False)), ('darknet README yolov4-csp@512', v4_csp(renorm=False)),
                                        ('darknet README yolov4-p5@896', v4_large(5, renorm=False)), ('darknet README yolov4-p6@1280', v4_large(6, renorm=False)),
                                        ('T8 D53-FPNSPP', ablation(False, False, 'LeakyReLU')), ('T8 CD53s-CPANSPP', ablation())])
 def test_totals_of_the_darknet_files(repo, fact, net):
@@ -62,26 +63,26 @@ def test_yolov5_table(repo, scale):
 @pytest.mark.parametrize('scale', 'nsmlx')
 def test_yolov8_table(repo, scale):
     r = next(r for r in reference(repo, 'yolov8_family.json')['rows'] if r['name'] == f'yolov8{scale}')
-    assert total(named(f'yolov8{scale}')) == {k: r['reproduced'][k] for k in ('params', 'mac_conv', 'act_conv')}
+    assert total(named_yolo(f'yolov8{scale}')) == {k: r['reproduced'][k] for k in ('params', 'mac_conv', 'act_conv')}
 
 
 @pytest.mark.parametrize('seed', range(14))
 def test_random_scales_to_the_integer(seed):
     r = random.Random(seed)
     name = (BODIES + tuple(ABLATION))[seed % (len(BODIES) + len(ABLATION))]
-    net = rescale(named(name, r.choice([1, 3, 20])), r.uniform(0.1, 0.5), r.uniform(0.05, 0.2))
+    net = rescale_yolo(named_yolo(name, r.choice([1, 3, 20])), r.uniform(0.1, 0.5), r.uniform(0.05, 0.2))
     if seed % 2: net = with_head(net)
     h, w = net.stride*r.randint(1, 2), net.stride*r.randint(1, 3)
-    assert count(build(net), (1, 3, h, w)).total == cost(net, (h, w))
+    assert count(build_yolo(net), (1, 3, h, w)).total == cost(net, (h, w))
 
 
 def test_full_size_module_to_the_integer():
-    assert count(build(named('yolov4-tiny')), (1, 3, 64, 64)).total == cost(named('yolov4-tiny'), 64)
+    assert count(build_yolo(named_yolo('yolov4-tiny')), (1, 3, 64, 64)).total == cost(named_yolo('yolov4-tiny'), 64)
 
 
 @pytest.mark.parametrize('name', list(LADDER))
 def test_counting_is_quick(name):
-    net = named(name)
+    net = named_yolo(name)
     def once():
         t = time.perf_counter(); cost(replace(net), net.imgsz); return time.perf_counter() - t
     assert min(once() for _ in range(5)) < 5e-3
@@ -92,7 +93,7 @@ def test_activation_is_the_named_one_and_nothing_global(act, kind):
     quiet_ultralytics()
     from ultralytics.nn.modules import Conv
     before = Conv.default_act
-    model = build(replace(Yolo(d=0.33, w=0.06, nc=2), act=act))
+    model = build_yolo(replace(Yolo(d=0.33, w=0.06, nc=2), act=act))
     assert {type(m.act).__name__ for m in model.modules() if isinstance(m, Conv) and not isinstance(m.act, type(None))} == {kind}
     assert Conv.default_act is before
     assert identity(Yolo(act=act)) != identity(Yolo()) or act == 'SiLU'
@@ -117,10 +118,10 @@ def test_join_first_or_norm_first():
 
 
 @pytest.mark.parametrize('make, says', [
-    (lambda: named('yolov4p6'), "Did you mean 'yolov4-p6'"), (lambda: named('resnet'), 'no network'), (lambda: v4_large(8), '5, 6 or 7'), (lambda: v5('q'), "no scale 'q'"),
-    (lambda: cost(named('yolov4-p7'), 1504), 'multiple of the stride 128; the next one is 1536'), (lambda: cost(named('yolov4-p6'), '416x128'), 'stride 64'),
-    (lambda: replace(named('yolov4-csp'), act='Mishh'), "Did you mean 'Mish'"), (lambda: with_head(v5('n'), 'v9'), "head 'v9'"), (lambda: with_head(v5('n'), 'anchor', 0), 'anchors is 0'),
-    (lambda: build(replace(named('yolov4-p7'), w=40.0)), 'needs about .* are free'), (lambda: check_memory(named('yolov4-p7'), 1536, 8, True, free=24e9), 'to train, 24 GB are free'),
+    (lambda: named_yolo('yolov4p6'), "Did you mean 'yolov4-p6'"), (lambda: named_yolo('resnet'), 'no network'), (lambda: v4_large(8), '5, 6 or 7'), (lambda: v5('q'), "no scale 'q'"),
+    (lambda: cost(named_yolo('yolov4-p7'), 1504), 'multiple of the stride 128; the next one is 1536'), (lambda: cost(named_yolo('yolov4-p6'), '416x128'), 'stride 64'),
+    (lambda: replace(named_yolo('yolov4-csp'), act='Mishh'), "Did you mean 'Mish'"), (lambda: with_head(v5('n'), 'v9'), "head 'v9'"), (lambda: with_head(v5('n'), 'anchor', 0), 'anchors is 0'),
+    (lambda: build_yolo(replace(named_yolo('yolov4-p7'), w=40.0)), 'needs about .* are free'), (lambda: check_memory(named_yolo('yolov4-p7'), 1536, 8, True, free=24e9), 'to train, 24 GB are free'),
     (lambda: replace(v5('n'), imgsz=0), 'image size is 0'), (lambda: scale_to_latency(-1), 'time limit'),
     (lambda: cost(Yolo(((-1, 1, 'Conv', (8, 3, 2)), (-1, 1, 'Conv', (8, 3, 2)), ((-1, 0), 1, 'Concat', (1,)))), 64), 'cannot be joined'),
     (lambda: cost(Yolo(((-1, 3, 'Bottleneck', (8, True)),)), 64), 'Bottleneck')])
@@ -131,8 +132,8 @@ def test_bad_input(make, says):
 def test_memory_estimate_is_near_the_truth():
     "Maps kept for the backward pass, measured by hooks on saved tensors, against the estimate without the weights."
     import torch
-    net = with_head(rescale(named('yolov4-csp', 3), 0.2, 0.25))
-    model, kept = build(net).train(), {}
+    net = with_head(rescale_yolo(named_yolo('yolov4-csp', 3), 0.2, 0.25))
+    model, kept = build_yolo(net).train(), {}
     def pack(t):
         kept[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes(); return t
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t): out = model(torch.rand(2, 3, 128, 128))
@@ -165,16 +166,16 @@ def test_rows_are_numbered():
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     "One epoch of every body on a few drawn scenes."
-    from layerscale_nb.augment import make_store
-    from layerscale_nb.data import roadscenes
-    from layerscale_nb.frames import to_frames
-    from layerscale_nb.study import exhaust
-    from layerscale_nb.train import Recipe, fit, save_checkpoint
+    from layerscale_nb.detect.augment import make_store
+    from layerscale_nb.detect.datasets import roadscenes
+    from layerscale_nb.detect.store import to_frames
+    from layerscale_nb.study.runs import exhaust
+    from layerscale_nb.detect.train import Recipe, fit, save_checkpoint
     import torch
     ds, folder, out = roadscenes(8, 4, size=(128, 128)), tmp_path_factory.mktemp('ladder'), {}
     stores = [make_store(to_frames(x, (128, 128)), torch.device('cpu')) for x in (ds.train, ds.val)]
     for name in BODIES + ('d53-fpnspp-leaky', 'cd53s-cfpnspp-mish'):
-        net = with_head(rescale(named(name, len(ds.names)), 0.1, 0.07))
+        net = with_head(rescale_yolo(named_yolo(name, len(ds.names)), 0.1, 0.07))
         s = exhaust(fit(net, *stores, Recipe(epochs=2, batch=4), device=torch.device('cpu')))
         out[name] = (s, ds, save_checkpoint(s, ds.names, folder/name/'best.pt', (128, 128)))  # Ultralytics takes a file named yolov5n.pt for its own and would download another
     return out
@@ -225,16 +226,16 @@ def test_anchor_head_is_known_and_to_dict_is_plain():
     net = v5('n', 3)
     d = to_dict(net)
     assert [r[2] for r in d['head']][-7:] == ['nn.Conv2d', 'nn.Flatten']*3 + ['Concat'] and 'activation' not in d
-    assert to_dict(named('yolov4-tiny'))['activation'] == ACTIVATIONS['LeakyReLU']
+    assert to_dict(named_yolo('yolov4-tiny'))['activation'] == ACTIVATIONS['LeakyReLU']
     assert layer_costs(net, 640)[-1].params == sum((c + 1)*3*8 for c in (64, 128, 256))
 
 
 @pytest.mark.parametrize('name', BODIES)
 def test_realised_of_a_thinner_body(name):
-    from layerscale_nb.yolo import realised
-    net = named(name)
-    assert realised(net, net) == (1.0, 1.0)
-    d, w = realised(rescale(net, 0.5, 0.5), net)
+    from layerscale_nb.nets.yolo import realised_yolo
+    net = named_yolo(name)
+    assert realised_yolo(net, net) == (1.0, 1.0)
+    d, w = realised_yolo(rescale_yolo(net, 0.5, 0.5), net)
     assert d == 1.0 if name == 'yolov4-tiny' else 0.4 < d <= 1.0
     assert 0.49 < w < 0.52
 
@@ -242,7 +243,7 @@ def test_realised_of_a_thinner_body(name):
 def test_ablation_configs_are_the_table(repo):
     "Eight files, each a network of Table 8; the figures in their comments are the printed ones, and the count agrees."
     import re
-    from layerscale_nb.study import load_configs
+    from layerscale_nb.study.runs import load_configs
     paths = sorted((repo/'configs'/'ablation').glob('*.yaml'))
     s = load_configs(paths)
     assert {v.net for v in s.variants} == set(ABLATION) and [v.net for v in s.variants] == [v.name for v in s.variants] == [p.stem for p in paths]
@@ -250,6 +251,6 @@ def test_ablation_configs_are_the_table(repo):
         params, bflops = map(int, re.search(r'80 classes: (\d+) M parameters, (\d+) BFLOPs', p.read_text()).groups())
         fact = 'T8 ' + {'d53-fpn': 'D53-FPNSPP', 'd53-pan': 'D53-PANSPP', 'cd53s-c': 'CD53s-CFPNSPP' if 'cfpn' in p.stem else 'CD53s-CPANSPP'}[p.stem[:7]]
         f = next(f for f in reference(repo, 'scaled_yolov4.json')['facts'] if f['id'] == fact)
-        c = cost(named(p.stem), 608)
+        c = cost(named_yolo(p.stem), 608)
         assert (params, bflops) == (f['published']['params_M'], f['published']['flops_B']) and round(c.params/1e6) == params
         assert round(f['reproduced'].get('bflops_darknet', c.flops/1e9)) == bflops and c.flops/1e9 == pytest.approx(f['reproduced']['bflops_conv'], rel=1e-12)

@@ -1,48 +1,123 @@
-"The repository agrees with itself."
+"The repository agrees with itself. Every test here walks all folders; `test_nothing_is_overlooked` says so."
 import ast
+import builtins
 import configparser
+import inspect
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
+import tokenize
 
 import pytest
+from house import ALIASES, FOLDERS, folder_of
 
-NUMBER = re.compile(r'(\d+)([a-z]?)_')
+IGNORED = ('.venv', '.git', 'runs', '_proc', '_docs', '__pycache__', '.ipynb_checkpoints', '*.egg-info', 'build', 'dist')
 
 
-def notebooks(repo): return sorted(p for p in (repo/'nbs').glob('*.ipynb'))
+def notebooks(repo):
+    return sorted(p for p in (repo/'nbs').rglob('*.ipynb') if not any(part.startswith(('.', '_')) for part in p.parts))
+
+
+def modules(repo):
+    "dotted module name -> file, all but the generated index and the empty package files."
+    found = sorted(p for p in (repo/'layerscale_nb').rglob('*.py') if p.name not in ('__init__.py', '_modidx.py'))
+    return {'.'.join(p.relative_to(repo/'layerscale_nb').with_suffix('').parts): p for p in found}
 
 
 def code_cells(p): return [''.join(c['source']) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'code']
 
 
 def exports(repo):
-    "module name -> notebook."
+    "dotted module name -> its notebook."
     found = {}
     for p in notebooks(repo):
         for s in code_cells(p):
-            if m := re.match(r'#\| default_exp (\w+)', s): found[m[1]] = p
+            if m := re.match(r'#\| default_exp ([\w.]+)', s): found[m[1]] = p
     return found
 
 
+def tracked(repo, *patterns):
+    r = subprocess.run(['git', 'ls-files', *patterns], cwd=repo, capture_output=True, text=True)
+    if not r.stdout.strip(): pytest.skip('not a git checkout')
+    return [f for f in r.stdout.split('\n') if f and (repo/f).exists()]
+
+
+def copied(repo, to):
+    shutil.copytree(repo, to, symlinks=True, ignore=shutil.ignore_patterns(*IGNORED))
+    return to
+
+
+def test_nothing_is_overlooked(repo):
+    "The walks see every notebook and every module that git tracks."
+    seen = {str(p.relative_to(repo)) for p in notebooks(repo)}
+    assert seen >= set(tracked(repo, '*.ipynb')) and len(seen) > 40
+    written = {f for f in tracked(repo, 'layerscale_nb/*.py') if not f.endswith(('__init__.py', '_modidx.py'))}
+    assert {str(p.relative_to(repo)) for p in modules(repo).values()} >= written and len(written) > 40
+
+
 def test_top_level(repo):
-    need = 'settings.ini nbs layerscale_nb setup.py tests _quarto.yml pyproject.toml Makefile README.md LICENSE CHANGELOG.md CONTRIBUTING.md MANIFEST.in configs .ci/run .github/workflows/test.yml'.split()
-    assert not [n for n in need if not (repo/n).exists()]
+    need = ('settings.ini nbs layerscale_nb setup.py tests _quarto.yml pyproject.toml Makefile README.md LICENSE CHANGELOG.md '
+            'CONTRIBUTING.md MANIFEST.in configs .ci/run .github/workflows/test.yml')
+    assert not [n for n in need.split() if not (repo/n).exists()]
     link = repo/'nbs'/'_quarto.yml'
     assert link.is_symlink() and link.resolve() == repo/'_quarto.yml'
     assert 'metadata-files: [nbdev.yml, sidebar.yml]' in (repo/'_quarto.yml').read_text()
 
 
 def test_export_in_sync(repo, tmp_path):
-    copy = tmp_path/'copy'
-    shutil.copytree(repo, copy, symlinks=True, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_proc', '_docs', '__pycache__', '*.egg-info'))
-    for p in (copy/'layerscale_nb').glob('*.py'):
-        if p.name != '__init__.py': p.unlink()
-    subprocess.run([sys.executable, '-c', 'from nbdev.export import nb_export; from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'], cwd=copy, check=True, capture_output=True)
-    for p in (repo/'layerscale_nb').glob('*.py'): assert (copy/'layerscale_nb'/p.name).read_text() == p.read_text(), f'{p.name} is not what its notebook exports: run nbdev_export'
-    assert {p.stem for p in (repo/'layerscale_nb').glob('*.py')} == {*exports(repo), '__init__', '_modidx'}
+    copy = copied(repo, tmp_path/'copy')
+    for p in modules(copy).values(): p.unlink()
+    code = 'from nbdev.doclinks import nbdev_export; nbdev_export.__wrapped__()'
+    subprocess.run([sys.executable, '-c', code], cwd=copy, check=True, capture_output=True)
+    for m, p in modules(repo).items():
+        assert modules(copy).get(m) and modules(copy)[m].read_text() == p.read_text(), f'{m} is not what its notebook exports'
+    assert set(modules(repo)) == set(exports(repo))
+
+
+def test_a_module_lies_where_its_notebook_lies(repo):
+    for m, p in exports(repo).items():
+        assert p == repo/'nbs'/f'{m.replace(".", "/")}.ipynb', f'{p.name} exports {m}'
+
+
+def imports_of(repo):
+    "(module, module it imports, line), also of imports inside functions."
+    known = modules(repo)
+    for m, p in known.items():
+        for n in ast.walk(ast.parse(p.read_text())):
+            if not isinstance(n, ast.ImportFrom): continue
+            if n.level: base = '.'.join(m.split('.')[:-n.level] + ([n.module] if n.module else []))
+            elif n.module.startswith('layerscale_nb'): base = n.module[len('layerscale_nb'):].lstrip('.')
+            else: continue
+            for a in n.names: yield m, base if base in known else f'{base}.{a.name}'.lstrip('.'), n.lineno
+
+
+def test_imports_go_downwards(repo):
+    "A module imports from its own folder and from those above it in the one list."
+    seen = 0
+    for m, used, line in imports_of(repo):
+        if m in ALIASES: continue
+        assert used in modules(repo) and used not in ALIASES, f'{m}, line {line}: there is no {used}'
+        above = FOLDERS.index(folder_of(used)) <= FOLDERS.index(folder_of(m))
+        assert above, f'{m}, line {line}: imports {used}, whose folder is below its own'
+        seen += 1
+    assert seen > 150
+
+
+def test_no_circles(repo):
+    edges = {}
+    for m, used, _ in imports_of(repo): edges.setdefault(m, set()).add(used)
+
+    def visit(m, path):
+        assert m not in path, ' imports '.join([*path[path.index(m):], m])
+        if m in done: return
+        for used in edges.get(m, ()): visit(used, [*path, m])
+        done.add(m)
+
+    done = set()
+    for m in modules(repo): visit(m, [])
 
 
 def test_notebooks_clean(repo):
@@ -61,57 +136,68 @@ def test_notebooks_clean(repo):
 def test_notebooks_show_their_outputs(repo):
     for p in notebooks(repo):
         if p.name == 'index.ipynb': continue
-        assert any(c.get('outputs') for c in json.loads(p.read_text())['cells']), f'{p.name} has no outputs: run it before you commit'
+        shown = any(c.get('outputs') for c in json.loads(p.read_text())['cells'])
+        assert shown, f'{p.name} has no outputs: run it before you commit'
 
 
-def test_imports_go_downwards(repo):
-    key = lambda p: NUMBER.match(p.name).groups()
-    order = {m: (int(key(p)[0]), key(p)[1]) for m, p in exports(repo).items()}
-    for m, p in exports(repo).items():
-        used = {x for s in code_cells(p) for x in re.findall(r'layerscale_nb\.(\w+)', s)} - {m}
-        assert all(order[u] < order[m] for u in used if u in order), f'{p.name} imports from a later notebook'
+def test_links_between_notebooks(repo):
+    "Links name the notebook, so that they work in JupyterLab, on GitHub and on the site; none is dead."
+    for p in notebooks(repo):
+        text = '\n'.join(''.join(c['source']) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'markdown')
+        assert not re.findall(r'\]\((?!http)[^)]*\.html', text), f'{p.name} links to an .html page'
+        for target in re.findall(r'\]\((?!http)([^)#]+\.(?:ipynb|png|csv|json))', text):
+            assert (p.parent/target).exists(), f'{p.name} links to {target}, which is not there'
 
 
-def test_module_size_and_cells(repo):
-    for m, p in exports(repo).items():
-        lines = [l for l in (repo/'layerscale_nb'/f'{m}.py').read_text().splitlines() if l.strip() and not l.startswith('#')]
-        assert len(lines) <= 420, f'{m}.py has {len(lines)} lines'
+def test_module_size_and_lines(repo):
+    for m, p in modules(repo).items():
+        text = p.read_text()
+        lines = [l for l in text.splitlines() if l.strip() and not l.startswith('#')]
+        assert len(lines) <= 420, f'{m} has {len(lines)} lines'
+
+
+def test_cells_are_short(repo):
+    for p in notebooks(repo):
         for s in code_cells(p):
             if s.startswith('#| export'): assert len([l for l in s.splitlines() if l.strip()]) <= 45, f'{p.name}: a cell of over 45 lines'
 
 
 def test_public_definitions_have_docstrings(repo):
-    for m in exports(repo):
-        for n in ast.parse((repo/'layerscale_nb'/f'{m}.py').read_text()).body:
+    for m, p in modules(repo).items():
+        for n in ast.parse(p.read_text()).body:
             if isinstance(n, (ast.FunctionDef, ast.ClassDef)): assert ast.get_docstring(n), f'{m}.{n.name} has no docstring'
 
 
 def test_readme_is_generated(repo):
-    assert subprocess.run([sys.executable, 'tests/readme.py', '--check'], cwd=repo).returncode == 0, 'README.md is not index.ipynb: run make readme'
+    done = subprocess.run([sys.executable, 'tests/readme.py', '--check'], cwd=repo)
+    assert done.returncode == 0, 'README.md is not index.ipynb: run make readme'
 
 
 def test_readme_commands_exist(repo):
     text, make = (repo/'README.md').read_text(), (repo/'Makefile').read_text()
-    for target in set(re.findall(r'(?m)(?:^|`)make (\w+)', text)): assert re.search(rf'^{target}:', make, re.M), f'README names make {target}'
+    for target in set(re.findall(r'(?m)(?:^|`)make (\w+)', text)):
+        assert re.search(rf'^{target}:', make, re.M), f'README names make {target}'
     assert 'make test' in (repo/'.ci'/'run').read_text()
 
 
 def test_no_machine_paths(repo):
-    files = subprocess.run(['git', 'ls-files'], cwd=repo, capture_output=True, text=True).stdout.split('\n')
-    if files == ['']: pytest.skip('not a git checkout')
     bad = re.compile(r'(?<![\w.:~-])/(?:work|root|home|tmp)/[\w.]+')
-    hits = {f: m[0] for f in files if f.endswith(('.py', '.ipynb', '.md', '.yml', '.yaml', '.ini', '.csv', '.json')) and (repo/f).is_file() and (m := bad.search((repo/f).read_text(errors='ignore')))}
+    texts = [f for f in tracked(repo) if f.endswith(('.py', '.ipynb', '.md', '.yml', '.yaml', '.ini', '.csv', '.json'))]
+    hits = {f: m[0] for f in texts if (m := bad.search((repo/f).read_text(errors='ignore')))}
     assert not hits, hits
 
 
 def test_stored_results_have_an_origin(repo):
     import pandas as pd
-    for p in (repo/'nbs'/'results').glob('*.csv'): assert {'command', 'versions', 'device', 'seed', 'date'} <= set(pd.read_csv(p)), p.name
-    for p in (repo/'nbs'/'results').glob('*.json'): assert {'command', 'versions', 'device', 'seed', 'date'} <= set(json.loads(p.read_text())['origin']), p.name
+    need = {'command', 'versions', 'device', 'seed', 'date'}
+    for p in (repo/'nbs'/'results').glob('*.csv'): assert need <= set(pd.read_csv(p)), p.name
+    for p in (repo/'nbs'/'results').glob('*.json'): assert need <= set(json.loads(p.read_text())['origin']), p.name
 
 
 def test_settings(repo):
-    c = configparser.ConfigParser(delimiters=['=']); c.read(repo/'settings.ini'); c = c['DEFAULT']
+    c = configparser.ConfigParser(delimiters=['='])
+    c.read(repo/'settings.ini')
+    c = c['DEFAULT']
     import layerscale_nb
     assert c['version'] == layerscale_nb.__version__ and c['pip_name'] == 'layerscale-nb' and c['lib_path'] == 'layerscale_nb'
 
@@ -119,15 +205,15 @@ def test_settings(repo):
 def test_builds(repo, tmp_path):
     "An sdist and, from it, a wheel with all modules, the command and the requirements."
     import zipfile
-    src = tmp_path/'src'
-    shutil.copytree(repo, src, symlinks=True, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_proc', '_docs', '__pycache__', '*.egg-info', 'build', 'dist'))
+    src = copied(repo, tmp_path/'src')
     r = subprocess.run([sys.executable, '-m', 'build', '--no-isolation', '-o', str(tmp_path/'dist'), str(src)], capture_output=True, text=True)
     assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-2000:]
     wheel = zipfile.ZipFile(next((tmp_path/'dist').glob('*.whl')))
     names = wheel.namelist()
-    assert {f'layerscale_nb/{m}.py' for m in exports(repo)} <= set(names)
-    meta = wheel.read(next(n for n in names if n.endswith('METADATA'))).decode()
-    assert 'Requires-Dist: torch>=2.4' in meta and 'layerscale=layerscale_nb.cli:main' in wheel.read(next(n for n in names if n.endswith('entry_points.txt'))).decode().replace(' ', '')
+    assert {f'layerscale_nb/{m.replace(".", "/")}.py' for m in exports(repo)} <= set(names)
+    read = lambda ending: wheel.read(next(n for n in names if n.endswith(ending))).decode()
+    assert 'Requires-Dist: torch>=2.4' in read('METADATA')
+    assert 'layerscale=layerscale_nb.cli:main' in read('entry_points.txt').replace(' ', '')
 
 
 def test_imports_stand_alone(repo):
@@ -139,16 +225,48 @@ def test_imports_stand_alone(repo):
 
 
 def test_a_line_holds_one_statement(repo):
-    "Lines of the modules hold at most 120 characters and one statement; the generated index and lists of names are left out."
-    import tokenize
+    "Lines of the modules hold at most 120 characters and one statement; what nbdev writes above the first cell is left out."
     seen = 0
-    for p in sorted((repo/'layerscale_nb').glob('*.py')):
-        if p.name == '_modidx.py': continue
-        body = p.read_text().split('# %% ../nbs', 1)
+    for m, p in modules(repo).items():
+        body = re.split(r'(?m)^# %% (?:\.\./)+nbs', p.read_text(), maxsplit=1)
         if len(body) < 2: continue
         long = [l for l in body[1].splitlines() if len(l) > 120]
-        assert not long, f'{p.name} has a line of {len(long[0])} characters: {long[0].strip()[:80]}'
-        with p.open('rb') as f: several = [t.start[0] for t in tokenize.tokenize(f.readline) if t.type == tokenize.OP and t.string == ';']
-        assert not several, f'{p.name}, line {several[0]}: several statements in a line'
+        assert not long, f'{m} has a line of {len(long[0])} characters: {long[0].strip()[:80]}'
+        with p.open('rb') as f:
+            several = [t.start[0] for t in tokenize.tokenize(f.readline) if t.type == tokenize.OP and t.string == ';']
+        assert not several, f'{m}, line {several[0]}: several statements in a line'
         seen += 1
     assert seen > 40
+
+
+def stored_commands(repo):
+    "Every command that stands beside a stored result."
+    import pandas as pd
+    for p in sorted((repo/'nbs'/'results').iterdir()):
+        if p.suffix == '.csv': yield from ((p.name, c) for c in pd.read_csv(p).command.unique())
+        else: yield p.name, json.loads(p.read_text())['origin']['command']
+
+
+def unknown_names(code: str):
+    "Names that a piece of code uses, and neither imports, assigns nor finds among Python's own."
+    space, tree = dict(vars(builtins)), ast.parse(code)
+    for n in tree.body:
+        if isinstance(n, (ast.Import, ast.ImportFrom)): exec(ast.unparse(n), space)
+    names = [n for n in ast.walk(tree) if isinstance(n, ast.Name)]
+    bound = {n.id for n in names if isinstance(n.ctx, ast.Store)} | {a.arg for a in ast.walk(tree) if isinstance(a, ast.arg)}
+    return {n.id for n in names} - bound - set(space)
+
+
+def test_stored_commands_run(repo):
+    "The command beside a result names modules, functions and options that exist today."
+    from layerscale_nb.cli import make_parser
+    from layerscale_nb.live.retrain import live_explorer
+    kinds = set()
+    for name, command in stored_commands(repo):
+        first, *words = shlex.split(command)
+        kinds.add(first.partition('(')[0])
+        if first == 'layerscale': make_parser().parse_args(words)
+        elif words[:1] == ['-c']: assert not unknown_names(words[1]), f'{name}: {unknown_names(words[1])}'
+        elif first == 'python': assert (repo/words[0]).is_file(), f'{name}: {words[0]}'
+        else: inspect.signature(live_explorer).bind(**eval(command.replace('live_explorer', 'dict')))
+    assert kinds == {'layerscale', 'python', 'live_explorer'}

@@ -12,12 +12,13 @@ import pandas as pd
 import pytest
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.live import live_explorer
-from layerscale_nb.panel import choice, make_panel, pump, wait
-from layerscale_nb.runtime import DoesNotFit
-from layerscale_nb.trial import Trainer, Trial, check_trial, look_at, read_kept, train_or_halve, trial_call
-from layerscale_nb.worker import Worker
-from layerscale_nb.yolo import Yolo, cost
+from layerscale_nb.live.retrain import live_explorer
+from layerscale_nb.live.panel import choice, make_panel, pump, wait
+from layerscale_nb.core import DoesNotFit
+from layerscale_nb.live.trial import Trial, check_trial, look_at, read_kept, trial_call
+from layerscale_nb.live.trainer import Trainer, train_or_halve
+from layerscale_nb.live.worker import Worker
+from layerscale_nb.nets.yolo import Yolo, cost
 
 TINY = dict(d=0.1, w=0.1, epochs=3, n_train=16, n_val=6, device='cpu')
 ROW = dict(epoch=1, loss=5., map50=0.1, map50_95=0.05, lr=0.003, train_s=3.)
@@ -42,7 +43,7 @@ def p(tmp_path): return make_panel(Trial(), ('car', 'cyclist'), 256, 64, (96, 32
 @pytest.fixture(scope='module')
 def worker(tmp_path_factory):
     "One child process for most tests: it starts, imports and measures once."
-    w = Worker('layerscale_nb.trial:Trainer', tmp_path_factory.mktemp('worker')/'log.txt')
+    w = Worker('layerscale_nb.live.trainer:Trainer', tmp_path_factory.mktemp('worker')/'log.txt')
     yield w
     w.close()
 
@@ -77,7 +78,7 @@ def test_a_slider_answers_at_once_and_exactly(p):
 
 
 def test_sliders_hold_distinct_networks_only(p):
-    from layerscale_nb.yolo import identity
+    from layerscale_nb.nets.yolo import identity
     for s, k in ((p.ui.depth, 'd'), (p.ui.width, 'w')):
         nets = [identity(Yolo(nc=2, **{k: v})) for _, v in s.options]
         assert len({str(n) for n in nets}) == len(nets) > 7
@@ -211,7 +212,7 @@ def test_an_idle_child_leaves_at_once_and_the_next_job_has_its_own(tmp_path, mon
 
 
 def test_kept_rows_keep_what_a_reader_adds(tmp_path):
-    from layerscale_nb.trial import keep_row
+    from layerscale_nb.live.trial import keep_row
     row = dict(run='00000001', map50=.1, macs=5, data='2011', n_train=4, n_val=2)
     keep_row(tmp_path, row)
     t = pd.read_csv(tmp_path/'kept.csv', dtype=str); t['mine'] = 'good'; t.to_csv(tmp_path/'kept.csv', index=False)
@@ -233,7 +234,7 @@ def test_stop_and_live_act_within_a_step(real):
 
 
 def test_two_explorers_do_not_train_in_one_folder(real, tmp_path):
-    other = Worker('layerscale_nb.trial:Trainer', tmp_path/'other.txt')
+    other = Worker('layerscale_nb.live.trainer:Trainer', tmp_path/'other.txt')
     p, q = real(epochs=100), real(other, epochs=100, seed=1)
     p.ui.train.click(); assert wait(p, 60, lambda p: p.curve)
     q.ui.train.click(); assert wait(q, 60) and 'another explorer is already training' in text(q)
@@ -254,8 +255,8 @@ def test_a_killed_child_is_a_sentence_and_train_starts_another(real):
 
 def test_no_child_outlives_a_killed_kernel(tmp_path):
     code = f'''import time
-from layerscale_nb.live import live_explorer
-from layerscale_nb.panel import wait
+from layerscale_nb.live.retrain import live_explorer
+from layerscale_nb.live.panel import wait
 p = live_explorer(out={str(tmp_path)!r}, **{TINY | dict(epochs=100)!r}).panel
 p.ui.train.click(); wait(p, 60, lambda p: p.curve)
 print(p.worker.child.pid, flush=True); time.sleep(60)'''
@@ -291,11 +292,11 @@ class Parts:
 @pytest.mark.parametrize('error', [RuntimeError('CUDA out of memory. Tried to allocate 2.00 GiB'), DoesNotFit('yolov8 needs about 9 GB of memory to train, 4 GB are free.')], ids=['while it trains', 'foreseen'])
 @pytest.mark.parametrize('fits_at, kinds', [(4, ['note', 'done']), (2, ['note', 'error'])])
 def test_out_of_memory_halves_the_batch_once(monkeypatch, fits_at, kinds, error):
-    import layerscale_nb.trial as trial
+    import layerscale_nb.live.trainer as trainer
     def fake(st, t, out):
         if t.batch > fits_at: raise error
         yield dict(kind='done', batch=t.batch)
-    monkeypatch.setattr(trial, 'train_trial', fake)
+    monkeypatch.setattr(trainer, 'train_trial', fake)
     heard = []
     try:
         for m in train_or_halve(Parts, Trial(), 'out'): heard.append(m)
@@ -306,7 +307,7 @@ def test_out_of_memory_halves_the_batch_once(monkeypatch, fits_at, kinds, error)
 
 
 def test_memory_too_small_for_the_set(monkeypatch):
-    import layerscale_nb.augment as augment
+    import layerscale_nb.detect.augment as augment
     monkeypatch.setattr(augment, 'free_bytes', lambda: 1e6)
     job = dict(trial=asdict(Trial(n_train=8, n_val=4)), out='out', train=False)
     with pytest.raises(LayerscaleError, match='need .* of memory'): next(Trainer()(job))
@@ -315,7 +316,7 @@ def test_memory_too_small_for_the_set(monkeypatch):
 def kitti(folder, n=6):
     "A KITTI folder of drawn scenes."
     from PIL import Image
-    from layerscale_nb.data import roadscenes
+    from layerscale_nb.detect.datasets import roadscenes
     ds = roadscenes(n, 1)
     for kind in ('image_2', 'label_2'): (folder/'training'/kind).mkdir(parents=True)
     for i, x in enumerate(ds.train):
@@ -338,14 +339,14 @@ def test_data_removed_meanwhile(tmp_path):
 
 
 def test_a_kitti_folder_is_looked_at_without_decoding(kitti_root, monkeypatch):
-    import layerscale_nb.data, layerscale_nb.frames
-    for m in (layerscale_nb.data, layerscale_nb.frames): monkeypatch.setattr(m, 'read_image', lambda p: pytest.fail(f'{p} was decoded'))
+    import layerscale_nb.detect.datasets, layerscale_nb.detect.store
+    for m in (layerscale_nb.detect.datasets, layerscale_nb.detect.store): monkeypatch.setattr(m, 'read_image', lambda p: pytest.fail(f'{p} was decoded'))
     names, n_train, n_val, size = look_at(Trial(data=str(kitti_root), n_val=32))
     assert 'cyclist' in names and n_train > 300 and n_val == 32 and size == (96, 320)
 
 
 def test_a_loss_that_breaks_is_a_sentence(monkeypatch, tmp_path):
-    import layerscale_nb.train as train
+    import layerscale_nb.detect.train as train
     import torch
     work = Trainer(); work.probes = []
     monkeypatch.setattr(train, 'train_step', lambda s, b: torch.tensor(float('nan')))
@@ -354,5 +355,5 @@ def test_a_loss_that_breaks_is_a_sentence(monkeypatch, tmp_path):
 
 def test_kernel_stays_light():
     "The panel draws and predicts without torch: the kernel has its memory and its start-up time for itself."
-    code = 'import sys; from layerscale_nb.live import live_explorer; import layerscale_nb.worker as w; w.start_child = lambda x: type("C", (), dict(poll=lambda s: None, stdin=type("S", (), dict(write=lambda s, x: 0, flush=lambda s: 0))()))(); live_explorer(); print("torch" in sys.modules, "ultralytics" in sys.modules)'
+    code = 'import sys; from layerscale_nb.live.retrain import live_explorer; import layerscale_nb.live.worker as w; w.start_child = lambda x: type("C", (), dict(poll=lambda s: None, stdin=type("S", (), dict(write=lambda s, x: 0, flush=lambda s: 0))()))(); live_explorer(); print("torch" in sys.modules, "ultralytics" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.split() == ['False', 'False']

@@ -7,10 +7,10 @@ import yaml
 from torch import nn
 
 from layerscale_nb.cli import main
-from layerscale_nb.complexity import count
+from layerscale_nb.nets.count import count
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.lookup import by_ultralytics, find, from_yaml, pick_scale, price
-from layerscale_nb.zoo import named
+from layerscale_nb.nets.find import by_ultralytics, find, from_yaml, pick_scale, price
+from layerscale_nb.nets.zoo import named_net
 
 SMALL = dict(nc=80, scales=dict(n=[.33, .25, 1024]), backbone=[[-1, 1, 'Conv', [64, 3, 2]], [-1, 1, 'Conv', [128, 3, 2]], [-1, 3, 'C2f', [128, True]], [-1, 1, 'Conv', [256, 3, 2]]],
              head=[[[2, 3], 1, 'Detect', ['nc']]])
@@ -43,9 +43,9 @@ def test_a_broken_yolo_yaml_is_a_sentence(cfg, text, tmp_path):
 
 
 def test_partial_blocks_are_not_built_without_a_transition():
-    from layerscale_nb.csp import Stage, break_even, build_stage, saving
-    from layerscale_nb.osa import cio
-    for make, text in ((lambda: build_stage(Stage("dark", 64, 2, ratio=.5)), "needs a transition"), (lambda: Stage("dark", 64, 2, ratio=.5, transition="paper"), "two shares that make 1"),
+    from layerscale_nb.nets.csp import CspStage, break_even, build_stage, saving
+    from layerscale_nb.nets.osa import cio
+    for make, text in ((lambda: build_stage(CspStage("dark", 64, 2, ratio=.5)), "needs a transition"), (lambda: CspStage("dark", 64, 2, ratio=.5, transition="paper"), "two shares that make 1"),
                        (lambda: saving("foo"), "block type"), (lambda: saving("dark", 3, .5, "v4"), "transition"), (lambda: break_even("dark", 1), "nothing is saved"), (lambda: cio(16, 32, 2, "csp"), "growth g is 32")):
         with pytest.raises(LayerscaleError, match=text): make()
 
@@ -61,8 +61,8 @@ def test_a_stem_may_be_left_out(tmp_path):
 
 
 def test_large_and_small_g_are_two_networks():
-    assert named('ViT-g-14').name == 'ViT-g/14' and named('ViT-G-14').name == 'ViT-G/14' and named('vit-s-16').name == 'ViT-S/16'
-    with pytest.raises(LayerscaleError, match='may be ViT-g/14 or ViT-G/14'): named('vit_g_14')
+    assert named_net('ViT-g-14').name == 'ViT-g/14' and named_net('ViT-G-14').name == 'ViT-G/14' and named_net('vit-s-16').name == 'ViT-S/16'
+    with pytest.raises(LayerscaleError, match='may be ViT-g/14 or ViT-G/14'): named_net('vit_g_14')
 
 
 def test_scales_are_chosen_not_guessed(tmp_path, capsys):
@@ -112,9 +112,9 @@ def test_a_wrong_transposed_convolution_is_named():
 
 
 def test_your_module_stays_as_it_is():
-    from layerscale_nb.anymodule import network_calls
-    from layerscale_nb.runtime import time_module
-    from layerscale_nb.timing import time_network
+    from layerscale_nb.timing.trace import network_calls
+    from layerscale_nb.timing.measure import time_module
+    from layerscale_nb.timing.forecast import time_network
     net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)).train()
     net(torch.rand(2, 3, 16, 16)).sum().backward()
     before, grad = {k: v.clone() for k, v in net.state_dict().items()}, net[0].weight.grad.clone()
@@ -127,7 +127,7 @@ def test_your_module_stays_as_it_is():
 def test_two_times_have_quartiles_between_them():
     from itertools import cycle
     from time import sleep
-    from layerscale_nb.runtime import time_call
+    from layerscale_nb.timing.measure import time_call
     waits = cycle((.001, .02))
     t = time_call(lambda: sleep(next(waits)), repeats=2, warmup=0)
     assert 0 < t.ms_q1 < t.ms < t.ms_q3 < 40

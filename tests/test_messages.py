@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from layerscale_nb.live.csp import csp_explorer
 from layerscale_nb.core import LayerscaleError, fingerprint, human_pair, one_line
 
 TRAP = '<img src=x onerror=alert(1)>'
@@ -44,7 +45,12 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
     import ultralytics.data.utils as ultralytics_data
     import ultralytics.nn.tasks as tasks
 
-    from layerscale_nb import calibrate, data, ddp, lookup, members, report, runtime, train, trial, worker
+    from layerscale_nb.timing import calibrate, measure as runtime
+    from layerscale_nb.detect import datasets as data, ddp, train
+    from layerscale_nb.nets import find as lookup
+    from layerscale_nb.experiments import members
+    from layerscale_nb.study import report
+    from layerscale_nb.live import trial, worker
     def mute_value(*_, **__): raise ValueError()
     monkeypatch.setattr(pd, 'read_csv', mute_value)
     for owner, name in ((torch, 'load'), (ultralytics_data, 'check_det_dataset'), (tasks, 'DetectionModel'),
@@ -100,14 +106,14 @@ def harmless(html, *texts):
 
 @pytest.fixture
 def panel(tmp_path):
-    from layerscale_nb.panel import make_panel
-    from layerscale_nb.trial import Trial
+    from layerscale_nb.live.panel import make_panel
+    from layerscale_nb.live.trial import Trial
     worker = SimpleNamespace(inbox=deque(), send=lambda job: 1, stop=lambda: None, wake=None)
     return make_panel(Trial(data=TRAP), CLASSES, 256, 64, (96, 320), tmp_path/'a<b>', worker)
 
 
 def test_what_a_panel_says_is_text(panel):
-    from layerscale_nb.panel import guarded, on_end, pump, show_images
+    from layerscale_nb.live.panel import guarded, on_end, pump, show_images
     ui = panel.ui
     harmless(ui.call.value, repr(TRAP), repr(str(panel.out)))
     on_end(panel, dict(kind='error', text=f'{TRAP}: no such class'))
@@ -122,10 +128,10 @@ def test_what_a_panel_says_is_text(panel):
 
 
 def test_what_a_kept_file_holds_is_text(panel):
-    from layerscale_nb.panel import keep, table_html
-    from layerscale_nb.trial import Trial
+    from layerscale_nb.live.panel import keep, kept_table_html
+    from layerscale_nb.live.trial import Trial
     row = dict(d=.3, w=.2, imgsz=TRAP, epochs=2, done=1, seed='<script>', map50=0.25, macs=1e9, params=1e6, train_s=3.)
-    page = harmless(table_html([row]), TRAP, '<script>', '0.250')
+    page = harmless(kept_table_html([row]), TRAP, '<script>', '0.250')
     assert 'script' not in page.tags and {'table', 'tr', 'td'} <= set(page.tags)
     done = dict(epoch=1, loss=5., map50=0.1, map50_95=0.05, lr=0.003, train_s=3.)
     panel.run, panel.row, panel.facts = Trial(data=TRAP), done, dict(run='abc', device=TRAP)
@@ -135,17 +141,20 @@ def test_what_a_kept_file_holds_is_text(panel):
 
 
 def test_svg_and_explorers_show_text():
-    from layerscale_nb import actbound, core, csp, explore, plot
-    from layerscale_nb.lookup import Price
-    from layerscale_nb.roofline import TERMS, Profile, calls
-    from layerscale_nb.scaling import compare
-    from layerscale_nb.zoo import named
+    from layerscale_nb.experiments import actbound
+    from layerscale_nb import core, plot
+    from layerscale_nb.nets import csp
+    from layerscale_nb.live import explorers as explore
+    from layerscale_nb.nets.find import Price
+    from layerscale_nb.timing.roofline import TERMS, Profile, calls
+    from layerscale_nb.nets.scale import compare
+    from layerscale_nb.nets.zoo import named_net
     line = plot.Mark('line', [1, 2], [1, 2], names=[TRAP], tips=[TRAP])
     dot, rule = plot.Mark('dot', [1], [1], names=[TRAP], tips=[TRAP]), plot.Mark('rule', [1], names=[TRAP])
     harmless(plot.svg_chart([line, dot, rule], TRAP, TRAP), TRAP)
     harmless(plot.flip_book({TRAP: 'x'}, name=TRAP), TRAP)
     with says('Known: <b>, c.'): plot.flip_book({'<b>': '', 'c': ''}, 'zzzzzz')
-    net = replace(named('EN-B0'), name=TRAP)
+    net = replace(named_net('EN-B0'), name=TRAP)
     for shown in (net, compare(net, 'dWr', 2), Price(TRAP, (32, 32), core.Cost(1, 1, 1))):
         harmless(shown._repr_markdown_(), TRAP)
     harmless(explore.scaling_panel(net, 'dWr', 2), TRAP)
@@ -155,7 +164,7 @@ def test_svg_and_explorers_show_text():
     profile = Profile(TRAP, TRAP, 1, 'fp32', True, 1, 'sum', rates, 0.1, 10, 1., {})
     harmless(actbound.runtime_panel(net, 0.8, 2, 1, [profile]), TRAP)
     harmless(actbound.share_bars({TRAP: (1., 1., TRAP)}), TRAP)
-    harmless(csp.csp_explorer(profile=profile).note.value, TRAP)
+    harmless(csp_explorer(profile=profile).note.value, TRAP)
 
 
 @pytest.fixture
@@ -170,7 +179,7 @@ def results(repo):
 
 
 def test_a_report_of_any_names(results, tmp_path):
-    from layerscale_nb.report import write_report
+    from layerscale_nb.study.report import write_report
     results.to_csv(tmp_path/'results.csv', index=False)
     title = '<script>& more'
     html = write_report(tmp_path, title).read_text()
@@ -191,7 +200,7 @@ def drawn(ax):
 def test_names_in_the_reports_figures_are_letters(results):
     import matplotlib.pyplot as plt
 
-    from layerscale_nb import report
+    from layerscale_nb.study import report
     v = f'depth_{TRAP}_$x_$'
     for kind in ('overall', 'frontier', 'radar', 'spread', 'cost', 'classes'):
         assert (v, False) in drawn(getattr(report, f'plot_{kind}')(results)), kind
@@ -207,13 +216,16 @@ def test_names_in_all_other_figures_are_letters():
     import matplotlib.pyplot as plt
     import torch
 
-    from layerscale_nb import anymodule, complexity, plot, published, scaling
-    from layerscale_nb.zoo import named
+    from layerscale_nb.timing import trace as anymodule
+    from layerscale_nb.nets import count as complexity, scale as scaling
+    from layerscale_nb import plot
+    from layerscale_nb.experiments import published
+    from layerscale_nb.nets.zoo import named_net
     ax = plot.axes()
     ax.plot([1, 2], [1, 2])
     plot.label_points(ax, [1, 2], [1, 2], DOLLARS)
     assert {(n, False) for n in DOLLARS} <= drawn(ax)
-    net, name = replace(named('EN-B0'), name='a $x_$'), ('a $x_$', False)
+    net, name = replace(named_net('EN-B0'), name='a $x_$'), ('a $x_$', False)
     times = anymodule.Prediction(1., [SimpleNamespace(kind='add', ms=1.)], {})
     assert name in drawn(scaling.plot_growth(net, s=(1, 2)))
     assert name in drawn(published.plot_search([net], net))
@@ -243,14 +255,16 @@ def test_two_numbers_of_a_sentence_differ(need, free, words):
 
 
 def test_what_is_needed_and_what_is_free_are_told_apart(tiny, monkeypatch, tmp_path):
-    from layerscale_nb import augment, study, yolo
+    from layerscale_nb.detect import augment
+    from layerscale_nb.study import runs as study
+    from layerscale_nb.nets import yolo
     net = yolo.yolov8('n')
     need = yolo.memory_bytes(net, 640)
     with says('needs about 76.8528 MB of memory, 76.8527 MB are free'): yolo.check_memory(net, 640, free=need - 100)
     size = (100, 100)  # 10 images need 600 kB while they are stacked
-    augment.check_memory(10, size, free=700_000)
+    augment.check_image_memory(10, size, free=700_000)
     sentence = '10 images of 100x100 need 600 kB of memory, and 594 kB can be used (nine tenths of what is free).'
-    with says(sentence): augment.check_memory(10, size, free=660_000)
+    with says(sentence): augment.check_image_memory(10, size, free=660_000)
     st = study.open_setting(tiny)
     params = [yolo.cost(n, st.size).params for n in study.networks(tiny, len(st.names)).values()]
     free = 32*max(params) + 3*sum(params) + 50e6 - 1000
@@ -262,11 +276,11 @@ def test_what_is_needed_and_what_is_free_are_told_apart(tiny, monkeypatch, tmp_p
 
 def test_a_data_set_in_a_study_is_its_name(tmp_path, monkeypatch):
     "Errors and config.json hold the name; the images decide the fingerprint."
-    from layerscale_nb import study
-    from layerscale_nb.augment import STILL
-    from layerscale_nb.data import roadscenes
-    from layerscale_nb.train import Recipe
-    from layerscale_nb.trial import Trial, check_trial
+    from layerscale_nb.study import runs as study
+    from layerscale_nb.detect.augment import STILL
+    from layerscale_nb.detect.datasets import roadscenes
+    from layerscale_nb.detect.train import Recipe
+    from layerscale_nb.live.trial import Trial, check_trial
     monkeypatch.setattr(study, 'timings', lambda *a: {})
     sets, v = [roadscenes(8, 4, seed) for seed in (0, 1)], study.Variant('baseline')
     recipe = Recipe(epochs=1, augment=STILL)

@@ -13,12 +13,12 @@ import torch
 import yaml
 
 from layerscale_nb.cli import main
-from layerscale_nb.complexity import count
+from layerscale_nb.nets.count import count
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.ladder import named
-from layerscale_nb.lookup import Price, find, price, yolo_of
-from layerscale_nb.modelfile import anchor_row, anchored, by_ultralytics, check_rows
-from layerscale_nb.yolo import Yolo, build, cost, quiet_ultralytics
+from layerscale_nb.nets.ladder import named_yolo
+from layerscale_nb.nets.find import Price, find, price, yolo_of
+from layerscale_nb.nets.modelfile import anchor_row, anchored, by_ultralytics, check_rows
+from layerscale_nb.nets.yolo import Yolo, build_yolo, cost, quiet_ultralytics
 
 DOWN = [-1, 1, 'Conv', [64, 3, 2]]
 NET = dict(nc=8, scales=dict(n=[.33, .25, 1024], s=[.33, .5, 512]), scale='n',
@@ -96,7 +96,7 @@ def test_an_activation_costs_nothing_and_is_kept(text, act, tmp_path):
     net = find(write(tmp_path/'a.yaml', changed(activation=text)))
     assert (net.act if act else None) == act
     assert price(net, 64).total == cost(yolo_of(copy.deepcopy(NET), 'a.yaml'), 64)
-    module = build(net) if act else net
+    module = build_yolo(net) if act else net
     assert re.sub(r'\W.*', '', str(module.model[0].act)) == re.search(r'(\w+)\(', text)[1]
 
 
@@ -195,7 +195,7 @@ def test_texts_are_as_many_as_classes(tmp_path):
 
 def v5_yaml(scale='n', **kw):
     "YOLOv5 v6.0 in the form of its own repository."
-    net = named(f'yolov5{scale}')
+    net = named_yolo(f'yolov5{scale}')
     rows = json.loads(json.dumps(net.rows[:-1])) + [[list(net.rows[-1][0]), 1, 'Detect', ['nc', 'anchors']]]
     anchors = [[10, 13, 16, 30, 33, 23], [30, 61, 62, 45, 59, 119], [116, 90, 156, 198, 373, 326]]
     numbers = dict(nc=80, depth_multiple=net.d, width_multiple=net.w, anchors=anchors)
@@ -207,7 +207,7 @@ def v5_yaml(scale='n', **kw):
 def test_yolov5_of_its_own_repository(scale, params, tmp_path):
     "In closed form, with the parameters that the repository states."
     p = price(write(tmp_path/f'yolov5{scale}.yaml', v5_yaml(scale)))
-    assert p.how == 'closed form' and p.total.params == params and p.total == cost(named(f'yolov5{scale}'), 640)
+    assert p.how == 'closed form' and p.total.params == params and p.total == cost(named_yolo(f'yolov5{scale}'), 640)
 
 
 def test_a_yolov5_file_is_the_built_module(tmp_path):
@@ -215,7 +215,7 @@ def test_a_yolov5_file_is_the_built_module(tmp_path):
     path = write(tmp_path/'mine.yaml', cfg)
     net = find(path)
     assert net.act == 'LeakyReLU' and net.layers[-1].args == (2, (((10.0, 13.0), (16.0, 30.0)),)*3)
-    assert count(build(net), (1, 3, 64, 64)).total == price(path, 64).total
+    assert count(build_yolo(net), (1, 3, 64, 64)).total == price(path, 64).total
     head = anchor_row(cfg, cfg['head'][-1])
     slow = anchored(cfg, check_rows(cfg, path), head, path, None, (net.d, net.w, 1024))
     assert count(slow, (1, 3, 64, 64)).total == price(path, 64).total
@@ -310,7 +310,7 @@ def test_a_description_of_another_kind(kw, text, tmp_path):
 
 
 def test_a_short_file_cannot_fill_the_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr('layerscale_nb.modelfile.HEAVIEST', 4e6)
+    monkeypatch.setattr('layerscale_nb.nets.modelfile.HEAVIEST', 4e6)
     many = dict(nc=8, backbone=[DOWN, [-1, 1, 'nn.Flatten', []]], head=[[-1, 999, 'nn.Linear', [500, 500]]])
     wide = changed(scales=dict(n=[1, 10**6, 10**9]), reg_max=8)
     for cfg, text in ((many, 'more than 4 MB'), (wide, 'too large to be built')):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 
-import layerscale_nb.train as train
-from layerscale_nb import anchor_loss, loss
-from layerscale_nb.augment import Augment, Store, make_batch, mosaics
-from layerscale_nb.lookup import find
-from layerscale_nb.yolo import yolov8
+import layerscale_nb.detect.train as train
+from layerscale_nb.detect import anchors as anchor_loss, loss
+from layerscale_nb.detect.augment import Augment, Store, make_batch, mosaics
+from layerscale_nb.nets.find import find
+from layerscale_nb.nets.yolo import yolov8
 
 GPU = torch.device('cuda', 0)
 
@@ -23,7 +23,7 @@ def on_gpu(monkeypatch, net=yolov8((0.33, 0.125, 1024), nc=3), images_on=GPU, n=
     whole = train.start(net, train.Recipe(), 100, 0, torch.device('cpu'))  # built with real numbers, then sent over
     gpu = lambda m: m.to(GPU, memory_format=torch.channels_last)
     fill = lambda loss: [setattr(p, 'grad', torch.zeros_like(p)) for p in s.model.parameters()]
-    for where, name, value in ((train, 'build_detector', lambda net: whole.model), (train, 'first_guess', lambda *a: None), (train, 'autocast', lambda *a: nullcontext()), (train, 'precision', lambda *a: 'fp32'),
+    for where, name, value in ((train, 'build_detector', lambda net: whole.model), (train, 'init_head_bias', lambda *a: None), (train, 'autocast', lambda *a: nullcontext()), (train, 'precision', lambda *a: 'fp32'),
                                (train, 'copy', types.SimpleNamespace(deepcopy=lambda m: gpu(whole.average))), (torch.Tensor, 'backward', fill)): monkeypatch.setattr(where, name, value)
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     try:

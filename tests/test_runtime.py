@@ -7,11 +7,11 @@ import pytest
 
 from layerscale_nb.cli import main
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.nets import Net, Op, Stage, Stem, complexity
-from layerscale_nb.roofline import PAGE_MB, TERMS, Call, Profile, calls, conv_call, features, layer_times, load_profile, predict_ms, save_profile
-from layerscale_nb.zoo import named, zoo
+from layerscale_nb.nets.net import Net, Op, Stage, Stem, complexity
+from layerscale_nb.timing.roofline import PAGE_MB, TERMS, Call, Profile, calls, conv_call, features, layer_times, load_profile, predict_ms, save_profile
+from layerscale_nb.nets.zoo import named_net, zoo
 
-KINDS = {c.kind for n in zoo() for c in calls(named(n))}
+KINDS = {c.kind for n in zoo() for c in calls(named_net(n))}
 SMALL = 'RegNetX-200MF'
 
 
@@ -23,7 +23,7 @@ def profile(**rates):
 @pytest.mark.parametrize('name', ['EN-B0', 'RegNetY-400MF', 'RegNetZ-500MF', 'ResNet-50', 'ResNeXt-50', 'ViT-S/16'])
 def test_calls_hold_the_macs_of_the_count(name):
     "Without the padding of narrow groups, all macs of the closed form are in the calls."
-    net = named(name)
+    net = named_net(name)
     total = sum(c.macs*c.n for c in calls(net))
     if 'ResNeXt' in name: assert total >= complexity(net).macs
     else: assert total == pytest.approx(complexity(net).macs, rel=0.02)
@@ -46,7 +46,7 @@ def test_far_and_page_terms_start_at_their_limits():
 
 
 def test_time_grows_with_everything():
-    p, net = profile(gmac=20, near_mb=.03, call=.01), named('EN-B0')
+    p, net = profile(gmac=20, near_mb=.03, call=.01), named_net('EN-B0')
     assert predict_ms(net, p, 8) > predict_ms(net, p, 4) > predict_ms(net, p) > 0
     assert predict_ms(net, p, res=256) > predict_ms(net, p)
     assert sum(l.ms for l in layer_times(net, p, 8)) == pytest.approx(predict_ms(net, p, 8))
@@ -105,7 +105,7 @@ def test_a_profile_keeps_the_checked_numbers(tmp_path):
 
 def test_fit_finds_the_rates_of_a_made_machine():
     "Times computed from known rates give these rates back, and predict networks that were not in the fit."
-    from layerscale_nb.calibrate import conv_specimens, fit_rates
+    from layerscale_nb.timing.calibrate import conv_specimens, fit_rates
     true = dict(zip(TERMS, (20., .1, .03, .05, .4, .02)))
     cost = lambda c, b: sum(x*true[t] for x, t in zip(features(c, b, 8), TERMS))
     made = [(c, b, cost(c, b), 0.) for ops in conv_specimens().values() for i, (op, side) in enumerate(ops) for c in [conv_call(op, side*side)] for b in [(8, 1, 3)[i % 3]]]
@@ -116,7 +116,7 @@ def test_fit_finds_the_rates_of_a_made_machine():
 
 
 def test_lines_never_see_the_point_they_predict():
-    from layerscale_nb.calibrate import compare_predictors, line_errors
+    from layerscale_nb.timing.calibrate import compare_predictors, line_errors
     assert abs(line_errors([1, 2, 3, 4], [3, 5, 7, 9])).max() < 1e-6
     assert line_errors([1, 2, 3, 4], [3, 5, 7, 90])[3] == pytest.approx(9/90 - 1)
     rows = [dict(name=str(i), ms=10.*i, predicted_ms=11.*i, acts=i, macs=i*i, params=5) for i in (1, 2, 3, 4, 5)]
@@ -125,7 +125,7 @@ def test_lines_never_see_the_point_they_predict():
 
 
 def test_correlations_on_known_data():
-    from layerscale_nb.actbound import correlations, pearson
+    from layerscale_nb.experiments.actbound import correlations, pearson
     assert pearson([1, 2, 3], [2, 4, 6]) == pytest.approx(1) and pearson([1, 2, 4], [4, 2, 1], logs=True) == pytest.approx(-1)
     assert math.isnan(pearson([1, 1, 1], [1, 2, 3]))
     rows = [dict(base=b, asked_batch=8, batch=8, dtype='fp32', channels_last=True, macs=x, params=9 - x, acts=x**3, ms=x**3*k) for b, k in (('a', 1), ('b', 50)) for x in (1, 2, 3, 4)]
@@ -135,7 +135,7 @@ def test_correlations_on_known_data():
 
 
 def test_rows_are_whole_and_not_measured_twice(tmp_path, monkeypatch):
-    import layerscale_nb.actbound as a
+    import layerscale_nb.experiments.actbound as a
     calls = []
     def fake(j, device, command='', **kw):
         if len(calls) == 2: raise KeyboardInterrupt
@@ -159,13 +159,13 @@ def test_time_prints_one_json_object(tmp_path, capsys, monkeypatch):
 
 def test_time_predicts_with_a_profile_of_this_machine(tmp_path, capsys, monkeypatch):
     import torch
-    from layerscale_nb.runtime import device_name
+    from layerscale_nb.timing.measure import device_name
     monkeypatch.chdir(tmp_path)
     here = replace(profile(gmac=20., call=.01), device=device_name(torch.device('cpu')), threads=torch.get_num_threads())
     save_profile(here, 'layerscale-profile.json')
     words = ['time', SMALL, '--batch', '2', '--imgsz', '64', '--device', 'cpu', '--repeats', '3']
     assert main([*words, '--json']) == 0
-    assert json.loads(capsys.readouterr().out)['rows'][0]['predicted_ms'] == pytest.approx(predict_ms(named(SMALL), here, 2, 64))
+    assert json.loads(capsys.readouterr().out)['rows'][0]['predicted_ms'] == pytest.approx(predict_ms(named_net(SMALL), here, 2, 64))
     save_profile(replace(here, device='another'), 'layerscale-profile.json')
     assert main(words) == 0 and 'the profile is for device another' in capsys.readouterr().out
 
@@ -194,7 +194,7 @@ def test_bad_input(words, sentence, capsys, tmp_path, monkeypatch):
 
 
 def test_memory_too_small_falls_back_and_says_so(monkeypatch, capsys, tmp_path):
-    import layerscale_nb.runtime as r
+    import layerscale_nb.timing.measure as r
     monkeypatch.chdir(tmp_path)
     whole = r.time_module
     def small_memory(model, size, device, batch=1, *a, **kw):
@@ -209,7 +209,7 @@ def test_memory_too_small_falls_back_and_says_so(monkeypatch, capsys, tmp_path):
 def test_memory_runs_out_for_real(monkeypatch):
     "A fence around little memory: images that cannot even be made are too large a batch, and a smaller one is timed."
     import torch
-    import layerscale_nb.runtime as r
+    import layerscale_nb.timing.measure as r
     whole, cpu, conv = r.memory_fence, torch.device('cpu'), torch.nn.Conv2d(3, 1, 1)
     monkeypatch.setattr(r, 'memory_fence', lambda device: whole(device, 0.02))
     row = r.timing_row('conv', conv, (1024, 1024), cpu, 4096, repeats=3, warmup=0)
@@ -222,7 +222,7 @@ def test_memory_runs_out_for_real(monkeypatch):
 
 
 def test_a_smaller_batch_after_one_that_did_not_fit_is_still_timed(monkeypatch):
-    import layerscale_nb.timing as t
+    import layerscale_nb.timing.forecast as t
     row = lambda label, module, size, device, b, *a, **kw: dict(name=label, batch=min(b, 4), ms_img=1., note='')
     monkeypatch.setattr(t, 'timing_row', row)
     assert [x['batch'] for x in t.time_network(SMALL, (64, 1, 8), 64, 'cpu')['rows']] == [4, 1]
@@ -231,12 +231,12 @@ def test_a_smaller_batch_after_one_that_did_not_fit_is_still_timed(monkeypatch):
 @pytest.mark.parametrize('error, memory', [(MemoryError(), True), (RuntimeError('CUDA out of memory. Tried to allocate'), True), (RuntimeError('cuDNN error: CUDNN_STATUS_ALLOC_FAILED'), True),
                                            (RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"), True), (RuntimeError('shapes do not match'), False), (ValueError('out of memory'), False)])
 def test_what_counts_as_out_of_memory(error, memory):
-    from layerscale_nb.runtime import out_of_memory
+    from layerscale_nb.timing.measure import out_of_memory
     assert out_of_memory(error) == memory
 
 
 def test_a_network_that_cannot_run_is_left_out_and_the_others_go_on(tmp_path, monkeypatch):
-    import layerscale_nb.actbound as a
+    import layerscale_nb.experiments.actbound as a
     whole = a.measure_job
     def picky(j, device, command='', **kw):
         if j.dtype == 'bf16': raise LayerscaleError('no bf16 here.')
@@ -249,14 +249,14 @@ def test_a_network_that_cannot_run_is_left_out_and_the_others_go_on(tmp_path, mo
 
 @pytest.mark.parametrize('ms, words', [((10., 10.3), 'Level at batch 8'), ((10., 11.), 'a is 1.10 times faster at batch 8. You guessed b.')])
 def test_a_duel_has_a_winner_only_beyond_the_tie(ms, words):
-    from layerscale_nb.actbound import duel_text
-    c = complexity(named(SMALL)).total
+    from layerscale_nb.experiments.actbound import duel_text
+    c = complexity(named_net(SMALL)).total
     r = dict(names=['a', 'b'], costs=[c, c], ms=ms, predicted_ms=[None, None], batch=8, faster='a', times=max(ms)/min(ms))
     assert words in duel_text(r, 'b') and ('guessed' in duel_text(r, 'b')) == ('Level' not in words)
 
 
 def test_json_has_no_not_a_number(tmp_path, monkeypatch, capsys):
-    import layerscale_nb.actbound as a
+    import layerscale_nb.experiments.actbound as a
     import torch
     here = dict(zip(('device', 'threads'), a.machine(torch.device('cpu'))))
     monkeypatch.setattr(a, 'bench_acts', lambda out, **kw: [dict(batch=1, peak_mb=math.nan) | here, dict(batch=8, device='another', threads=1)])
@@ -266,7 +266,7 @@ def test_json_has_no_not_a_number(tmp_path, monkeypatch, capsys):
 
 def test_a_gpu_hides_the_shorter_of_asking_and_working():
     "With `host` rates the time of a pass is the larger of two sums, and the layers share it."
-    net, p = named('EN-B0'), profile(gmac=20, near_mb=.03, call=.01)
+    net, p = named_net('EN-B0'), profile(gmac=20, near_mb=.03, call=.01)
     slow = replace(p, rates={k: r | dict(host=50.) for k, r in p.rates.items()})
     fast = replace(p, rates={k: r | dict(host=1e-6) for k, r in p.rates.items()})
     n = sum(c.n for c in calls(net))
@@ -276,8 +276,8 @@ def test_a_gpu_hides_the_shorter_of_asking_and_working():
 
 
 def test_stored_predictions_are_within_fifteen_percent_and_ahead_of_every_line(repo):
-    from layerscale_nb.actbound import read_rows
-    from layerscale_nb.calibrate import compare_predictors
+    from layerscale_nb.experiments.actbound import read_rows
+    from layerscale_nb.timing.calibrate import compare_predictors
     for name in ('predictor_cpu.csv', 'predictor_modules_cpu.csv'):
         t = compare_predictors([r for r in read_rows(repo/'nbs'/'results'/name) if r['batch'] == 8])['median']
         assert t['per-layer model'] <= 15 and t['per-layer model'] == t.min(), name
@@ -285,7 +285,7 @@ def test_stored_predictions_are_within_fifteen_percent_and_ahead_of_every_line(r
 
 def test_a_model_without_half_precision():
     import torch
-    from layerscale_nb.timing import time_network
+    from layerscale_nb.timing.forecast import time_network
     class Picky(torch.nn.Conv2d):
         def forward(self, x):
             if x.dtype != torch.float32: raise RuntimeError('"slow_conv" not implemented for \'Half\'')
@@ -294,7 +294,7 @@ def test_a_model_without_half_precision():
 
 
 def test_explorer_moves(repo):
-    from layerscale_nb.actbound import read_rows, runtime_explorer, runtime_page
+    from layerscale_nb.experiments.actbound import read_rows, runtime_explorer, runtime_page
     p, rows = profile(gmac=20., near_mb=.03), read_rows(repo/'nbs'/'results'/'actbound_cpu.csv')
     box = runtime_explorer([p, replace(p, name='other')], rows)
     (nets, alphas), (factor, batches), out = box.children[0].children, box.children[1].children, box.children[2]
@@ -315,9 +315,9 @@ def priced(kinds, **rates):
 @pytest.mark.parametrize('name', ['EN-B0', 'EN-B2', 'RegNetX-400MF', 'RegNetY-800MF', 'RegNetZ-500MF', 'ResNet-18', 'ResNet-50', 'ResNeXt-50', 'ViT-Ti/16', 'ViT-S/32'])
 def test_module_and_description_give_the_same_calls(name):
     "Two ways to the calls of a network: equal macs and weights, times within one part in a hundred at both batches."
-    from layerscale_nb.anymodule import module_calls, predict_calls
-    from layerscale_nb.modules import build
-    net = named(name)
+    from layerscale_nb.timing.trace import module_calls, predict_calls
+    from layerscale_nb.nets.build import build
+    net = named_net(name)
     told, found = calls(net), module_calls(build(net).eval(), (net.r, net.r))
     assert sum(c.macs for c in found) == pytest.approx(sum(c.n*c.macs for c in told), rel=1e-9)
     assert sum(c.weights for c in found) == sum(c.n*c.weights for c in told)
@@ -327,9 +327,9 @@ def test_module_and_description_give_the_same_calls(name):
 
 @pytest.mark.parametrize('name', ['yolov8n', 'yolov5n', 'yolov4-tiny', 'yolov4-csp'])
 def test_calls_of_a_yolo_graph_hold_its_macs(name):
-    from layerscale_nb import yolo
-    from layerscale_nb.anymodule import network_calls
-    from layerscale_nb.lookup import find
+    from layerscale_nb.nets import yolo
+    from layerscale_nb.timing.trace import network_calls
+    from layerscale_nb.nets.find import find
     found = network_calls(name, '160x96')
     assert sum(c.macs for c in found) == yolo.cost(find(name), (96, 160)).macs
     assert {'cat', 'upsample', 'norm'} <= {c.kind for c in found} and all(c.part.startswith('model.') for c in found)
@@ -338,7 +338,7 @@ def test_calls_of_a_yolo_graph_hold_its_macs(name):
 def test_hidden_copies_views_and_acts_in_place():
     import torch
     from torch import nn
-    from layerscale_nb.anymodule import module_calls
+    from layerscale_nb.timing.trace import module_calls
     class Halves(nn.Module):
         def __init__(self): super().__init__(); self.a = nn.Conv2d(3, 32, 1); self.b = nn.Conv2d(16, 8, 1)
         def forward(self, x):
@@ -352,7 +352,7 @@ def test_hidden_copies_views_and_acts_in_place():
 def test_fused_attention_is_one_call_and_put_back():
     import torch
     from torch import nn
-    from layerscale_nb.anymodule import module_calls
+    from layerscale_nb.timing.trace import module_calls
     fused = nn.functional.scaled_dot_product_attention
     class Tokens(nn.Module):
         def __init__(self, fail=False): super().__init__(); self.mha, self.fail = nn.MultiheadAttention(64, 4, batch_first=True), fail
@@ -369,7 +369,7 @@ def test_fused_attention_is_one_call_and_put_back():
 def test_tracing_leaves_a_module_as_it_was():
     import torch
     from torch import nn
-    from layerscale_nb.anymodule import module_calls
+    from layerscale_nb.timing.trace import module_calls
     m = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU()).train()
     before = {k: v.clone() for k, v in m.state_dict().items()}
     module_calls(m, (16, 16))
@@ -379,7 +379,7 @@ def test_tracing_leaves_a_module_as_it_was():
 def test_what_has_no_rate_is_named_with_its_share():
     import torch
     from torch import nn
-    from layerscale_nb.anymodule import module_calls, predict, predict_calls
+    from layerscale_nb.timing.trace import module_calls, predict_time, predict_calls
     class Odd(nn.Module):
         def __init__(self): super().__init__(); self.c = nn.Conv2d(3, 8, 3, padding=1)
         def forward(self, x): return torch.erfinv(torch.sigmoid(self.c(x)))
@@ -392,13 +392,13 @@ def test_what_has_no_rate_is_named_with_its_share():
     with pytest.raises(LayerscaleError, match="no rates for 'first'"): predict_calls(found, priced({'norm'}))
     class Choice(Odd):
         def forward(self, x): return x if x.mean() < .5 else self.c(x)
-    with pytest.raises(LayerscaleError, match='depends on the pixels'): predict(Choice(), p, 1, 16)
+    with pytest.raises(LayerscaleError, match='depends on the pixels'): predict_time(Choice(), p, 1, 16)
 
 
 def test_time_predicts_a_yolo_graph_and_a_module_and_no_training(tmp_path, capsys, monkeypatch):
     import torch
-    from layerscale_nb.anymodule import network_calls, predict
-    from layerscale_nb.runtime import device_name
+    from layerscale_nb.timing.trace import network_calls, predict_time
+    from layerscale_nb.timing.measure import device_name
     monkeypatch.chdir(tmp_path)
     kinds = {c.kind for n in ('yolov8n', 'torchvision:mobilenet_v3_small') for c in network_calls(n, 64)} - {'cat', 'cat of slices', 'leaky_relu'}
     here = replace(priced(kinds), device=device_name(torch.device('cpu')), threads=torch.get_num_threads())
@@ -407,7 +407,7 @@ def test_time_predicts_a_yolo_graph_and_a_module_and_no_training(tmp_path, capsy
         words = ['time', name, '--batch', '2', '--imgsz', '64', '--device', 'cpu', '--repeats', '3']
         assert main([*words, '--json']) == 0
         r = json.loads(capsys.readouterr().out)
-        assert r['rows'][0]['predicted_ms'] == pytest.approx(predict(name, here, 2, 64).ms) and not r['no_prediction'] and r['profile'] == 'toy'
+        assert r['rows'][0]['predicted_ms'] == pytest.approx(predict_time(name, here, 2, 64).ms) and not r['no_prediction'] and r['profile'] == 'toy'
     assert main(['time', 'yolov8n', '--batch', '1', '--imgsz', '64', '--device', 'cpu', '--repeats', '3']) == 0
     out = capsys.readouterr().out
     assert "predicted from the profile 'toy'" in out and 'nearest kind: cat' in out
@@ -418,8 +418,8 @@ def test_time_predicts_a_yolo_graph_and_a_module_and_no_training(tmp_path, capsy
 def test_bench_predictor_with_names(tmp_path, monkeypatch, capsys):
     "Rows of named networks, written one by one beside a profile; nothing is measured twice."
     import torch
-    import layerscale_nb.actbound as a
-    from layerscale_nb.anymodule import network_calls
+    import layerscale_nb.experiments.actbound as a
+    from layerscale_nb.timing.trace import network_calls
     monkeypatch.chdir(tmp_path)
     here = dict(zip(('device', 'threads'), a.machine(torch.device('cpu'))))
     monkeypatch.setattr(a, 'calibrate', lambda *_, **kw: replace(priced({c.kind for c in network_calls('yolov8n', 64)}), **here))
@@ -436,19 +436,19 @@ def test_bench_predictor_with_names(tmp_path, monkeypatch, capsys):
 
 def test_stored_predictions_of_modules(repo):
     "The stored table holds every network of the list at both batches, and its predictions follow from its profile."
-    from layerscale_nb.actbound import read_rows
-    from layerscale_nb.anymodule import MODULES, predict
+    from layerscale_nb.experiments.actbound import read_rows
+    from layerscale_nb.timing.trace import MODULES, predict_time
     rows = read_rows(repo/'nbs'/'results'/'predictor_modules_cpu.csv')
     assert {(r['name'], r['batch']) for r in rows} == {(n, b) for n in MODULES for b in (8, 1)}
     p = load_profile(repo/'nbs'/'results'/'predictor_modules_cpu_profile.json')
     for r in rows:
-        if r['name'] in ('yolov8n', 'torchvision:mobilenet_v3_large'): assert predict(r['name'], p, r['batch'], r['size']).ms == pytest.approx(r['predicted_ms'], rel=1e-3)
+        if r['name'] in ('yolov8n', 'torchvision:mobilenet_v3_large'): assert predict_time(r['name'], p, r['batch'], r['size']).ms == pytest.approx(r['predicted_ms'], rel=1e-3)
 
 
 def test_specimens_give_what_they_count():
     "The new result of each measured pass has as many numbers as its call says."
     import torch
-    from layerscale_nb.calibrate import MOVED, PASSES, other_specimens, specimen
+    from layerscale_nb.timing.calibrate import MOVED, PASSES, other_specimens, specimen
     sizes = other_specimens()
     for kind in (*PASSES, 'add', 'softmax'):
         c, f = specimen(kind, sizes[kind][min(8, len(sizes[kind]) - 1)], 2, torch.device('cpu'), torch.float32)

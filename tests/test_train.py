@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from layerscale_nb.augment import STILL, Augment, make_batch, make_store
+from layerscale_nb.detect.augment import STILL, Augment, make_batch, make_store
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.data import roadscenes
-from layerscale_nb.ddp import fit_on_ranks
-from layerscale_nb.frames import to_frames
-from layerscale_nb.loss import detection_loss
-from layerscale_nb.study import open_setting
-from layerscale_nb.train import AVERAGE_EVERY, Recipe, clip_gradients, epoch_order, fit, lr_at, start, train_step
-from layerscale_nb.yolo import Yolo, build
+from layerscale_nb.detect.datasets import roadscenes
+from layerscale_nb.detect.ddp import fit_on_ranks
+from layerscale_nb.detect.store import to_frames
+from layerscale_nb.detect.loss import detection_loss
+from layerscale_nb.study.runs import open_setting
+from layerscale_nb.detect.train import AVERAGE_EVERY, Recipe, clip_gradients, epoch_order, fit, lr_at, start, train_step
+from layerscale_nb.nets.yolo import Yolo, build_yolo
 
 CPU = torch.device('cpu')
 
@@ -41,7 +41,7 @@ def test_loss_is_ultralytics(seed, listed):
     nc, size = (1, 3, 80)[seed % 3], ((96, 320), (64, 64))[seed % 2]
     g = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    model = build(replace(Yolo(d=.33, w=.125), nc=nc)).train()
+    model = build_yolo(replace(Yolo(d=.33, w=.125), nc=nc)).train()
     preds = model(torch.rand(4, 3, *size, generator=g))
     preds = {k: v if k == 'feats' else (v + torch.randn(v.shape, generator=g)*(seed % 4)).detach().requires_grad_() for k, v in preds.items()}
     truth = random_truth(g, 4, 12, nc, size, crowd=seed > 3)
@@ -53,7 +53,7 @@ def test_loss_is_ultralytics(seed, listed):
 
 @pytest.mark.parametrize('listed', [True, False])
 def test_loss_without_any_box(listed):
-    model = build(Yolo(d=.33, w=.125, nc=3)).train()
+    model = build_yolo(Yolo(d=.33, w=.125, nc=3)).train()
     preds = model(torch.rand(2, 3, 64, 64))
     truth = dict(boxes=torch.zeros(2, 1, 4), labels=torch.zeros(2, 1, dtype=torch.long), valid=torch.zeros(2, 1, dtype=torch.bool))
     loss = detection_loss(preds, truth, listed=listed)
@@ -127,7 +127,7 @@ def test_compiling_without_a_compiler_is_said(monkeypatch):
 
 
 def test_data_larger_than_memory_is_said_before_decoding(tiny, monkeypatch):
-    import layerscale_nb.augment as augment
+    import layerscale_nb.detect.augment as augment
     monkeypatch.setattr(augment, 'free_bytes', lambda: 1e6)
     sentence = '40 images of 320x96 need 7.37 MB of memory, and 900 kB can be used .*Use smaller images'
     with pytest.raises(LayerscaleError, match=sentence): open_setting(tiny)
@@ -141,7 +141,7 @@ def test_options_of_a_recipe_are_checked():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA GPU here')
 @pytest.mark.parametrize('host', [True, False])
 def test_no_step_waits_for_the_gpu(host, monkeypatch):
-    import layerscale_nb.augment as augment
+    import layerscale_nb.detect.augment as augment
     device = torch.device('cuda')
     if host: monkeypatch.setattr(augment, 'fits_on', lambda *a: False)
     train, _ = tiny_stores(device=device)
@@ -155,7 +155,7 @@ def test_no_step_waits_for_the_gpu(host, monkeypatch):
 
 
 def test_small_pictures_keep_the_stride():
-    from layerscale_nb.train import picture_size
+    from layerscale_nb.detect.train import picture_size
     assert picture_size(0, 10, (128, 512), Recipe(small=.5), 128) == (128, 384) and picture_size(0, 10, (128, 416), Recipe(small=.5)) == (96, 320)
 
 
@@ -169,10 +169,10 @@ def test_a_state_belongs_to_its_images(tmp_path):
 
 def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, monkeypatch):
     "One image of 32x32 has one value on the map of stride 32; two images, or 64x32, have two and train."
-    from layerscale_nb import train as module
-    from layerscale_nb.bench import bench_limit
+    from layerscale_nb.detect import train as module
+    from layerscale_nb.experiments.bench import bench_limit
     from layerscale_nb.cli import main
-    from layerscale_nb.study import Study, exhaust
+    from layerscale_nb.study.runs import Study, exhaust
     begin, built, net, data = module.start, [], Yolo(d=.33, w=.125, nc=5), roadscenes(4, 4)
     monkeypatch.setattr(module, 'start', lambda *a, **k: built.append(a) or begin(*a, **k))
     words = 'study --base 1 0.125 512 --n-val 4 --variants baseline --device cpu --imgsz 32x32 --batch 1'.split()

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.yolo import YOLOV8, Yolo, build, cost, identity, layer_costs, realised, rescale, to_dict, yolov8, yolov8_rows
+from layerscale_nb.nets.yolo import YOLOV8, Yolo, build_yolo, cost, identity, layer_costs, realised_yolo, rescale_yolo, to_dict, yolov8, yolov8_rows
 
 
 def counted(net, h, w):
@@ -14,7 +14,7 @@ def counted(net, h, w):
     total = [0, 0]
     def hook(m, i, o):
         total[0] += o.shape[2]*o.shape[3]*m.weight.numel(); total[1] += o[0].numel()
-    model = build(net).eval()
+    model = build_yolo(net).eval()
     for m in model.modules():
         if isinstance(m, torch.nn.Conv2d): m.register_forward_hook(hook)
     with torch.no_grad(): model(torch.zeros(1, 3, h, w))
@@ -69,10 +69,10 @@ def test_size_not_a_multiple():
 
 
 def test_scale_is_explicit():
-    d = to_dict(rescale(Yolo(d=1., w=.25, nc=3), 0.33, 1))
+    d = to_dict(rescale_yolo(Yolo(d=1., w=.25, nc=3), 0.33, 1))
     assert list(d['scales']) == [d['scale']] == ['own'] and d['scales']['own'] == [0.33, 0.25, 1024]
 
 
 def test_realised_of_itself():
     net = yolov8('m')
-    assert realised(net, net) == (1.0, 1.0) and identity(net) == identity(yolov8((0.67, 0.75, 768)))
+    assert realised_yolo(net, net) == (1.0, 1.0) and identity(net) == identity(yolov8((0.67, 0.75, 768)))

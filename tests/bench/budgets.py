@@ -20,18 +20,18 @@ def median_s(f, n): return statistics.median(timed(f) for _ in range(n))
 
 
 def main():
-    from layerscale_nb.explore import scaling_explorer
-    from layerscale_nb.nets import complexity
-    from layerscale_nb.scenes import road_scenes
-    from layerscale_nb.yolo import cost, yolov8
-    from layerscale_nb.zoo import named
-    vit, b7, box = named('ViT-G/14'), named('EN-B7'), scaling_explorer('EN-B7', 'dwr', 4)
+    from layerscale_nb.live.explorers import scaling_explorer
+    from layerscale_nb.nets.net import complexity
+    from layerscale_nb.detect.scenes import road_scenes
+    from layerscale_nb.nets.yolo import cost, yolov8
+    from layerscale_nb.nets.zoo import named_net
+    vit, b7, box = named_net('ViT-G/14'), named_net('EN-B7'), scaling_explorer('EN-B7', 'dwr', 4)
     slider = box.children[1].children[1]
     steps = iter([v for _, v in slider.options]*9)
     def move(): slider.value = next(steps)
-    rows = [('import layerscale_nb', import_s('layerscale_nb'), 0.3), ('import layerscale_nb.yolo', import_s('layerscale_nb.yolo'), 0.3),
+    rows = [('import layerscale_nb', import_s('layerscale_nb'), 0.3), ('import layerscale_nb.nets.yolo', import_s('layerscale_nb.nets.yolo'), 0.3),
             ('import layerscale_nb.cli', import_s('layerscale_nb.cli'), 0.3),
-            ('import layerscale_nb.zoo', import_s('layerscale_nb.zoo'), 0.3),
+            ('import layerscale_nb.nets.zoo', import_s('layerscale_nb.nets.zoo'), 0.3),
             ('closed form of EN-B7', median_s(lambda: complexity(b7), 200), 0.001), ('closed form of ViT-G/14', median_s(lambda: complexity(vit), 200), 0.001),
             ('slider of scaling_explorer, EN-B7', median_s(move, 100), 0.1),
             ('closed-form cost of yolov8x at 640', median_s(lambda: cost(yolov8('x'), 640), 50), 0.005),

@@ -13,10 +13,10 @@ from pathlib import Path
 import pandas as pd
 
 from layerscale_nb.core import provenance, write_atomic, write_rows
-from layerscale_nb.live import live_explorer
-from layerscale_nb.panel import pump, wait
-from layerscale_nb.runtime import pick_device
-from layerscale_nb.trial import Trainer, place
+from layerscale_nb.live.retrain import live_explorer
+from layerscale_nb.live.panel import pump, wait
+from layerscale_nb.timing.measure import pick_device
+from layerscale_nb.live.trainer import Trainer, device_place
 
 results = Path(__file__).resolve().parents[2]/'nbs'/'results'
 POINTS = [dict(), dict(seed=1), dict(seed=2), dict(w=0.5), dict(d=1.0), dict(imgsz='480x160'), dict(w=0.125)]
@@ -88,7 +88,7 @@ def speed():
     found['thread'] = dict(answers(q), step_ms=round(q.step_ms, 1))
     thread.on = False; thread.thread.join()
     print(json.dumps(found, indent=1))
-    write_atomic(results/'live_speed.json', json.dumps(dict(found, origin=provenance('python tests/bench/live.py speed', place(pick_device()), 0)), indent=1))
+    write_atomic(results/'live_speed.json', json.dumps(dict(found, origin=provenance('python tests/bench/live.py speed', device_place(pick_device()), 0)), indent=1))
 
 
 if __name__ == '__main__': points(sys.argv[2:]) if sys.argv[1] == 'points' else speed()

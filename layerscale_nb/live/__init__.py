@@ -1,0 +1,1 @@
+"What happens if I move this?"

@@ -1,0 +1,1 @@
+"Which one is better, and is it sure?"

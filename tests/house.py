@@ -1,0 +1,18 @@
+"The order of the house: a module imports from its own folder and from those above it in this list."
+FOLDERS = (
+    'top',          # what do all share?
+    'nets',         # what is a network, and what does it cost?
+    'timing',       # how long does it take?
+    'detect',       # how does a detector learn?
+    'study',        # which one is better, and is it sure?
+    'laws',         # what follows for networks nobody trained?
+    'live',         # what happens if I move this?
+    'experiments',  # where does each stored table come from?
+    'cli')          # the same from a terminal
+
+ALIASES = ('anchor_loss',)  # old names of classes in saved checkpoints: they look down into the house and are imported by nothing
+
+
+def folder_of(module: str) -> str:
+    "The folder of a dotted module name: 'nets.layer' lies in 'nets', 'core' at the top; the terminal is the last room."
+    return 'cli' if module == 'cli' else module.rpartition('.')[0] or 'top'
