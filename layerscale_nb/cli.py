@@ -8,7 +8,7 @@ __all__ = ['Line', 'make_parser', 'study_of', 'tell', 'count_command', 'answer',
 # %% ../nbs/cli.ipynb #0d849267
 import argparse, codecs, contextlib, io, json, math, os, shutil, sys, time, warnings
 from pathlib import Path
-from .core import LayerscaleError, human, write_atomic
+from .core import LayerscaleError, check_number, check_size, human, nearest, write_atomic
 from .timing.roofline import PROFILE_FILE
 
 # %% ../nbs/cli.ipynb #9a5e3dfe
@@ -75,6 +75,7 @@ def _add_run_options(p, epochs=True):
 _COUNT_HELP = '''examples:
   layerscale count yolov8l --imgsz 640
   layerscale count EN-B0 --stages
+  layerscale count yolov8m --memory
   layerscale count RegNetY-4.0GF ResNet-50 ViT-L/16
   layerscale count path/to/model.yaml --scale m
   layerscale count timm:convnext_tiny --json
@@ -98,6 +99,7 @@ def _add_cost_commands(add):
                    help='a name from a paper, a .yaml file, timm:NAME or torchvision:NAME')
     c.add_argument('--imgsz', help="pixels, or WIDTHxHEIGHT; default: the network's own, 640 for YOLO")
     c.add_argument('--stages', action='store_true', help='also by stage, row or module')
+    c.add_argument('--memory', action='store_true', help='also peak memory, and the largest batch that fits here')
     c.add_argument('--real', action='store_true', help='run a module once on zeros: for paths that depend on the data')
     s = add('scale', 'scale a network by a rule and show what it costs', _SCALE_HELP)
     s.add_argument('name', metavar='NAME', help='a name from a paper, or a .yaml file')
@@ -224,19 +226,16 @@ def make_parser() -> argparse.ArgumentParser:
 # %% ../nbs/cli.ipynb #3e912dc4
 def _options_of(a) -> dict:
     "The shared options of a parsed command line as checked values; None where not given."
-    from layerscale_nb.core import check_number
     whole = lambda k: None if getattr(a, k) is None else check_number(getattr(a, k), k.replace('_', '-'), whole=True)
-    return dict(data=a.data, imgsz=a.imgsz, base=a.base, device=a.device, amp=a.amp,
-                lr=None if a.lr is None else check_number(a.lr, 'lr'), seeds=a.seeds
-                and [check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds], **{
-                    k: whole(k)
-                    for k in ('epochs', 'batch', 'n_train', 'n_val')})
+    lr = None if a.lr is None else check_number(a.lr, 'lr')
+    seeds = a.seeds and [check_number(s, 'seed', open_low=False, whole=True) for s in a.seeds]
+    rest = {k: whole(k) for k in ('epochs', 'batch', 'n_train', 'n_val')}
+    return dict(data=a.data, imgsz=a.imgsz, base=a.base, device=a.device, amp=a.amp, lr=lr, seeds=seeds, **rest)
 
 # %% ../nbs/cli.ipynb #ece54cb2
 def study_of(a):
     "The `Study` a command line describes."
     from dataclasses import replace
-    from layerscale_nb.core import nearest
     from layerscale_nb.study.runs import PRESETS, variant_grid, load_configs, with_options
     if a.cmd == 'train': return with_options(load_configs(a.config), **_options_of(a))
     if a.preset not in PRESETS: raise LayerscaleError(f"no preset '{a.preset}'. {nearest(a.preset, PRESETS)}")
@@ -307,9 +306,8 @@ def tell(e, line, log):
         r = e.row
         word = 'done before' if e.kind == 'skip' else f'trained in {_clock_text(r["train_s"])}'
         if r.get('note'): word += f'; {r["note"]}'
-        line.keep(f'{name} mAP50 {r["map50"]:.3f}  mAP50-95 '
-                  f'{r["map50_95"]:.3f}  {r["latency_ms"]:.1f} ms/image  '
-                  f'{word}')
+        scores = f'mAP50 {r["map50"]:.3f}  mAP50-95 {r["map50_95"]:.3f}'
+        line.keep(f'{name} {scores}  {r["latency_ms"]:.1f} ms/image  {word}')
         log.write(json.dumps(r) + '\n')
     else: log.write(f'start {e.run}\n')
 
@@ -320,8 +318,7 @@ def _data_command(a) -> int:
     from layerscale_nb.detect.store import contact_sheet, dataset_summary
     ds = load_data(a.source)
     print(f'{ds.name}\n{dataset_summary(ds).to_string()}')
-    if len(ds.notes):
-        print(f'\nleft out or changed:\n{notes_table(ds).to_string(index=False, max_colwidth=90)}')
+    if len(ds.notes): print(f'\nleft out or changed:\n{notes_table(ds).to_string(index=False, max_colwidth=90)}')
     if a.notes: print('\n'.join(f'{n.where}: {n.kind} ({n.why})' for n in ds.notes))
     if a.sheet:
         sheet = contact_sheet(ds)  # outside the next line: a broken image is not the fault of the sheet's name
@@ -336,9 +333,9 @@ def _data_command(a) -> int:
 def _bench_count_command(a) -> int:
     "`bench count`: our counter and its closed forms beside those people use, as a table or as JSON."
     from layerscale_nb.experiments.counters import bench_count, bench_count_table
-    from layerscale_nb.nets.find import price
+    from layerscale_nb.nets.find import cost_of
     forms = dict(yolov8l=('yolov8l', 640), efficientnet_b7=('EN-B7', 600), vit_l_16=('ViT-L/16', 224))
-    line, closed = Line(sys.stderr), {k: lambda v=v: price(*v).total for k, v in forms.items()}
+    line, closed = Line(sys.stderr), {k: lambda v=v: cost_of(*v).total for k, v in forms.items()}
     line.show('about two minutes; each counter five times')
     r = bench_count(closed_form=closed, look=lambda rows: line.show(f'{rows[0]["network"]} counted'))
     line.show('')
@@ -354,7 +351,6 @@ def _bench_command(a) -> int:
     if a.what == 'count': return _bench_count_command(a)
     if a.what in ('acts', 'predictor'): return bench_time_command(a)
     from layerscale_nb.experiments.bench import bench_table, bench_train, final_scores
-    from layerscale_nb.core import check_number, check_size
     line = Line(sys.stderr)
     def look(name, p):
         line.show(f'{name}: ' +
@@ -401,18 +397,22 @@ def _recipe_command(a, frames: dict, line) -> int:
 # %% ../nbs/cli.ipynb #f6b82525
 def count_command(a) -> int:
     "`count`: price networks by name; with several names and --json, one object per line."
-    from layerscale_nb.nets.find import price, price_json, price_text
+    from layerscale_nb.nets.find import cost_of, count_json, count_text, described
+    from layerscale_nb.nets.memory import memory_json, memory_text
     for name in a.names:
-        p = price(name, a.imgsz, a.scale, a.real)
-        print(json.dumps(price_json(p, a.stages)) if a.json else price_text(p, a.stages), flush=True)
+        c = cost_of(name, a.imgsz, a.scale, a.real)
+        net = described(name, a.scale) if a.memory else None
+        if a.json:
+            print(json.dumps(count_json(c, a.stages) | (dict(memory=memory_json(net, c.size)) if net else {})))
+        else: print(count_text(c, a.stages) + (f'\n{memory_text(net, c.size)}' if net else ''), flush=True)
     return 0
 
 # %% ../nbs/cli.ipynb #c7a04cb0
 def _scale_command(a) -> int:
     "`scale`: what was asked, what came out, and the costs before and after."
-    from layerscale_nb.nets.find import rescale_by_name, rescaled_json, rescaled_text
+    from layerscale_nb.nets.find import rescale_by_name, compared_json, compared_text
     r = rescale_by_name(a.name, a.rule, a.s, a.imgsz, a.scale)
-    print(json.dumps(rescaled_json(r)) if a.json else rescaled_text(r))
+    print(json.dumps(compared_json(r)) if a.json else compared_text(r))
     return 0
 
 # %% ../nbs/cli.ipynb #413f7ddd

@@ -31,13 +31,19 @@ METRICS = {
               Metric('train_s', 'training (s)', -1, digits=0))}
 
 # %% ../nbs/plot.ipynb #fb083f6c
-def metric(key: str) -> Metric:
+def metric(
+    key: str,  # a key of `METRICS`
+) -> Metric:
     "The registry's entry; raises `LayerscaleError` with the nearest name."
     if key not in METRICS: raise LayerscaleError(f"no metric '{key}'. {nearest(key, METRICS)}")
     return METRICS[key]
 
 # %% ../nbs/plot.ipynb #c2e39645
-def axes(ax=None, figsize=(5.2, 3.4), **kw):
+def axes(
+    ax=None,             # matplotlib axes; None: new ones
+    figsize=(5.2, 3.4),  # (width, height) in inches
+    **kw
+):
     "`ax` itself, or new axes with a light grid and no frame on the right and top."
     if ax is None:
         import matplotlib.pyplot as plt
@@ -48,7 +54,10 @@ def axes(ax=None, figsize=(5.2, 3.4), **kw):
     return ax
 
 # %% ../nbs/plot.ipynb #f4240100
-def log_ticks(ax, which='xy'):
+def log_ticks(
+    ax,          # matplotlib axes
+    which='xy',  # 'x', 'y' or 'xy'
+):
     """Make axes logarithmic, with ticks at 1, 2 and 5 times the powers of ten, written as plain numbers; returns the
     axes."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
@@ -65,13 +74,17 @@ def log_ticks(ax, which='xy'):
 FAMILY_COLOURS = {'baseline': '#000000', 'width': '#D55E00', 'depth': '#0072B2', 'other': '#009E73'}
 
 # %% ../nbs/plot.ipynb #c3eb0692
-def family(variant: str) -> str:
+def family(
+    variant: str,  # name of the variant
+) -> str:
     "'baseline', 'width', 'depth' or 'other', from a variant's name."
     kinds = [k for k in ('width', 'depth') if k in variant]
     return 'baseline' if variant == 'baseline' else kinds[0] if len(kinds) == 1 else 'other'
 
 # %% ../nbs/plot.ipynb #d7cf0302
-def colours(variants) -> dict:
+def colours(
+    variants,  # names of the variants
+) -> dict:
     "A colour for each variant: its family's, lighter from one member to the next."
     from matplotlib.colors import to_rgb
     out, kinds = {}, [family(v) for v in variants]
@@ -81,7 +94,9 @@ def colours(variants) -> dict:
     return out
 
 # %% ../nbs/plot.ipynb #1762ee1f
-def plain_text(text) -> str:
+def plain_text(
+    text,  # any text
+) -> str:
     "Text as matplotlib must be given it to draw just these letters: no formula, and '?' for what is no character."
     return str(text).encode(errors='replace').decode().replace('$', r'\$')
 
@@ -97,7 +112,14 @@ def frontier(
     return ~beats.any(0)
 
 # %% ../nbs/plot.ipynb #681aaf82
-def label_points(ax, xs, ys, names, colour_of=None, size=8):
+def label_points(
+    ax,              # matplotlib axes
+    xs,              # (n,) x of the points
+    ys,              # (n,) y of the points
+    names,           # (n,) texts
+    colour_of=None,  # name -> colour; None: all black
+    size=8,          # of the letters, in points
+) -> list:
     "Write each name beside its point, shifted so that the labels do not overlap; returns the texts."
     from matplotlib.transforms import Bbox
     ax.figure.canvas.draw()

@@ -13,7 +13,12 @@ from IPython.display import SVG
 from .core import LayerscaleError, nearest
 
 # %% ../nbs/svg.ipynb #f288ba45
-def svg(width: int, height: int, label: str, *parts) -> str:
+def svg(
+    width: int,   # pixels
+    height: int,  # pixels
+    label: str,   # what the picture shows, in words
+    *parts,
+) -> str:
     "An SVG picture of these parts on white; `label` says in words what it shows."
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             f'width="{width}" height="{height}" style="background:white;font:12px sans-serif" '
@@ -25,14 +30,24 @@ def svg_text(x, y, text, anchor='middle', colour='#333') -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(str(text))}</text>'
 
 # %% ../nbs/svg.ipynb #b6e3800f
-def to_pixels(low, high, start, end, log=False):
+def to_pixels(
+    low,        # value at one end of the axis
+    high,       # value at the other end
+    start,      # pixel of `low`
+    end,        # pixel of `high`
+    log=False,  # is the axis logarithmic?
+):
     "A function from the values of an axis to pixels: `low` goes to `start`, `high` to `end`."
     scale = math.log10 if log else float
     a, b = scale(low), scale(high)
     return lambda v: start + (end - start)*(scale(v) - a)/(b - a)
 
 # %% ../nbs/svg.ipynb #90966a45
-def axis_range(values, log=False, least=0.1) -> tuple:
+def axis_range(
+    values,     # numbers; None and not-a-number are left out
+    log=False,  # is the axis logarithmic?
+    least=0.1,  # the upper end of a linear axis is at least this
+) -> tuple:
     """(low, high) of an axis: a factor of 1.2 to both sides if logarithmic, else from 0 to a tenth above the largest
     value, at least `least`."""
     values = [v for v in values if v is not None and math.isfinite(v) and (v > 0 or not log)]
@@ -40,7 +55,12 @@ def axis_range(values, log=False, least=0.1) -> tuple:
     return min([0, *values]), max([least, *(1.1*v for v in values)])
 
 # %% ../nbs/svg.ipynb #089157ef
-def ticks(lo: float, hi: float, n=4, log=False) -> list:
+def ticks(
+    lo: float,  # lower end of the axis
+    hi: float,  # upper end of the axis
+    n=4,        # about how many
+    log=False,  # is the axis logarithmic?
+) -> list:
     "Round numbers from `lo` to `hi`: about `n` even ones, or a few in each power of ten."
     if log and hi >= 3*lo:
         steps = (1,) if hi > 300*lo else (1, 2, 5) if hi >= 30*lo else (1, 2, 3, 5, 7)

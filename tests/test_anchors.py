@@ -19,7 +19,8 @@ from layerscale_nb.nets.ladder import LADDER, named_yolo, with_head
 from layerscale_nb.study.runs import exhaust
 from layerscale_nb.detect.detection import detect, validate
 from layerscale_nb.detect.train import Recipe, fit, save_checkpoint, start, train_step
-from layerscale_nb.nets.yolo import build_yolo, cost, quiet_ultralytics, rescale_yolo
+from layerscale_nb.nets.yolo import build_yolo, quiet_ultralytics
+from layerscale_nb.nets.layer import cost
 
 CPU = torch.device('cpu')
 
@@ -90,7 +91,7 @@ def test_loss_is_the_oracles(seed):
 
 
 def test_loss_without_any_box():
-    net = rescale_yolo(named_yolo('yolov5n', 3), 1, .5)
+    net = named_yolo('yolov5n', 3).rescaled(1, .5)
     model = build_detector(net).train()
     truth = dict(boxes=torch.zeros(2, 1, 4), labels=torch.zeros(2, 1, dtype=torch.long), valid=torch.zeros(2, 1, dtype=torch.bool))
     terms = net_loss(net, model(torch.rand(2, 3, 64, 64)), truth)
@@ -116,7 +117,7 @@ def test_a_perfect_prediction_has_no_box_loss():
 
 @pytest.mark.parametrize('name', [n for n in LADDER if not n.startswith('yolov8')])
 def test_every_anchor_head_of_the_ladder_takes_a_step(name):
-    net = rescale_yolo(named_yolo(name, 2), .1, .05)
+    net = named_yolo(name, 2).rescaled(.1, .05)
     s = start(net, Recipe(), 4, device=CPU)
     assert sum(p.numel() for p in s.model.parameters()) == cost(net, net.stride).params
     size = (net.stride, 2*net.stride)
@@ -124,14 +125,14 @@ def test_every_anchor_head_of_the_ladder_takes_a_step(name):
     before = s.model.model[-1].convs[0].weight.detach().clone()
     assert train_step(s, dict(img=torch.rand(2, 3, *size), **truth)).isfinite() and not torch.equal(before, s.model.model[-1].convs[0].weight)
     with torch.no_grad(): y = s.average(torch.rand(1, 3, *size))[0]
-    na, strides = net.layers[-1].args[0], net.layers[-1].strides
+    na, strides = net.resolved[-1].args[0], net.resolved[-1].strides
     assert y.shape == (1, 4 + 2, na*sum(int(size[0]/k)*int(size[1]/k) for k in strides)) and s.model.stride.tolist() == [float(k) for k in strides]
 
 
 @pytest.mark.parametrize('name', ['yolov4-tiny', 'yolov4-p6'])
 def test_the_v8_head_learns_at_its_own_strides(name):
     "The loss of the YOLOv8 head is told the strides of the graph."
-    net = with_head(rescale_yolo(named_yolo(name, 2), .1, .1))
+    net = with_head(named_yolo(name, 2).rescaled(.1, .1))
     s = start(net, Recipe(), 4, device=CPU)
     truth = dict(boxes=torch.tensor([[[4., 4, 40, 30]]]*2), labels=torch.ones(2, 1, dtype=torch.long), valid=torch.ones(2, 1, dtype=torch.bool))
     x = torch.rand(2, 3, net.stride, 2*net.stride)
@@ -181,7 +182,7 @@ def trained(tmp_path_factory):
     "A thin YOLOv5n with its own head and anchors of its own, driven into eight scenes."
     folder = tmp_path_factory.mktemp('anchors')
     store, sides = scenes()
-    net = with_anchors(rescale_yolo(named_yolo('yolov5n', 5), 1, .75), fit_anchors(sides, 3, 3))
+    net = with_anchors(named_yolo('yolov5n', 5).rescaled(1, .75), fit_anchors(sides, 3, 3))
     recipe = Recipe(epochs=60, batch=2, ema=.9, lr=4e-3, eval_share=.05, augment=STILL)
     s = exhaust(fit(net, store, store, recipe, device=CPU, folder=folder))
     save_checkpoint(s, roadscenes(1, 1).names, folder/'best.pt', store.size)
@@ -241,7 +242,7 @@ def test_it_exports_to_onnx(trained):
 
 def test_training_goes_on_where_it_stopped(tmp_path):
     store, sides = scenes()
-    net = with_anchors(rescale_yolo(named_yolo('yolov5n', 5), 1, .5), fit_anchors(sides, 3, 3))
+    net = with_anchors(named_yolo('yolov5n', 5).rescaled(1, .5), fit_anchors(sides, 3, 3))
     recipe = Recipe(epochs=3, batch=4)
     whole = exhaust(fit(net, store, store, recipe, device=CPU))
     for p in fit(net, store, store, recipe, device=CPU, folder=tmp_path):
@@ -260,9 +261,8 @@ def test_checkpoints_of_the_flat_package_open(tmp_path, monkeypatch):
 
     from layerscale_nb.detect.anchors import AnchorHead, build_detector
     from layerscale_nb.nets.ladder import named_yolo
-    from layerscale_nb.nets.yolo import rescale_yolo
     import layerscale_nb.anchor_loss
-    model = build_detector(rescale_yolo(named_yolo('yolov5n', 3), 0.33, 0.25)).eval()
+    model = build_detector(named_yolo('yolov5n', 3).rescaled(0.33, 0.25)).eval()
     monkeypatch.setattr(AnchorHead, '__module__', 'layerscale_nb.anchor_loss')
     torch.save(dict(model=model, ema=None, train_args=dict(task='detect')), tmp_path/'old.pt')
     assert b'layerscale_nb.anchor_loss' in (tmp_path/'old.pt').read_bytes()

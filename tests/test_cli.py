@@ -130,10 +130,11 @@ def test_config_with_bad_value(tmp_path, capsys, text, sentence):
 
 def test_count_command(capsys, tmp_path):
     import json, yaml
-    from layerscale_nb.nets.yolo import cost, to_dict, yolov8
+    from layerscale_nb.nets.yolo import to_dict, yolov8
+    from layerscale_nb.nets.layer import cost
     assert main(['count', 'yolov8l', '--imgsz', '640', '--json']) == 0
     got = json.loads(capsys.readouterr().out)
-    assert {k: got[k] for k in ('macs', 'params', 'acts')} == vars(cost(yolov8('l'), 640)) and got['resolution'] == 640
+    assert {k: got[k] for k in ('macs', 'params', 'acts')} == vars(cost(yolov8('l'), 640).total) and got['resolution'] == 640
     assert main(['count', 'EN-B0', '--json', '--stages']) == 0
     got = json.loads(capsys.readouterr().out)
     assert got['macs'] == 385_814_752 == sum(p['macs'] for p in got['parts'].values()) and got['resolution'] == 224

@@ -16,8 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from layerscale_nb.nets.count import count, plot_count
 from layerscale_nb.nets.conventions import CONVENTIONS, convention_table, under
-from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.nets.yolo import build_yolo, cost, yolov8
+from layerscale_nb.core import LayerscaleError
+from layerscale_nb.cost import Cost
+from layerscale_nb.nets.yolo import build_yolo, yolov8
+from layerscale_nb.nets.layer import cost
 
 
 class Call(nn.Module):
@@ -101,7 +103,7 @@ def test_multihead_attention_in_eval_mode():
 def test_shared_weights_and_repeated_calls():
     shared = nn.Linear(4, 4, bias=False)
     c = count(nn.Sequential(shared, nn.ReLU(), shared), (1, 4))
-    assert c.total == Cost(32, 16, 8) and c.by_module['0'] == Cost(32, 16, 8)
+    assert c.total == Cost(32, 16, 8) and c.parts['0'] == Cost(32, 16, 8)
     tied = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)); tied[1].weight = tied[0].weight
     assert count(tied, (1, 4)).params == 16
     for p in tied.parameters(): p.requires_grad_(False)
@@ -152,8 +154,8 @@ def test_count_is_frozen_data():
 
 def test_modules_add_up():
     c = count(torchvision.models.resnet18(), (1, 3, 64, 64))
-    top = [v for k, v in c.by_module.items() if k and '.' not in k]
-    assert sum(top) == c.total == c.by_module['']
+    top = [v for k, v in c.parts.items() if k and '.' not in k]
+    assert sum(top) == c.total == c.parts['']
 
 
 NETS = 'resnet50 vit_b_16 swin_t convnext_tiny efficientnet_b0 regnet_y_400mf mobilenet_v3_large maxvit_t inception_v3'.split()
@@ -184,7 +186,7 @@ def test_detection_network_needs_real_numbers():
 @pytest.mark.parametrize('scale', 'nl')
 def test_yolo_equals_closed_form_and_torch(scale):
     net = yolov8(scale); m = build_yolo(net)
-    assert count(m, (1, 3, 640, 640)).total == cost(net, 640)
+    assert count(m, (1, 3, 640, 640)).total == cost(net, 640).total
     if scale == 'n': assert count(m, (1, 3, 320, 320)).macs == torch_macs(m, (1, 3, 320, 320))
 
 

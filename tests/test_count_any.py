@@ -21,8 +21,9 @@ from torch import nn
 from layerscale_nb.cli import main
 from layerscale_nb.nets.count import count
 from layerscale_nb.nets.conventions import convention_table, under
-from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.nets.find import price, price_json, price_text
+from layerscale_nb.core import LayerscaleError
+from layerscale_nb.cost import Cost
+from layerscale_nb.nets.find import cost_of, count_json, count_text
 
 
 class Call(nn.Module):
@@ -75,7 +76,7 @@ def test_inference_mode_hides_nothing(name, real):
     make, shape, macs = INSIDE[name]
     m = make()
     inside, outside = count(Inference(m), shape, real), count(m, shape, real)
-    assert inside.macs == macs and replace(inside, by_module={}) == replace(outside, by_module={})
+    assert inside.macs == macs and replace(inside, name='', parts={}) == replace(outside, name='', parts={})
     assert outside.total == count(m, shape).total, 'fused forms on real numbers cost what their steps cost'
 
 
@@ -92,7 +93,7 @@ def test_the_yolo_object():
     net = quiet_ultralytics().YOLO('yolov8n.yaml')
     for m in (net, Inference(net.model)):
         for real in (False, True): assert count(m, (1, 3, 640, 640), real=real).macs == 4_371_993_600
-    assert price(net).total == price('yolov8n').total and net.predictor is None
+    assert cost_of(net).total == cost_of('yolov8n').total and net.predictor is None
 
 
 def test_tensors_of_a_type_of_their_own():
@@ -172,7 +173,7 @@ def test_quantised_layers():
     m = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
     m = quantization.quantize_dynamic(m, {nn.Linear}, dtype=torch.qint8)
     c = count(m, (3, 16), real=True)
-    assert c.total == Cost(3*(16*8 + 8*4), 17*8 + 9*4, 3*12) and c.by_module['2'].params == 36
+    assert c.total == Cost(3*(16*8 + 8*4), 17*8 + 9*4, 3*12) and c.parts['2'].params == 36
     with pytest.raises(LayerscaleError, match='needs numbers.*real=True'): count(m, (3, 16))
     x = torch.quantize_per_tensor(torch.zeros(1, 3, 6, 6), 1., 0, torch.quint8)
     c = count(nn.Sequential(quantized.Conv2d(3, 8, 3), quantized.ConvTranspose2d(8, 4, 2, stride=2)), x, real=True)
@@ -197,13 +198,13 @@ def test_an_unknown_product_is_said_beside_the_total(ops):
     c, text = count(m, (1, 3, 8, 8)), 'not counted: a product (layerscale_test::product)'
     assert c.not_counted_products == {'layerscale_test::product': 8*8*5} and c.macs == 8*8*24
     assert text in repr(c) and text in c._repr_markdown_().split('Not counted')[0] and not c.uncounted
-    p = price(m, 8)
-    total = [l for l in price_text(p).splitlines() if l.startswith('total')]
+    p = cost_of(m, 8)
+    total = [l for l in count_text(p).splitlines() if l.startswith('total')]
     assert len(total) == 1 and text in total[0] and text in p._repr_markdown_() and 'layerscale_test' in repr(p)
-    j = json.loads(json.dumps(price_json(p)))
+    j = json.loads(json.dumps(count_json(p)))
     assert j['not_counted_products'] == {'layerscale_test::product': 320} and j['note'] == text
     assert under(c, 'pycls')['note'] == text and (convention_table(c).note == text).all()
-    assert 'note' not in price_json(price(m[0], 8)) and 'note' not in under(count(m[0], (1, 3, 8, 8)), 'pycls')
+    assert 'note' not in count_json(cost_of(m[0], 8)) and 'note' not in under(count(m[0], (1, 3, 8, 8)), 'pycls')
 
 
 def test_what_is_suspicious(ops):

@@ -7,11 +7,14 @@ from xml.etree import ElementTree
 import pytest
 
 from layerscale_nb.nets.count import count
-from layerscale_nb.core import Cost, LayerscaleError
-from layerscale_nb.nets.csp import INNER, CspStage, around, break_even, build_stage, csp_ize, network_cost, per_block, saving, stage_convs, stage_cost
+from layerscale_nb.core import LayerscaleError
+from layerscale_nb.cost import Cost
+from layerscale_nb.nets.csp import INNER, CspStage, around, break_even, build_stage, csp_ize, CspNet, per_block, saving, stage_convs
+from layerscale_nb.nets.layer import cost
+from layerscale_nb.timing.roofline import calls as calls_of
 from layerscale_nb.timing.roofline import find_profile
-from layerscale_nb.live.csp import compare_csp, csp_explorer, csp_page, measure_ms, stage_calls, stage_ms, svg_break_even, svg_paths, svg_shares
-from layerscale_nb.nets.osa import OSA_FORMS, build_osa, cio, osa_convs, receptive_field
+from layerscale_nb.live.csp import compare_csp, csp_explorer, csp_page, measure_ms, stage_ms, svg_break_even, svg_paths, svg_shares
+from layerscale_nb.nets.osa import OSA_FORMS, OsaBlock, build_osa, cio, osa_convs, receptive_field
 from layerscale_nb.timing.roofline import TERMS, Profile, save_profile
 
 
@@ -39,7 +42,7 @@ def test_random_stages_to_the_integer(seed):
     if r.random() < 0.75: s = csp_ize(s, r.choice([0.25, 0.5, 0.75]), r.choice(['paper', 'yolov4']))
     h, w = r.randint(1, 9), r.randint(1, 9)
     module, x = build_stage(s), torch.rand(1, s.b, h, w)
-    assert count(module, x).total == stage_cost(s, (h, w))
+    assert count(module, x).total == cost(s, (h, w)).total
     assert module(x.repeat(2, 1, 1, 1)).shape == (2, s.b, h, w)
 
 
@@ -76,7 +79,7 @@ def test_darknet_53_as_printed(repo):
     dark = [CspStage('dark', b, k) for b, k in zip((64, 128, 256, 512, 1024), (1, 2, 8, 8, 4))]
     csp = [CspStage('dark', 64, 1, 1.0, 1.0, 'yolov4')] + [csp_ize(s, transition='yolov4') for s in dark[1:]]
     for stages, name in ((dark, 'DarkNet-53'), (csp, 'CSPDarkNet-53')):
-        c = network_cost(stages)
+        c = cost(CspNet(tuple(stages)))
         norms = 2*(32 + sum(s.b + sum(x.cout for x in stage_convs(s)) for s in stages))
         assert [round((c.params - norms)/1e6, 2), round(c.flops/1e9, 2)] == ref[name]
 
@@ -84,15 +87,15 @@ def test_darknet_53_as_printed(repo):
 def test_cspdarknet_stage(repo):
     f = reference(repo)['CSPDarknet stage']['reproduced']
     s = csp_ize(CspStage('dark', 512, 8), transition='yolov4')
-    assert stage_cost(s, 4).macs/(16*512**2) == f['yolov4-csp.cfg stage 512ch k=8 without its stride-2 conv, units whb^2']
-    assert stage_cost(CspStage('dark', 512, 8), 4).macs/(16*512**2) == f['Darknet53 stage k=8 without stride-2 conv']
+    assert cost(s, 4).macs/(16*512**2) == f['yolov4-csp.cfg stage 512ch k=8 without its stride-2 conv, units whb^2']
+    assert cost(CspStage('dark', 512, 8), 4).macs/(16*512**2) == f['Darknet53 stage k=8 without stride-2 conv']
 
 
 @pytest.mark.parametrize('form', OSA_FORMS)
 def test_osa_blocks_to_the_integer(form):
     import torch
     for b, g, k in ((32, 16, 1), (64, 16, 4), (48, 8, 6)):
-        assert count(build_osa(b, g, k, form), (1, b, 4, 3)).total == sum(c.cost(12) for c in osa_convs(b, g, k, form))
+        assert count(build_osa(b, g, k, form), (1, b, 4, 3)).total == cost(OsaBlock(b, g, k, form), (4, 3)).total
 
 
 def test_tables_3_and_5(repo):
@@ -114,9 +117,9 @@ def test_receptive_field_rules():
 @pytest.mark.parametrize('make, says', [
     (lambda: CspStage(k=0), 'number of blocks k is 0'), (lambda: CspStage(b=0), 'stage width b is 0'), (lambda: CspStage('darknet'), "Did you mean 'dark'"),
     (lambda: CspStage('resx', 100), 'multiple of 64'), (lambda: csp_ize(CspStage(b=66), 0.25), 'do not split'), (lambda: csp_ize(CspStage(), 1), 'nothing goes past'),
-    (lambda: csp_ize(CspStage(), 0), 'partial ratio is 0'), (lambda: csp_ize(CspStage(), transition='v4'), 'transition'), (lambda: stage_cost(CspStage(), 0), 'positive number of pixels'),
+    (lambda: csp_ize(CspStage(), 0), 'partial ratio is 0'), (lambda: csp_ize(CspStage(), transition='v4'), 'transition'), (lambda: cost(CspStage(), 0), 'positive number of pixels'),
     (lambda: saving('dark', 0), 'number of blocks'), (lambda: osa_convs(7, 2, 2, 'pcb_half'), 'do not split'), (lambda: osa_convs(8, 2, 2, 'oas'), "Did you mean 'osa'"),
-    (lambda: network_cost([CspStage()]*3, 100), 'multiple of the stride 8')])
+    (lambda: cost(CspNet((CspStage(),)*3), 100), 'multiple of the stride 8')])
 def test_bad_input(make, says):
     with pytest.raises(LayerscaleError, match=says): make()
 
@@ -134,7 +137,7 @@ def test_pictures_say_what_they_show():
 @pytest.mark.parametrize('kind', INNER)
 def test_predicted_time_is_arithmetic_traffic_and_calls(kind):
     for s in (CspStage(kind, 128, 3), csp_ize(CspStage(kind, 128, 3)), csp_ize(CspStage(kind, 128, 3), 0.25, 'yolov4')):
-        calls, c = stage_calls(s, 20, 30), stage_cost(s, (20, 30))
+        calls, c = calls_of(s, (20, 30)), cost(s, (20, 30))
         assert sum(k.n for k in calls) == 3*len(stage_convs(s)) + s.k + bool(s.transition)
         assert stage_ms(s, profile(call=2), (20, 30), 8) == 2*sum(k.n for k in calls)
         assert stage_ms(s, profile(gmac=1e9), (20, 30)) == pytest.approx(c.macs)
@@ -154,7 +157,7 @@ def test_the_calls_of_a_stage_are_what_runs():
             kind = 'conv' if isinstance(m, torch.nn.Conv2d) else 'norm' if isinstance(m, torch.nn.BatchNorm2d) else None
             if kind: m.register_forward_hook(lambda m, i, o, kind=kind: wrote.__setitem__(kind, wrote[kind] + o.numel()))
         module(torch.rand(1, s.b, 6, 5))
-        calls = stage_calls(s, 6, 5)
+        calls = calls_of(s, (6, 5))
         assert sum(c.n*c.out for c in calls if c.kind == 'norm') == wrote['norm'] and sum(c.n*c.out for c in calls if c.weights) == wrote['conv']
 
 
@@ -208,7 +211,7 @@ def test_torchs_own_counter_agrees():
     for kind in INNER:
         s = csp_ize(CspStage(kind, 128, 2), 0.25, 'yolov4')
         with FlopCounterMode(display=False) as counter, torch.no_grad(): build_stage(s).eval()(torch.rand(1, 128, 6, 5))
-        assert counter.get_total_flops() == 2*stage_cost(s, (6, 5)).macs
+        assert counter.get_total_flops() == 2*cost(s, (6, 5)).macs
 
 
 def test_charts_are_well_formed_and_their_names_apart():

@@ -8,12 +8,13 @@ import pytest
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.experiments.family import ABLATED, FAMILY, Member, augment_table, augmented, evaluate, levels_table, load_member, member_net, only_size, open_data, run_family, shrink, stride_scores, train_member, without_levels
 from layerscale_nb.nets.ladder import named_yolo, with_head
-from layerscale_nb.nets.yolo import build_yolo, cost
+from layerscale_nb.nets.yolo import build_yolo
+from layerscale_nb.nets.layer import cost
 
 
 def test_another_activation_costs_the_same():
     a, b = (member_net(Member('yolov4-csp', 0.3, 0.2, act=x), 3) for x in ('', 'SiLU'))
-    assert cost(a, 64) == cost(b, 64) and a.act == 'Mish' and b.act == 'SiLU'
+    assert cost(a, 64).total == cost(b, 64).total and a.act == 'Mish' and b.act == 'SiLU'
     with pytest.raises(LayerscaleError, match='activation'): member_net(Member('yolov4-csp', act='GELU'), 3)
 
 
@@ -136,21 +137,21 @@ def test_removing_stages_is_exact(name):
     model, x = build_yolo(net).eval(), torch.rand(1, 3, net.stride, 2*net.stride)
     torch.manual_seed(0)
     for p in model.parameters(): torch.nn.init.normal_(p, 0, 0.1)
-    heads = len(net.layers[-1].src)
+    heads = len(net.resolved[-1].src)
     with torch.no_grad():
         whole = model(x)[0]
         for n in range(heads):
             part = shrink(model, net, n)(x)[0]
-            assert part.shape[-1] == sum(int(x.shape[2]/s)*int(x.shape[3]/s) for s in net.layers[-1].strides[:heads - n])
+            assert part.shape[-1] == sum(int(x.shape[2]/s)*int(x.shape[3]/s) for s in net.resolved[-1].strides[:heads - n])
             assert torch.allclose(whole[..., :part.shape[-1]], part, atol=1e-3, rtol=1e-3)
 
 
 def test_removed_rows_are_those_nobody_reads():
     net = with_head(named_yolo('yolov4-p7'))
     small, kept = without_levels(net, 2)
-    read = {j for l in small.layers for j in l.src}
+    read = {j for l in small.resolved for j in l.src}
     assert set(range(len(small.rows) - 1)) <= read and len(small.rows) == len(kept) < len(net.rows)
-    assert without_levels(net, 0)[0].rows != () and cost(without_levels(net, 0)[0], 256) == cost(net, 256)
+    assert without_levels(net, 0)[0].rows != () and cost(without_levels(net, 0)[0], 256).total == cost(net, 256).total
     for n in (-1, 5, 1.5):
         with pytest.raises(LayerscaleError, match='levels to remove'): without_levels(net, n)
 

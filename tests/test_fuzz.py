@@ -162,10 +162,10 @@ def read_picture(path):
 
 
 def price_it(net, size=None):
-    from layerscale_nb.nets.find import price, price_json, price_text
-    p = price(net, size)
-    json.dumps(price_json(p, True))
-    price_text(p, True).encode()
+    from layerscale_nb.nets.find import cost_of, count_json, count_text
+    p = cost_of(net, size)
+    json.dumps(count_json(p, True))
+    count_text(p, True).encode()
     assert min(p.total.macs, p.total.params, p.total.acts) >= 0
 
 
@@ -192,10 +192,10 @@ def read_table(path):
 
 
 def rescale_it(name, rule, s):
-    from layerscale_nb.nets.find import rescale_by_name, rescaled_json, rescaled_text
+    from layerscale_nb.nets.find import rescale_by_name, compared_json, compared_text
     r = rescale_by_name(name, rule, s)
-    json.dumps(rescaled_json(r))
-    rescaled_text(r).encode()
+    json.dumps(compared_json(r))
+    compared_text(r).encode()
 
 
 def words_of(argv): return [str(a).encode('utf-8', 'replace').decode() for a in argv]

@@ -270,3 +270,22 @@ def test_stored_commands_run(repo):
         elif first == 'python': assert (repo/words[0]).is_file(), f'{name}: {words[0]}'
         else: inspect.signature(live_explorer).bind(**eval(command.replace('live_explorer', 'dict')))
     assert kinds == {'layerscale', 'python', 'live_explorer'}
+
+
+def public_functions(repo):
+    "(module, lines of its file, function or method) of all that has no underscore."
+    for m, p in modules(repo).items():
+        text = p.read_text()
+        for x in ast.parse(text).body:
+            if not isinstance(x, (ast.FunctionDef, ast.ClassDef)) or x.name.startswith('_'): continue
+            found = [x] if isinstance(x, ast.FunctionDef) else [y for y in x.body if isinstance(y, ast.FunctionDef)]
+            yield from ((m, text.splitlines(), f) for f in found if not f.name.startswith('_'))
+
+
+def test_public_parameters_have_docments(repo):
+    "Nine in ten say in a comment what they are: unit, shape or allowed values."
+    said = []
+    for _, lines, f in public_functions(repo):
+        args = [a for a in f.args.args + f.args.kwonlyargs if a.arg not in ('self', 'cls')]
+        said += ['#' in lines[a.lineno - 1][a.col_offset:] for a in args]
+    assert len(said) > 1000 and sum(said)/len(said) > 0.9, f'{sum(said)} of {len(said)}'

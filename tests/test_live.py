@@ -18,7 +18,8 @@ from layerscale_nb.core import DoesNotFit
 from layerscale_nb.live.trial import Trial, check_trial, look_at, read_kept, trial_call
 from layerscale_nb.live.trainer import Trainer, train_or_halve
 from layerscale_nb.live.worker import Worker
-from layerscale_nb.nets.yolo import Yolo, cost
+from layerscale_nb.nets.yolo import Yolo
+from layerscale_nb.nets.layer import cost
 
 TINY = dict(d=0.1, w=0.1, epochs=3, n_train=16, n_val=6, device='cpu')
 ROW = dict(epoch=1, loss=5., map50=0.1, map50_95=0.05, lr=0.003, train_s=3.)
@@ -68,7 +69,7 @@ def test_a_slider_answers_at_once_and_exactly(p):
     start = time.perf_counter()
     for v in (0.3, 0.5, 0.25, 0.5): p.ui.width.value = v
     assert (time.perf_counter() - start)/4 < 0.1
-    c = cost(Yolo(d=0.33, w=0.5, nc=2), (96, 320))
+    c = cost(Yolo(d=0.33, w=0.5, nc=2), (96, 320)).total
     assert card(p, 'macs') == f'{c.macs/1e9:.2f} G' and card(p, 'width') == '0.500' and card(p, 'step') == '–'
     p.worker.says('speed', cost=vars(c), batch=8, ms=120.); pump(p)
     assert card(p, 'step') == '120 ms' and card(p, 'training') == '77 s'

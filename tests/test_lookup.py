@@ -9,7 +9,7 @@ from torch import nn
 from layerscale_nb.cli import main
 from layerscale_nb.nets.count import count
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.nets.find import by_ultralytics, find, from_yaml, pick_scale, price
+from layerscale_nb.nets.find import by_ultralytics, find, from_yaml, pick_scale, cost_of
 from layerscale_nb.nets.zoo import named_net
 
 SMALL = dict(nc=80, scales=dict(n=[.33, .25, 1024]), backbone=[[-1, 1, 'Conv', [64, 3, 2]], [-1, 1, 'Conv', [128, 3, 2]], [-1, 3, 'C2f', [128, True]], [-1, 1, 'Conv', [256, 3, 2]]],
@@ -32,14 +32,14 @@ def write(path, cfg): path.write_text(yaml.safe_dump(cfg, sort_keys=False)); ret
 def test_a_foreign_yaml_costs_what_ultralytics_builds(cfg, tmp_path):
     path = write(tmp_path/'a.yaml', cfg)
     model = by_ultralytics(cfg, path, *pick_scale(cfg, path))
-    assert price(path, 64).total == count(model, (1, 3, 64, 64)).total
+    assert cost_of(path, 64).total == count(model, (1, 3, 64, 64)).total
 
 
 @pytest.mark.parametrize('cfg, text', [
     (changed(head=None), 'is not .from, repeats'), (changed(nc=None), 'number of classes is None'), (changed(nc='eighty'), "number of classes is 'eighty'"), (changed(scales=dict(n=.33)), 'scale n is 0.33'),
     (changed(_1=[7, 1, 'Conv', [64, 3, 2]]), 'a.yaml'), (changed(_1=[-1, 1, 'Conv', [64, 'three', 1]]), 'a.yaml'), (changed(_1='Conv'), "row 'Conv' is not")])
 def test_a_broken_yolo_yaml_is_a_sentence(cfg, text, tmp_path):
-    with pytest.raises(LayerscaleError, match=text): price(write(tmp_path/'a.yaml', cfg), 64)
+    with pytest.raises(LayerscaleError, match=text): cost_of(write(tmp_path/'a.yaml', cfg), 64)
 
 
 def test_partial_blocks_are_not_built_without_a_transition():
@@ -69,10 +69,10 @@ def test_scales_are_chosen_not_guessed(tmp_path, capsys):
     both = changed(scales=dict(n=[.33, .25, 1024], m=[.67, .75, 768]))
     own = write(tmp_path/'custom.yaml', both)
     with pytest.raises(LayerscaleError, match='has the scales n, m; choose one'): find(own)
-    assert price(own, 64, 'm').name == 'custom (m)' and price(write(tmp_path/'yolov8m.yaml', both), 64).name == 'yolov8m'
+    assert cost_of(own, 64, 'm').name == 'custom (m)' and cost_of(write(tmp_path/'yolov8m.yaml', both), 64).name == 'yolov8m'
     for name in ('yolov8n', 'EN-B0', 'yolo11n'):
         with pytest.raises(LayerscaleError, match='leaves no scale to choose'): find(name, 'x')
-    assert price('yolo11', 64, 'n').total == price('yolo11n', 64).total
+    assert cost_of('yolo11', 64, 'n').total == cost_of('yolo11n', 64).total
     assert main(['scale', own, '--scale', 'n', '--s', '2', '--json']) == 0 and json.loads(capsys.readouterr().out)['s'] == 2
 
 
@@ -87,7 +87,7 @@ RESNET50 = 4_089_184_256, 25_557_032, 224
 def test_names_as_the_cards_of_timm_print_them(name, macs, params, side):
     "A tag says for which classes and image size its weights are; nothing is fetched."
     pytest.importorskip('timm', reason='timm is not installed here: pip install timm to run this test')
-    p = price(name)
+    p = cost_of(name)
     assert (p.total.macs, p.total.params, p.size) == (macs, params, (side, side))
 
 

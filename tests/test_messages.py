@@ -80,7 +80,7 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
 
 def test_no_module_takes_the_first_line_by_itself(repo):
     "`str(e).splitlines()[0]` fails for an error without text; `one_line` does not."
-    for p in (repo/'layerscale_nb').glob('*.py'):
+    for p in (repo/'layerscale_nb').rglob('*.py'):
         assert 'str(e).splitlines()' not in p.read_text() and 'strip().splitlines()[' not in p.read_text(), p.name
 
 
@@ -142,20 +142,20 @@ def test_what_a_kept_file_holds_is_text(panel):
 
 def test_svg_and_explorers_show_text():
     from layerscale_nb.experiments import actbound
-    from layerscale_nb import core, plot
+    from layerscale_nb import core, cost, svg
     from layerscale_nb.nets import csp
     from layerscale_nb.live import explorers as explore
-    from layerscale_nb.nets.find import Price
+    from layerscale_nb.cost import Count
     from layerscale_nb.timing.roofline import TERMS, Profile, calls
     from layerscale_nb.nets.scale import compare
     from layerscale_nb.nets.zoo import named_net
-    line = plot.Mark('line', [1, 2], [1, 2], names=[TRAP], tips=[TRAP])
-    dot, rule = plot.Mark('dot', [1], [1], names=[TRAP], tips=[TRAP]), plot.Mark('rule', [1], names=[TRAP])
-    harmless(plot.svg_chart([line, dot, rule], TRAP, TRAP), TRAP)
-    harmless(plot.flip_book({TRAP: 'x'}, name=TRAP), TRAP)
-    with says('Known: <b>, c.'): plot.flip_book({'<b>': '', 'c': ''}, 'zzzzzz')
+    line = svg.Mark('line', [1, 2], [1, 2], names=[TRAP], tips=[TRAP])
+    dot, rule = svg.Mark('dot', [1], [1], names=[TRAP], tips=[TRAP]), svg.Mark('rule', [1], names=[TRAP])
+    harmless(svg.svg_chart([line, dot, rule], TRAP, TRAP), TRAP)
+    harmless(svg.flip_book({TRAP: 'x'}, name=TRAP), TRAP)
+    with says('Known: <b>, c.'): svg.flip_book({'<b>': '', 'c': ''}, 'zzzzzz')
     net = replace(named_net('EN-B0'), name=TRAP)
-    for shown in (net, compare(net, 'dWr', 2), Price(TRAP, (32, 32), core.Cost(1, 1, 1))):
+    for shown in (net, compare(net, 'dWr', 2), Count(TRAP, (32, 32), cost.Cost(1, 1, 1), {})):
         harmless(shown._repr_markdown_(), TRAP)
     harmless(explore.scaling_panel(net, 'dWr', 2), TRAP)
     harmless(explore.scaling_explorer(net).children[-1].value, TRAP)
@@ -257,16 +257,19 @@ def test_two_numbers_of_a_sentence_differ(need, free, words):
 def test_what_is_needed_and_what_is_free_are_told_apart(tiny, monkeypatch, tmp_path):
     from layerscale_nb.detect import augment
     from layerscale_nb.study import runs as study
-    from layerscale_nb.nets import yolo
+    from layerscale_nb.nets import memory, yolo
+    from layerscale_nb.nets.layer import cost
     net = yolo.yolov8('n')
-    need = yolo.memory_bytes(net, 640)
-    with says('needs about 76.8528 MB of memory, 76.8527 MB are free'): yolo.check_memory(net, 640, free=need - 100)
+    need = memory.memory_bytes(net, 640)
+    needed, free = human_pair(need, need - 100, 'B')
+    assert needed != free
+    with says(f'needs about {needed} of memory, {free} are free'): memory.check_memory(net, 640, free=need - 100)
     size = (100, 100)  # 10 images need 600 kB while they are stacked
     augment.check_image_memory(10, size, free=700_000)
     sentence = '10 images of 100x100 need 600 kB of memory, and 594 kB can be used (nine tenths of what is free).'
     with says(sentence): augment.check_image_memory(10, size, free=660_000)
     st = study.open_setting(tiny)
-    params = [yolo.cost(n, st.size).params for n in study.networks(tiny, len(st.names)).values()]
+    params = [cost(n, st.size).params for n in study.networks(tiny, len(st.names)).values()]
     free = 32*max(params) + 3*sum(params) + 50e6 - 1000
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=free))
     with says('the study needs about') as e: study.check_space(st, tmp_path)

@@ -16,9 +16,11 @@ from layerscale_nb.cli import main
 from layerscale_nb.nets.count import count
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.nets.ladder import named_yolo
-from layerscale_nb.nets.find import Price, find, price, yolo_of
+from layerscale_nb.nets.find import find, cost_of, yolo_of
+from layerscale_nb.cost import Count
 from layerscale_nb.nets.modelfile import anchor_row, anchored, by_ultralytics, check_rows
-from layerscale_nb.nets.yolo import Yolo, build_yolo, cost, quiet_ultralytics
+from layerscale_nb.nets.yolo import Yolo, build_yolo, quiet_ultralytics
+from layerscale_nb.nets.layer import cost
 
 DOWN = [-1, 1, 'Conv', [64, 3, 2]]
 NET = dict(nc=8, scales=dict(n=[.33, .25, 1024], s=[.33, .5, 512]), scale='n',
@@ -95,7 +97,7 @@ def test_the_exploits_are_real(place, tmp_path, monkeypatch):
 def test_an_activation_costs_nothing_and_is_kept(text, act, tmp_path):
     net = find(write(tmp_path/'a.yaml', changed(activation=text)))
     assert (net.act if act else None) == act
-    assert price(net, 64).total == cost(yolo_of(copy.deepcopy(NET), 'a.yaml'), 64)
+    assert cost_of(net, 64).total == cost(yolo_of(copy.deepcopy(NET), 'a.yaml'), 64).total
     module = build_yolo(net) if act else net
     assert re.sub(r'\W.*', '', str(module.model[0].act)) == re.search(r'(\w+)\(', text)[1]
 
@@ -105,7 +107,7 @@ def test_an_activation_costs_nothing_and_is_kept(text, act, tmp_path):
     '('*3000, 'nn.PReLU(1000000000)', 5, True, ['nn.SiLU()'], 'nn.Sequentiel()'])
 def test_other_activations_are_refused(text, tmp_path):
     path = write(tmp_path/'a.yaml', changed(activation=text))
-    with pytest.raises(LayerscaleError, match='activation is|the number 1000000000'): price(path, 64)
+    with pytest.raises(LayerscaleError, match='activation is|the number 1000000000'): cost_of(path, 64)
 
 
 def test_a_failed_build_leaves_the_activation_of_others(tmp_path):
@@ -113,14 +115,14 @@ def test_a_failed_build_leaves_the_activation_of_others(tmp_path):
     from ultralytics.nn.modules import Conv
     before = Conv.default_act
     path = write(tmp_path/'a.yaml', changed(activation='nn.ReLU()', _1=[-1, 1, 'Conv', [128, 'word', 2]]))
-    with pytest.raises(LayerscaleError, match='row 1'): price(path, 64)
+    with pytest.raises(LayerscaleError, match='row 1'): cost_of(path, 64)
     assert Conv.default_act is before
 
 
 def test_a_variable_of_the_reader_is_no_argument(tmp_path):
     for word in ('layers', 'd', 'ch', 'm', 'base_modules', 'args'):
         path = write(tmp_path/'a.yaml', changed(_1=[-1, 1, 'Conv', [128, 3, word]]))
-        with pytest.raises(LayerscaleError, match=rf"row 1 \(Conv\): the argument '{word}'"): price(path, 64)
+        with pytest.raises(LayerscaleError, match=rf"row 1 \(Conv\): the argument '{word}'"): cost_of(path, 64)
 
 
 def classifier(*args):
@@ -133,15 +135,15 @@ def test_weights_are_not_loaded_for_a_count(tmp_path, monkeypatch):
     def refuse(*args, **kw): pytest.fail('weights were asked for')
     for name in ('torch.hub.load_state_dict_from_url', 'torch.hub.download_url_to_file', 'urllib.request.urlopen'):
         monkeypatch.setattr(name, refuse)
-    p = price('yolo11-cls-resnet18', 224)
+    p = cost_of('yolo11-cls-resnet18', 224)
     bare = count(torchvision.models.resnet18(weights=None), (1, 3, 224, 224))
     assert p.total.params == 13_115_432 == bare.params - 513_000 + 512*1280 + 2*1280 + 1281*1000
     assert p.total.macs == 1_846_953_984 == bare.macs - 512_000 + 49*512*1280 + 1_280_000
     for args in ([512, 'resnet18'], [512, 'resnet18', 'IMAGENET1K_V1', True, 2]):
-        assert price(write(tmp_path/'a.yaml', classifier(*args)), 224).total == p.total
+        assert cost_of(write(tmp_path/'a.yaml', classifier(*args)), 224).total == p.total
     for name in ('fasterrcnn_resnet50_fpn', '../evil.pt', 'resnet19'):
         path = write(tmp_path/'a.yaml', classifier(512, name, 'DEFAULT'))
-        with pytest.raises(LayerscaleError, match=r'row 0 \(TorchVision\)'): price(path, 224)
+        with pytest.raises(LayerscaleError, match=r'row 0 \(TorchVision\)'): cost_of(path, 224)
 
 
 # every file that Ultralytics ships
@@ -164,7 +166,7 @@ SAMPLE = slice(None) if os.environ.get('LAYERSCALE_ALL') else slice(0, None, 6) 
 @pytest.mark.parametrize('path', shipped()[SAMPLE], ids=lambda p: p.stem)
 def test_every_shipped_yaml_counts(path):
     net = find(path, least_scale(path))
-    p = price(net, 128)
+    p = cost_of(net, 128)
     assert p.total.macs > 1e7 and p.total.params > 1e5
     if not isinstance(net, Yolo): assert p.total.params == sum(v.numel() for v in net.parameters())
 
@@ -176,7 +178,7 @@ def test_every_shipped_yaml_counts(path):
     ('yoloe-26n-seg', 6_486_796_800, 5_615_540), ('yoloe-26n', 4_309_363_200, 5_061_540)])
 def test_models_that_read_texts(name, macs, params):
     "Parameters as Ultralytics' files state them (world, worldv2, 26n-seg); macs as torch's own counter finds them."
-    p = price(name)
+    p = cost_of(name)
     assert (p.total.macs, p.total.params, p.size) == (macs, params, (640, 640))
 
 
@@ -206,26 +208,26 @@ def v5_yaml(scale='n', **kw):
     ('n', 1_872_157), ('s', 7_235_389), ('m', 21_190_557), ('l', 46_563_709), ('x', 86_749_405)])
 def test_yolov5_of_its_own_repository(scale, params, tmp_path):
     "In closed form, with the parameters that the repository states."
-    p = price(write(tmp_path/f'yolov5{scale}.yaml', v5_yaml(scale)))
-    assert p.how == 'closed form' and p.total.params == params and p.total == cost(named_yolo(f'yolov5{scale}'), 640)
+    p = cost_of(write(tmp_path/f'yolov5{scale}.yaml', v5_yaml(scale)))
+    assert p.how == 'closed form' and p.total.params == params and p.total == cost(named_yolo(f'yolov5{scale}'), 640).total
 
 
 def test_a_yolov5_file_is_the_built_module(tmp_path):
     cfg = v5_yaml(nc=3, anchors=[[10, 13, 16, 30]]*3, activation='nn.LeakyReLU(0.1)', ch=3)
     path = write(tmp_path/'mine.yaml', cfg)
     net = find(path)
-    assert net.act == 'LeakyReLU' and net.layers[-1].args == (2, (((10.0, 13.0), (16.0, 30.0)),)*3)
-    assert count(build_yolo(net), (1, 3, 64, 64)).total == price(path, 64).total
+    assert net.act == 'LeakyReLU' and net.resolved[-1].args == (2, (((10.0, 13.0), (16.0, 30.0)),)*3)
+    assert count(build_yolo(net), (1, 3, 64, 64)).total == cost_of(path, 64).total
     head = anchor_row(cfg, cfg['head'][-1])
     slow = anchored(cfg, check_rows(cfg, path), head, path, None, (net.d, net.w, 1024))
-    assert count(slow, (1, 3, 64, 64)).total == price(path, 64).total
+    assert count(slow, (1, 3, 64, 64)).total == cost_of(path, 64).total
 
 
 def test_a_yolov5_file_with_other_modules_is_counted(tmp_path):
     "Ghost convolutions have no closed form here: Ultralytics builds the body, the anchor head stays ours."
     cfg = v5_yaml(nc=3)
     cfg['backbone'][1] = [-1, 1, 'GhostConv', [128, 3, 2]]
-    p = price(write(tmp_path/'yolov5n-ghost.yaml', cfg), 64)
+    p = cost_of(write(tmp_path/'yolov5n-ghost.yaml', cfg), 64)
     plain = cost(yolo_of(v5_yaml(nc=3), 'a.yaml'), 64)
     conv, ghost = 16*32*9 + 2*32, 16*16*9 + 2*16 + 16*25 + 2*16  # its second half is 5x5, one channel at a time
     assert p.how == 'counted' and p.total.params == plain.params - conv + ghost and p.total.acts == plain.acts
@@ -236,7 +238,7 @@ def test_a_yolov5_file_with_other_modules_is_counted(tmp_path):
     (dict(anchors=[[10, 13, 5]]*3), 'all of one length'), (dict(anchors=[[10, 'a']]*3), "side of an anchor is 'a'"),
     (dict(anchors=[[], [], []]), 'all of one length'), (dict(ch=1), 'ch is 1')])
 def test_broken_anchors_are_a_sentence(kw, text, tmp_path):
-    with pytest.raises(LayerscaleError, match=f'a.yaml: .*{text}'): price(write(tmp_path/'a.yaml', v5_yaml(**kw)), 64)
+    with pytest.raises(LayerscaleError, match=f'a.yaml: .*{text}'): cost_of(write(tmp_path/'a.yaml', v5_yaml(**kw)), 64)
 
 
 # what is no network
@@ -245,7 +247,7 @@ def test_broken_anchors_are_a_sentence(kw, text, tmp_path):
     ('MP', r"row 2 \(MP\): no module 'MP'"), ('C2ff', "no module 'C2ff'. Did you mean 'C2f'")])
 def test_an_unknown_module_is_named_with_its_row(kind, text, tmp_path):
     path = write(tmp_path/'a.yaml', changed(_2=[-1, 1, kind, [64]]))
-    with pytest.raises(LayerscaleError, match=f'a.yaml: .*{text}'): price(path, 64)
+    with pytest.raises(LayerscaleError, match=f'a.yaml: .*{text}'): cost_of(path, 64)
 
 
 @pytest.mark.parametrize('row, text', [
@@ -267,7 +269,7 @@ def test_an_unknown_module_is_named_with_its_row(kind, text, tmp_path):
     ([-1, 1, 'Conv', []], 'row 1')])
 def test_a_row_that_no_network_has(row, text, tmp_path):
     path = write(tmp_path/'a.yaml', changed(_1=row))
-    with pytest.raises(LayerscaleError, match=f'a.yaml.*({text})'): price(path, 64)
+    with pytest.raises(LayerscaleError, match=f'a.yaml.*({text})'): cost_of(path, 64)
 
 
 def test_a_list_that_holds_itself_is_a_sentence(tmp_path):
@@ -276,12 +278,12 @@ def test_a_list_that_holds_itself_is_a_sentence(tmp_path):
         ends = ['[-1]', '[1]', '[1, 1, 64]']
         ends[at] = '&a [*a]'
         (tmp_path/'a.yaml').write_text(rows.format(*ends))
-        with pytest.raises(LayerscaleError, match='a.yaml'): price(tmp_path/'a.yaml', 64)
+        with pytest.raises(LayerscaleError, match='a.yaml'): cost_of(tmp_path/'a.yaml', 64)
 
 
 def test_modules_of_torchvision_are_counted(tmp_path):
     cfg = changed(_2=[-1, 1, 'torchvision.ops.DropBlock2d', [0.1, 3]])
-    assert price(write(tmp_path/'a.yaml', cfg), 64).how == 'counted'
+    assert cost_of(write(tmp_path/'a.yaml', cfg), 64).how == 'counted'
 
 
 @pytest.mark.parametrize('kw, text', [
@@ -296,7 +298,7 @@ def test_modules_of_torchvision_are_counted(tmp_path):
     (dict(backbone=[], head=[]), 'no rows')])
 def test_an_entry_of_another_kind(kw, text, tmp_path):
     path = write(tmp_path/'a.yaml', changed(**kw))
-    with pytest.raises(LayerscaleError, match=text): price(path, 64)
+    with pytest.raises(LayerscaleError, match=text): cost_of(path, 64)
 
 
 @pytest.mark.parametrize('kw, text', [
@@ -306,7 +308,7 @@ def test_an_entry_of_another_kind(kw, text, tmp_path):
     (dict(stages=[dict(block='res', d=1, w=8, b=None)]), 'ratio b is None')])
 def test_a_description_of_another_kind(kw, text, tmp_path):
     path = write(tmp_path/'a.yaml', dict(stages=[dict(block='res', d=1, w=8)]) | kw)
-    with pytest.raises(LayerscaleError, match=f'a.yaml.*{text}'): price(path, 64)
+    with pytest.raises(LayerscaleError, match=f'a.yaml.*{text}'): cost_of(path, 64)
 
 
 def test_a_short_file_cannot_fill_the_memory(tmp_path, monkeypatch):
@@ -314,7 +316,7 @@ def test_a_short_file_cannot_fill_the_memory(tmp_path, monkeypatch):
     many = dict(nc=8, backbone=[DOWN, [-1, 1, 'nn.Flatten', []]], head=[[-1, 999, 'nn.Linear', [500, 500]]])
     wide = changed(scales=dict(n=[1, 10**6, 10**9]), reg_max=8)
     for cfg, text in ((many, 'more than 4 MB'), (wide, 'too large to be built')):
-        with pytest.raises(LayerscaleError, match=text): price(write(tmp_path/'a.yaml', cfg), 64)
+        with pytest.raises(LayerscaleError, match=text): cost_of(write(tmp_path/'a.yaml', cfg), 64)
 
 
 # anything at all
@@ -361,9 +363,9 @@ def test_a_mutated_yaml_has_a_price_or_a_sentence(start, tmp_path):
     for seed in range(start, start + int(os.environ.get('LAYERSCALE_FUZZ', 50))):
         rnd = random.Random(seed)
         path = write(tmp_path/rnd.choice(['a.yaml', 'yolov8n.yaml']), mutated(rnd))
-        try: p = price(path, 64)
+        try: p = cost_of(path, 64)
         except LayerscaleError as e:
             said = str(e)
             assert '\n' not in said and len(said) < 500 and Path(path).name in said, f'seed {seed}: {said[:500]}'
         except BaseException as e: pytest.fail(f'seed {seed}: {type(e).__name__}: {e}')
-        else: assert isinstance(p, Price) and min(vars(p.total).values()) >= 0, f'seed {seed}'
+        else: assert isinstance(p, Count) and min(vars(p.total).values()) >= 0, f'seed {seed}'

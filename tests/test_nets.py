@@ -8,9 +8,12 @@ import pytest
 
 from layerscale_nb.nets import csp
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.nets.net import BLOCKS, Net, Stage, Stem, complexity
+from layerscale_nb.nets.net import BLOCKS, Net, Stage, Stem
+from layerscale_nb.nets.layer import cost
 from layerscale_nb.experiments.published import network_of, printed_rows, pycls_cost, reproduce
-from layerscale_nb.nets.scale import UNROUNDED, RULES, alpha_rule, as_rule, compare, growth, measured_exponents, rescale, scale, theory
+from layerscale_nb.nets.scale import RULES, alpha_rule, as_rule, compare, growth, measured_exponents, scale, theory
+from layerscale_nb.nets.net import rescale
+from layerscale_nb.nets.rounding import UNROUNDED
 from layerscale_nb.nets.zoo import named_net, zoo
 
 REFERENCE = Path(__file__).parents[2]/'shared'/'reference'/'dollar_fast_scaling.json'
@@ -36,7 +39,7 @@ def of(c): return c.macs, c.params, c.acts
 def test_closed_form_is_the_built_module(name):
     net = named_net(name)
     if net.stem.patch and net.r % net.stem.k: pytest.skip('no such resolution')
-    assert of(complexity(net)) == counted(net)
+    assert of(cost(net)) == counted(net)
 
 
 def random_net(rng):
@@ -66,7 +69,7 @@ def test_random_networks():
     for i in range(220):
         net = random_vit(rng) if i % 11 == 0 else random_net(rng)
         res = (rng.randint(31, 99), rng.randint(31, 99)) if i % 3 == 0 and not net.stem.patch else None
-        assert of(complexity(net, res)) == counted(net, res), (net, res)
+        assert of(cost(net, res)) == counted(net, res), (net, res)
         kinds |= {s.block for s in net.stages}
     assert kinds == set(BLOCKS)
 
@@ -77,10 +80,10 @@ def test_torchvision_builds_the_same():
     same = {f'EN-B{i}': f'efficientnet_b{i}' for i in range(8)} | {f'ResNet-{n}': f'resnet{n}' for n in (18, 34, 50, 101, 152)}
     same |= {'ResNeXt-50-32x4d': 'resnext50_32x4d', 'ResNeXt-101-32x8d': 'resnext101_32x8d', 'ViT-B/16': 'vit_b_16', 'ViT-B/32': 'vit_b_32', 'ViT-L/16': 'vit_l_16', 'ViT-H/14': 'vit_h_14'}
     with torch.device('meta'):
-        for ours, theirs in same.items(): assert complexity(named_net(ours)).params == sum(p.numel() for p in getattr(m, theirs)().parameters()), ours
+        for ours, theirs in same.items(): assert cost(named_net(ours)).params == sum(p.numel() for p in getattr(m, theirs)().parameters()), ours
     for kind in 'XY':
         for ours, theirs in {'400MF': '400mf', '800MF': '800mf', '1.6GF': '1_6gf', '3.2GF': '3_2gf', '8.0GF': '8gf', '16GF': '16gf'}.items():
-            a, b = complexity(named_net(f'RegNet{kind}-{ours}')).params, sum(p.numel() for p in getattr(m, f'regnet_{kind.lower()}_{theirs}')().parameters())
+            a, b = cost(named_net(f'RegNet{kind}-{ours}')).params, sum(p.numel() for p in getattr(m, f'regnet_{kind.lower()}_{theirs}')().parameters())
             assert (a == b) != ((kind, ours) in {('X', '400MF'), ('Y', '800MF'), ('Y', '8.0GF')}), (kind, ours)
 
 
@@ -89,7 +92,7 @@ def test_regnet_names_tell_their_macs():
     for n in zoo():
         if n.startswith('RegNet') and n[6] in 'XY':
             size = n.split('-')[1]; told = float(size[:-2])*dict(M=1e6, G=1e9)[size[-2]]
-            assert abs(complexity(named_net(n)).macs/told - 1) < 0.05, n
+            assert abs(cost(named_net(n)).macs/told - 1) < 0.05, n
 
 
 def test_printed_rows():
@@ -107,7 +110,7 @@ def test_printed_rows_against_the_reference():
         if not ref.get('reproduced'): assert network_of(row) is None; continue
         c, want = pycls_cost(network_of(row)), ref['reproduced']
         assert of(c) == (want['flops'], want['params'], want['acts']), ref['name']
-        assert complexity(network_of(row)).macs == want['macs_no_bias']
+        assert cost(network_of(row)).macs == want['macs_no_bias']
     assert not rows
 
 
@@ -116,7 +119,7 @@ def uniform(g=0, r=64): return Net((Stage('conv', 8, 64, 1, k=1, g=g),), stem=No
 
 @pytest.mark.parametrize('rule,s,g', [('d', 4, 0), ('w', 4, 0), ('r', 4, 0), ('dw', 16, 0), ('wr', 16, 0), ('dr', 16, 0), ('dwr', 64, 0), ('dWr', 2**20, 0), ('w', 4, 16), ('w only', 4, 16), ('g only', 4, 16)])
 def test_tables_1_to_4_exactly(rule, s, g):
-    got = growth(complexity(uniform(g)).total, complexity(scale(uniform(g), rule, s, UNROUNDED)).total, s)
+    got = growth(cost(uniform(g)).total, cost(scale(uniform(g), rule, s, UNROUNDED)).total, s)
     assert got == pytest.approx(theory(rule), abs=1e-6)
 
 
@@ -145,7 +148,7 @@ def test_scaled_networks_build():
     for name in ('EN-B0', 'RegNetZ-500MF', 'ResNeXt-50', 'ViT-Ti/16'):
         for rule in ('dWr', 'dr', 0.6):
             net = scale(named_net(name), rule, 3)
-            assert of(complexity(net)) == counted(net)
+            assert of(cost(net)) == counted(net)
 
 
 @pytest.mark.parametrize('make,says', [
@@ -153,7 +156,7 @@ def test_scaled_networks_build():
     (lambda: Stage('res', 0, 64), 'd of a res stage'), (lambda: Stage('res', 2, 64, k=4), 'odd'), (lambda: Stage('rex', 2, 64), 'no block'),
     (lambda: scale(named_net('EN-B0'), 'w', -2), 'scale factor s is -2'), (lambda: scale(named_net('EN-B0'), 'w', float('nan')), 'scale factor s'), (lambda: alpha_rule(1.5), 'alpha is 1.5'),
     (lambda: as_rule('dwR2'), 'no rule'), (lambda: named_net('EN-B9'), 'EN-B'), (lambda: named_net('ResNet-51'), "Did you mean 'ResNet-50'"), (lambda: rescale(named_net('EN-B0'), d=0), 'multiplier d is 0'),
-    (lambda: complexity(named_net('ViT-B/16'), 200), 'multiples of 16'), (lambda: complexity(named_net('EN-B0'), 1.5), 'resolution'), (lambda: Net(()), 'no stages')])
+    (lambda: cost(named_net('ViT-B/16'), 200), 'multiples of 16'), (lambda: cost(named_net('EN-B0'), 1.5), 'resolution'), (lambda: Net(()), 'no stages')])
 def test_bad_input_is_one_sentence(make, says):
     with pytest.raises(LayerscaleError) as e: make()
     assert says in str(e.value) and '\n' not in str(e.value)
@@ -172,7 +175,7 @@ def test_what_is_no_network_has_no_price(make, text):
 
 def test_the_checked_number_is_the_one_that_is_kept():
     assert Stage('res', 2.0, 64.0) == Stage('res', 2, 64)
-    assert type(complexity(Net((Stage('res', 2.0, 64),))).total.macs) is int
+    assert type(cost(Net((Stage('res', 2.0, 64),))).total.macs) is int
     mixed = Stage('mbconv', 2.0, 64, b=6, se=np.float32(.25), g=1.0)
     assert [type(getattr(mixed, k)) for k in ('d', 'w', 'b', 'se', 'g')] == [int, int, float, float, int]
     assert type(Net((mixed,), Stem(32.0), r=224.0).r) is int and type(Stem(32.0).w) is int

@@ -5,7 +5,8 @@ import random
 import pytest
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.nets.yolo import YOLOV8, Yolo, build_yolo, cost, identity, layer_costs, realised_yolo, rescale_yolo, to_dict, yolov8, yolov8_rows
+from layerscale_nb.nets.yolo import YOLOV8, Yolo, build_yolo, identity, row_costs, to_dict, yolov8, yolov8_rows
+from layerscale_nb.nets.layer import cost
 
 
 def counted(net, h, w):
@@ -52,7 +53,7 @@ def test_reference_grid(repo):
 
 def test_layers_sum_to_the_total():
     net = yolov8('s')
-    assert sum(layer_costs(net, 320)) == cost(net, 320) and len(layer_costs(net, 320)) == len(net.rows)
+    assert sum(row_costs(net, 320)) == cost(net, 320).total and len(row_costs(net, 320)) == len(net.rows)
 
 
 @pytest.mark.parametrize('bad', [dict(d=0), dict(w=-1), dict(d=float('nan')), dict(w=float('inf')), dict(nc=0), dict(max_channels=0), dict(d='x')])
@@ -69,10 +70,10 @@ def test_size_not_a_multiple():
 
 
 def test_scale_is_explicit():
-    d = to_dict(rescale_yolo(Yolo(d=1., w=.25, nc=3), 0.33, 1))
+    d = to_dict(Yolo(d=1., w=.25, nc=3).rescaled(0.33, 1))
     assert list(d['scales']) == [d['scale']] == ['own'] and d['scales']['own'] == [0.33, 0.25, 1024]
 
 
 def test_realised_of_itself():
     net = yolov8('m')
-    assert realised_yolo(net, net) == (1.0, 1.0) and identity(net) == identity(yolov8((0.67, 0.75, 768)))
+    assert net.rescaled().dims() == net.dims() and identity(net) == identity(yolov8((0.67, 0.75, 768)))

@@ -33,18 +33,20 @@ def _square_anchors(
     return tuple(tuple((round(s*a),)*2 for a in sides) for s in strides)
 
 # %% ../../nbs/detect/anchors.ipynb #829b137a
-def anchors_of(net: Yolo) -> tuple:
+def anchors_of(
+    net: Yolo,  # the network
+) -> tuple:
     "The anchors of a network that ends in an `AnchorHead` row: its own, else COCO's or squares."
-    head = net.layers[-1]
+    head = net.resolved[-1]
     strides = tuple(int(s) for s in head.strides)
     if len(head.args) > 1: return head.args[1]
     return COCO_ANCHORS if strides == (8, 16, 32) and head.args[0] == 3 else _square_anchors(strides, head.args[0])
 
 # %% ../../nbs/detect/anchors.ipynb #b1a87e07
 def fit_anchors(
-    sides,           # (n, 2) widths and heights of true boxes, pixels of the network's input
+    sides,               # (n, 2) widths and heights of true boxes, pixels of the network's input
     maps: int, na: int,  # output maps, and anchors of each
-    steps=50,
+    steps=50,            # iterations of k-means
 ) -> tuple:
     """Anchors by k-means on log sides, smallest first: ((w, h), ...) for each map; raises `LayerscaleError` for too
     few boxes."""
@@ -64,7 +66,7 @@ def fit_anchors(
 
 # %% ../../nbs/detect/anchors.ipynb #9499f27b
 def with_anchors(
-    net: Yolo,
+    net: Yolo,       # the network
     anchors: tuple,  # ((w, h), ...) in pixels for each output map, finest first
 ) -> Yolo:
     "The same network with these anchors; raises `LayerscaleError` if it has no anchor head or other maps."
@@ -73,9 +75,9 @@ def with_anchors(
         raise LayerscaleError(f'{net.name} ends in {kind}, not in an anchor head. Give '
                               'it one with ladder.with_head(net, "anchor").')
     anchors = tuple(tuple((float(w), float(h)) for w, h in a) for a in anchors)
-    if [len(a) for a in anchors] != [args[0]]*len(net.layers[-1].src):
+    if [len(a) for a in anchors] != [args[0]]*len(net.resolved[-1].src):
         raise LayerscaleError(f'{net.name} needs {args[0]} anchors for each of '
-                              f'{len(net.layers[-1].src)} maps, not '
+                              f'{len(net.resolved[-1].src)} maps, not '
                               f'{[len(a) for a in anchors]}.')
     return replace(net, rows=net.rows[:-1] + ((frm, n, kind, (args[0], anchors)),))
 
@@ -83,7 +85,7 @@ def with_anchors(
 def join_maps(
     maps: list,  # (b, na*(5 + nc), h, w) of each stride
     na: int,     # anchors
-):
+) -> torch.Tensor:
     "(b, 5 + nc, n) raw numbers of all places: map, anchor, row, column."
     return torch.cat([m.reshape(m.shape[0], na, m.shape[1]//na, -1).transpose(1, 2).flatten(2) for m in maps], 2)
 
@@ -92,8 +94,8 @@ def cell_grid(
     sizes: tuple,    # (h, w) of each output map
     strides: tuple,  # pixels per cell of each map
     anchors: tuple,  # ((w, h), ...) of each map
-    device,
-):
+    device,          # torch device
+) -> tuple:
     "(2, n) pixel where each place's cell begins, (n,) stride, (2, n) anchor width and height."
     low, far, shape = [], [], []
     for (h, w), s, own in zip(sizes, strides, anchors):
@@ -116,16 +118,19 @@ def _decode_anchors(
 
 # %% ../../nbs/detect/anchors.ipynb #f7b1fcfc
 @lru_cache(maxsize=64)
-def constant(values: tuple, device):
+def constant(
+    values: tuple,  # numbers, in a tuple or in nested tuples
+    device,         # torch device
+):
     "These numbers as a float32 tensor on the device. Sending them there makes the host wait, so it is done once."
     return torch.tensor(values, dtype=torch.float32, device=device)
 
 # %% ../../nbs/detect/anchors.ipynb #f87ec625
 def match_anchors(
-    truth: dict,      # boxes (b, k, 4) pixels, valid (b, k)
+    truth: dict,              # boxes (b, k, 4) pixels, valid (b, k)
     sizes, strides, anchors,  # see `cell_grid`
-    limit=4.0,        # largest ratio of sides
-):
+    limit=4.0,                # largest ratio of sides
+) -> tuple:
     """(b, k, maps, na, 3) place of every pair of an object with an anchor and a cell (its own, beside, above or
     below), and bool: does the pair count?"""
     box = truth['boxes']
@@ -168,11 +173,11 @@ grid_once = lru_cache(maxsize=32)(cell_grid)  # the same maps come back in every
 
 # %% ../../nbs/detect/anchors.ipynb #fc7ed4ca
 def anchor_loss(
-    preds: dict,      # `raw` (b, 5 + nc, n) and `sizes`, (h, w) of each map
-    truth: dict,      # boxes (b, k, 4) in pixels of the network's input, labels (b, k), valid (b, k)
-    strides, anchors, # see `cell_grid`
+    preds: dict,             # `raw` (b, 5 + nc, n) and `sizes`, (h, w) of each map
+    truth: dict,             # boxes (b, k, 4) in pixels of the network's input, labels (b, k), valid (b, k)
+    strides, anchors,        # see `cell_grid`
     gains=(0.05, 1.0, 0.5),  # YOLOv5's gains of box, object and class terms
-):
+) -> torch.Tensor:
     "(3,) box, object and class loss of a batch, as YOLOv5 defines them but with every place counting the same."
     raw, maps = preds['raw'].float(), len(strides)
     nc, na = raw.shape[1] - 5, len(anchors[0])
@@ -193,7 +198,11 @@ class AnchorHead(nn.Module):
         super().__init__()
         self.nc, self.nl, self.na, self.strides, self.anchors = nc, len(cin), len(anchors[0]), strides, anchors
         self.convs = nn.ModuleList(nn.Conv2d(c, self.na*(nc + 5), 1) for c in cin)
-    def forward(self, maps):
+    def forward(
+        self,
+        maps,  # (b, channels, h, w) of each stride
+    ):
+        "Raw numbers in training, else boxes and class probabilities."
         raw, sizes = join_maps([f(m) for f, m in zip(self.convs, maps)], self.na), tuple(
             (int(m.shape[2]), int(m.shape[3])) for m in maps)
         if self.training: return dict(raw=raw, sizes=sizes)
@@ -210,10 +219,12 @@ def _set_bias(head, objects=8, side=640):
         with torch.no_grad(): conv.bias.copy_(bias.flatten())
 
 # %% ../../nbs/detect/anchors.ipynb #2d36bcb7
-def build_detector(net: Yolo):
+def build_detector(
+    net: Yolo,  # the network
+) -> nn.Module:
     """The torch module of `net` ready to train: `build_yolo`, and its own head if that has anchors; raises
     `LayerscaleError` where the last row has no loss."""
-    last = net.layers[-1]
+    last = net.resolved[-1]
     if last.kind not in ('Detect', 'AnchorHead'):
         raise LayerscaleError(f'{net.name} ends in {last.kind}, for which there is no loss. Give '
                               'it a head with ladder.with_head(net, "v8") or "anchor".')
@@ -230,12 +241,12 @@ def build_detector(net: Yolo):
 
 # %% ../../nbs/detect/anchors.ipynb #4753e582
 def net_loss(
-    net: Yolo,
+    net: Yolo,    # the network
     preds: dict,  # of the network in training mode
     truth: dict,  # boxes (b, k, 4) in pixels, labels (b, k), valid (b, k)
     topk=10,      # places that learn one object, for the YOLOv8 head
-):
+) -> torch.Tensor:
     "The three terms of the loss that belongs to the network's head."
-    strides = tuple(int(s) for s in net.layers[-1].strides)
-    if net.layers[-1].kind == 'AnchorHead': return anchor_loss(preds, truth, strides, anchors_of(net))
+    strides = tuple(int(s) for s in net.resolved[-1].strides)
+    if net.resolved[-1].kind == 'AnchorHead': return anchor_loss(preds, truth, strides, anchors_of(net))
     return detection_loss(preds, truth, strides, topk=topk)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from ..core import LayerscaleError, fingerprint, human_pair
-from ..nets.yolo import free_bytes
+from ..nets.memory import free_bytes
 
 # %% ../../nbs/detect/augment.ipynb #0bf1dd09
 def _memory_need(
@@ -46,7 +46,9 @@ class Store:
     device: object  # where batches go
     def __len__(self): return len(self.images)
     @property
-    def size(self): return tuple(self.images.shape[2:])
+    def size(self):
+        "Height and width of the images in pixels."
+        return tuple(self.images.shape[2:])
 
 # %% ../../nbs/detect/augment.ipynb #af10babb
 def store_digest(*stores) -> str:
@@ -56,7 +58,11 @@ def store_digest(*stores) -> str:
         for t in (s.images.permute(0, 2, 3, 1), s.boxes, s.cls, s.valid)] for s in stores])
 
 # %% ../../nbs/detect/augment.ipynb #a057535f
-def fits_on(device, nbytes: int, share=0.2) -> bool:
+def fits_on(
+    device,       # torch device
+    nbytes: int,  # bytes of the images
+    share=0.2,    # largest share of the GPU's free memory
+) -> bool:
     "Do the images take at most this share of the GPU's free memory? Always true on a CPU."
     return device.type != 'cuda' or nbytes <= share*torch.cuda.mem_get_info(device)[0]
 
@@ -91,7 +97,11 @@ class Augment:
 STILL = Augment(0, 0, 0, 0, 0, 0, 0)  # nothing moves
 
 # %% ../../nbs/detect/augment.ipynb #12308785
-def draw(n, aug: Augment, generator) -> dict:
+def draw(
+    n,             # number of images
+    aug: Augment,  # strength of each augmentation
+    generator,     # random generator
+) -> dict:
     """Random parameters for `n` images, on the CPU: mirror (+1 or -1), zoom, shift, a 3x3 colour matrix, and a place
     in a mosaic."""
     u = torch.rand(9, n, generator=generator)*2 - 1
@@ -158,10 +168,10 @@ def _warp_boxes(
 
 # %% ../../nbs/detect/augment.ipynb #d5a3509a
 def mosaics(
-    store: Store,
-    index,      # (b,) image numbers of the first quarters
-    generator,  # chooses the other three
-):
+    store: Store,  # the labelled images
+    index,         # (b,) image numbers of the first quarters
+    generator,     # chooses the other three
+) -> tuple:
     "(b, 3, 2h, 2w) canvases of four images with their boxes (b, 4k, 4), labels and validity."
     dev, (h, w), b = store.device, store.size, len(index)
     four = torch.cat([index[:, None], torch.randint(len(store), (b, 3), generator=generator)], 1)
@@ -185,7 +195,9 @@ def _take_images(store: Store, index):
     return images.pin_memory().to(store.device, non_blocking=True)
 
 # %% ../../nbs/detect/augment.ipynb #97c1e865
-def window(p: dict) -> dict:
+def window(
+    p: dict,  # from `draw`
+) -> dict:
     "The draw for a mosaic: zoom at least 1, and any place on the canvas."
     zoom = (2*p['zoom']).clamp(min=1)
     return p | dict(zoom=zoom, shift=p['place']*(zoom - 1))
@@ -199,11 +211,11 @@ def _trim(boxes, labels, valid):
 
 # %% ../../nbs/detect/augment.ipynb #33bc3556
 def make_batch(
-    store: Store,
-    index,      # (b,) image numbers
-    aug=None,   # Augment, or None for the plain images
-    generator=None,
-    size=None,  # (h, w) of the pictures; default: the store's own
+    store: Store,    # the labelled images
+    index,           # (b,) image numbers
+    aug=None,        # Augment, or None for the plain images
+    generator=None,  # random generator; None: torch's own
+    size=None,       # (h, w) of the pictures; default: the store's own
 ) -> dict:
     """`img` (b, 3, h, w) from 0 to 1, `boxes` (b, k, 4) in pixels, `labels` (b, k), and `valid` (b, k): a box, not
     padding."""

@@ -30,12 +30,16 @@ def _id_of(value):
     return str(value) if type(value) in (int, str) else None
 
 # %% ../../nbs/detect/coco.ipynb #55accd1e
-def printable(text: str) -> str:
+def printable(
+    text: str,  # any text
+) -> str:
     "The text with a replacement mark for each half of a character (a lone surrogate)."
     return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
 
 # %% ../../nbs/detect/coco.ipynb #0d3f15e5
-def corners(bbox):
+def corners(
+    bbox,  # [x, y, w, h] in pixels, as COCO writes it
+) -> tuple | None:
     "(x1, y1, x2, y2) of COCO's [x, y, w, h] in pixels; None if these are not four numbers."
     if not isinstance(bbox, list) or len(bbox) != 4 or any(isinstance(v, bool) for v in bbox): return None
     try: x, y, w, h = map(float, bbox)
@@ -135,7 +139,9 @@ _COCO_PLACES = ('[Aa]nnotations/instances_*.json', '[Aa]nnotations/*.json', '*/_
                '*.json')  # where COCO, CVAT, Roboflow and own scripts write; the first that fits is taken
 
 # %% ../../nbs/detect/coco.ipynb #eeff7c28
-def coco_files(folder) -> dict:
+def coco_files(
+    folder,  # folder of the data set
+) -> dict:
     "split -> annotation file of a folder, {} if it has none; raises `LayerscaleError` if two files are for one split."
     for place in _COCO_PLACES:
         files = [p for p in sorted(Path(folder).glob(place)) if p.is_file()]

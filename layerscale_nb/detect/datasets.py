@@ -73,7 +73,9 @@ def kitti(
     return finish(root.name, names, items, _split_ids(root, ids, notes), notes, root)
 
 # %% ../../nbs/detect/datasets.ipynb #a17b6d7a
-def voc(root) -> Dataset:
+def voc(
+    root,  # folder with JPEGImages and Annotations
+) -> Dataset:
     "Pascal VOC layout: JPEGImages, Annotations, ImageSets/Main."
     root, notes = Path(root), []
     images = find_files(root/'JPEGImages', 'the VOC images', notes)
@@ -93,7 +95,9 @@ def _yolo_entry(cfg: dict, split: str):
     return cfg.get(split) or next((low[w] for w in _SPLITS.get(split, (split,)) if low.get(w)), None)
 
 # %% ../../nbs/detect/datasets.ipynb #c671f21f
-def whole(value):
+def whole(
+    value,  # a number, text, or anything else
+) -> int | None:
     "An int from 2, '2' or 2.0; None from anything else."
     try: return int(value) if not isinstance(value, bool) and float(value) == int(value) else None
     except (TypeError, ValueError, OverflowError): return None
@@ -228,7 +232,9 @@ def _data_yaml(folder):
     return mine[0] if mine else None
 
 # %% ../../nbs/detect/datasets.ipynb #e79ffa59
-def yolo_folder(path) -> Dataset:
+def yolo_folder(
+    path,  # a data.yaml, or the folder that holds one
+) -> Dataset:
     "A YOLO data set from its data.yaml, or from the folder that holds one."
     path = Path(path)
     if path.is_dir(): path = _data_yaml(path) or path/'data.yaml'
@@ -238,7 +244,9 @@ def yolo_folder(path) -> Dataset:
     return yolo_set(cfg, root, Path(os.path.abspath(path)).parent.name if path.stem == 'data' else path.stem, path)
 
 # %% ../../nbs/detect/datasets.ipynb #d390c6b7
-def named_set(name: str) -> Dataset:
+def named_set(
+    name: str,  # a name such as kitti.yaml
+) -> Dataset:
     "One of Ultralytics' own data sets, downloaded by Ultralytics if it is not on this machine."
     quiet_ultralytics()
     from ultralytics.data.utils import check_det_dataset
@@ -291,7 +299,9 @@ def load_data(
     raise LayerscaleError(f"data '{source}': no such folder or file. {todo}")
 
 # %% ../../nbs/detect/datasets.ipynb #3abe3ac2
-def notes_table(ds: Dataset) -> pd.DataFrame:
+def notes_table(
+    ds: Dataset,  # the data set
+) -> pd.DataFrame:
     "What the reader dropped, clipped or skipped: how often, why, and the first place."
     rows, first = Counter((n.kind, n.why) for n in ds.notes), {}
     for n in ds.notes: first.setdefault((n.kind, n.why), n.where)

@@ -15,7 +15,11 @@ from .augment import make_store
 from .train import Recipe, check_batch_norm, fit
 
 # %% ../../nbs/detect/ddp.ipynb #25e3a5f7
-def run_rank(rank: int, world: int, folder: str):
+def run_rank(
+    rank: int,    # number of this process, from 0
+    world: int,   # number of processes
+    folder: str,  # folder of the job and its logs
+):
     """Train as process `rank` of `world` what `folder/job.pkl` says; writes a checksum of the final weights beside the
     run."""
     job = pickle.loads((Path(folder)/'job.pkl').read_bytes())
@@ -34,14 +38,21 @@ def run_rank(rank: int, world: int, folder: str):
     finally: dist.destroy_process_group()
 
 # %% ../../nbs/detect/ddp.ipynb #efbe9d48
-def start_rank(rank: int, world: int, folder):
+def start_rank(
+    rank: int,   # number of the process, from 0
+    world: int,  # number of processes
+    folder,      # folder of the job and its logs
+) -> subprocess.Popen:
     "A process that runs `run_rank`; its output goes to a file in `folder`."
     code = f'from layerscale_nb.detect.ddp import run_rank; run_rank({rank}, {world}, {str(folder)!r})'
     with open(Path(folder)/f'log{rank}.txt', 'w', encoding='utf-8') as log:
         return subprocess.Popen([sys.executable, '-c', code], stdout=log, stderr=log)
 
 # %% ../../nbs/detect/ddp.ipynb #c5ce432e
-def wait_for_all(children: list, folder: Path):
+def wait_for_all(
+    children: list,  # processes of `start_rank`, by rank
+    folder: Path,    # folder of the job and its logs
+):
     "Wait until all have ended well; raises `LayerscaleError` for the first that did not, and ends the others."
     try:
         while any(c.poll() is None for c in children) and not any(c.poll() for c in children): time.sleep(0.1)
@@ -57,12 +68,13 @@ def wait_for_all(children: list, folder: Path):
 
 # %% ../../nbs/detect/ddp.ipynb #147990c8
 def fit_on_ranks(
-    net,            # Yolo
-    train, val,     # Frames, not stores: each process puts them on its own device
-    folder,         # where the run lives
-    recipe=Recipe(), seed=0,
-    world=None,     # processes; default: one per GPU
-    device='auto',  # 'cpu': processes on the processor although there are GPUs
+    net,              # Yolo
+    train, val,       # Frames, not stores: each process puts them on its own device
+    folder,           # where the run lives
+    recipe=Recipe(),  # the recipe
+    seed=0,           # random seed
+    world=None,       # processes; default: one per GPU
+    device='auto',    # 'cpu': processes on the processor although there are GPUs
 ) -> list:
     """Train one network in several processes; returns each one's checksum. `folder` holds epochs.csv and state.pt as
     ever."""

@@ -48,9 +48,10 @@ def _boxes_and_scores(
 # %% ../../nbs/detect/detection.ipynb #8c95503e
 def detect(
     model,         # in eval mode
-    store: Store,
+    store: Store,  # the labelled images
     index=None,    # image numbers; default all
-    batch=32, conf=0.001,
+    batch=32,      # images in a batch
+    conf=0.001,    # detections must score above this
 ) -> list:
     "(k, 6) arrays x1 y1 x2 y2 score class in frame pixels, most confident first, one per image."
     index, out = torch.arange(len(store)) if index is None else torch.as_tensor(index), []
@@ -63,13 +64,18 @@ def detect(
 # %% ../../nbs/detect/detection.ipynb #0c93287c
 def truth_matches(
     found: list,   # of `detect`, for every image of the store
-    store: Store, nc: int,
+    store: Store,  # the labelled images
+    nc: int,       # number of classes
 ) -> Matches:
     "Detections matched with the truth, which is fetched from the device once."
     boxes, cls, valid = (x.cpu().numpy() for x in (store.boxes, store.cls, store.valid))
     return match_all(found, [b[v] for b, v in zip(boxes, valid)], [c[v] for c, v in zip(cls, valid)], nc)
 
 # %% ../../nbs/detect/detection.ipynb #2c203bc6
-def validate(model, store: Store, nc: int) -> Matches:
+def validate(
+    model,         # in eval mode
+    store: Store,  # the labelled images
+    nc: int,       # number of classes
+) -> Matches:
     "All detections on a data set, matched with the truth."
     return truth_matches(detect(model, store), store, nc)

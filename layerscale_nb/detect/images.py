@@ -40,7 +40,13 @@ class Dataset:
     def __str__(self): return self.name
     def __repr__(self):
         return f'<Dataset {self.name}: {len(self.names)} classes, {len(self.train)} + {len(self.val)} images>'
-    def take(self, n_train=None, n_val=None): return replace(self, train=self.train[:n_train], val=self.val[:n_val])
+    def take(
+        self,
+        n_train=None,  # training images to use; None: all
+        n_val=None,    # validation images to use; None: all
+    ) -> 'Dataset':
+        "The data set with only the first images of each split."
+        return replace(self, train=self.train[:n_train], val=self.val[:n_val])
 
 # %% ../../nbs/detect/images.ipynb #597c648e
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupError, AttributeError, EOFError,
@@ -66,7 +72,9 @@ def _open_image(source):
             yield im
 
 # %% ../../nbs/detect/images.ipynb #60608f1a
-def image_size(path) -> tuple:
+def image_size(
+    path,  # image file
+) -> tuple:
     "(h, w) from the header, rotated as its EXIF tag says; raises `LayerscaleError` if it is no image or too large."
     plain_file(path)
     try:
@@ -80,7 +88,9 @@ def image_size(path) -> tuple:
         raise LayerscaleError(f'{path}: not an image this computer can read. Replace or remove it.') from None
 
 # %% ../../nbs/detect/images.ipynb #1b45604d
-def read_image(path) -> np.ndarray:
+def read_image(
+    path,  # image file
+) -> np.ndarray:
     "Pixels (h, w, 3) uint8 RGB, decoded by content; raises `LayerscaleError` if it is cut, no image or too large."
     plain_file(path)
     try:
@@ -98,9 +108,9 @@ def read_image(path) -> np.ndarray:
 
 # %% ../../nbs/detect/images.ipynb #f3b5a95c
 def make_item(
-    path, raw,   # image file; list of (class index, x1, y1, x2, y2, 'file:line'), pixels
+    path, raw,         # image file; list of (class index, x1, y1, x2, y2, 'file:line'), pixels
     notes, size=None,  # list that takes the notes; (h, w) if it is known
-):
+) -> Item | None:
     "An `Item` with clean boxes, none of them twice, or None (and a note) if the image cannot be opened."
     try: size = size or image_size(path)
     except LayerscaleError as e:
@@ -128,7 +138,10 @@ IMAGE_ENDINGS = ('.png', '.jpg', '.jpeg', '.jpe', '.jfif', '.mpo', '.bmp', '.dib
 _BESIDE = ('.txt', '.xml', '.json', '.csv', '.yaml', '.yml', '.md', '.html', '.npy', '.cache', '.db', '.ini')
 
 # %% ../../nbs/detect/images.ipynb #ceff0397
-def list_folder(folder, notes: list) -> tuple:
+def list_folder(
+    folder,       # folder to list
+    notes: list,  # list that takes the notes
+) -> tuple:
     "(files, folders, links to folders) of one folder, by name; a note for what is hidden and for what is no file."
     files, folders, links = [], [], []
     for e in sorted(os.scandir(folder), key=lambda e: e.name):
@@ -144,7 +157,10 @@ def list_folder(folder, notes: list) -> tuple:
     return files, folders, links
 
 # %% ../../nbs/detect/images.ipynb #52f6cc0a
-def walk_files(folder, notes: list) -> list:
+def walk_files(
+    folder,       # folder to search
+    notes: list,  # list that takes the notes
+) -> list:
     "Every plain file in and below a folder, sorted; raises `LayerscaleError` if most of over 10,000 are no data."
     folders, links, out, strange, known = [Path(folder)], [], [], 0, {*IMAGE_ENDINGS, *_BESIDE}
     seen = set(map(str, Path(os.path.realpath(folder)).parents))
@@ -169,9 +185,9 @@ def walk_files(folder, notes: list) -> list:
 
 # %% ../../nbs/detect/images.ipynb #a57726ca
 def find_files(
-    folder, holds: str,  # where; what should be there, for errors
-    notes: list,         # takes the notes
-    endings=IMAGE_ENDINGS,
+    folder, holds: str,     # where; what should be there, for errors
+    notes: list,            # takes the notes
+    endings=IMAGE_ENDINGS,  # endings in lower case, with the dot
 ) -> dict:
     "id -> file, for each file below a folder with one of the endings; raises `LayerscaleError` if two have one id."
     files, found = _need_folder(folder, holds), {}
@@ -189,7 +205,11 @@ def find_files(
     return found
 
 # %% ../../nbs/detect/images.ipynb #d12ed69e
-def pair_up(images: dict, labels: dict, notes: list) -> list:
+def pair_up(
+    images: dict,  # id -> image file
+    labels: dict,  # id -> label file
+    notes: list,   # list that takes the notes
+) -> list:
     "Sorted ids that have both an image and a label; a note for each one without its partner."
     notes += [Note('image skipped', 'no label file', str(images[i])) for i in sorted(images.keys() - labels.keys())]
     notes += [Note('label skipped', 'no image', str(labels[i])) for i in sorted(labels.keys() - images.keys())]

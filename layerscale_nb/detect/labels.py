@@ -23,7 +23,9 @@ class Note:
     where: str  # file, or file:line
 
 # %% ../../nbs/detect/labels.ipynb #2901a50e
-def file_bytes(path) -> bytes:
+def file_bytes(
+    path,  # file to read
+) -> bytes:
     "What a file holds; raises `LayerscaleError` if it is missing, no plain file, or cannot be read."
     try: return Path(plain_file(path)).read_bytes()
     except OSError as e:
@@ -48,13 +50,17 @@ def decode_text(
     except UnicodeError: return data.decode('cp1252', 'replace')
 
 # %% ../../nbs/detect/labels.ipynb #0f2470af
-def file_lines(path) -> list:
+def file_lines(
+    path,  # text file to read
+) -> list:
     "(line, 'file:number') for each line of a text that is not blank; raises `LayerscaleError` if it cannot be read."
     lines = enumerate(decode_text(file_bytes(path)).splitlines(), 1)
     return [(line.strip(), f'{path}:{n}') for n, line in lines if line.strip()]
 
 # %% ../../nbs/detect/labels.ipynb #5be30d17
-def spelled(name) -> str:
+def spelled(
+    name,  # name or path of a file, as read
+) -> str:
     "A file's name as this computer's file system spells it, whatever its locale, from text in a file."
     return os.fsdecode(str(name).replace('\0', '\ufffd').encode('utf-8', 'surrogatepass'))
 
@@ -131,7 +137,7 @@ def _kitti_line(
 def kitti_boxes(
     path, names: tuple, notes: list,  # label_2/x.txt; class names kept, lower case; takes the notes
     mapping=KITTI_NAMES,              # label name -> class name, or None to drop
-):
+) -> list | None:
     "(class, x1, y1, x2, y2, where) for each row of a KITTI label file; None, and a note, if it cannot be read."
     try: lines = file_lines(path)
     except LayerscaleError: return notes.append(Note('image skipped', 'label not readable', str(path)))
@@ -171,7 +177,7 @@ def _voc_object(
 # %% ../../nbs/detect/labels.ipynb #be16f321
 def voc_boxes(
     path, notes: list,  # Annotations/x.xml; takes the notes
-):
+) -> list | None:
     "(name, x1, y1, x2, y2, where) of all objects but 'difficult' ones; None, and a note, if it cannot be read."
     try: objects = ET.fromstring(_xml_text(path)).findall('object')
     except (ET.ParseError, ValueError):
@@ -204,7 +210,7 @@ def yolo_boxes(
     path, size: tuple,  # labels/x.txt; (h, w) of its image
     nc, notes: list,    # number of classes; takes the notes
     points=0,           # numbers for key points behind each box
-):
+) -> list | None:
     "(class, x1, y1, x2, y2, where) in pixels; [] if there is no file; None, and a note, if it cannot be read."
     if not os.path.lexists(path): return []
     try: lines = file_lines(path)

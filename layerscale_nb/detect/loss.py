@@ -16,7 +16,7 @@ import torch.nn.functional as F
 def anchors(
     sizes: tuple,    # (h, w) of each output map
     strides: tuple,  # pixels per cell of each map
-    device,
+    device,          # torch device
 ):
     "(2, n) centres in pixels, x then y, and (n,) strides, map after map."
     xs, ys, ss = [], [], []
@@ -27,9 +27,9 @@ def anchors(
 
 # %% ../../nbs/detect/loss.ipynb #bfb7d655
 def ciou(
-    a, b,  # each four tensors x1, y1, x2, y2 that broadcast
-    eps=1e-7,
-):
+    a, b,      # each four tensors x1, y1, x2, y2 that broadcast
+    eps=1e-7,  # small number against division by zero
+) -> torch.Tensor:
     "Complete IoU of pairs of boxes."
     (ax1, ay1, ax2, ay2), (bx1, by1, bx2, by2) = a, b
     aw, ah, bw, bh = ax2 - ax1, ay2 - ay1 + eps, bx2 - bx1, by2 - by1 + eps
@@ -43,10 +43,10 @@ def ciou(
 
 # %% ../../nbs/detect/loss.ipynb #5b098a70
 def inside(
-    centres,         # (2, n) pixels
-    box,             # (b, k, 4) pixels
-    least,           # boxes count as at least this wide and high
-):
+    centres,  # (2, n) pixels
+    box,      # (b, k, 4) pixels
+    least,    # boxes count as at least this wide and high
+) -> torch.Tensor:
     "(b, k, n) bool: which centres lie in which box."
     middle, side = (box[..., :2] + box[..., 2:])/2, (box[..., 2:] - box[..., :2]).clamp(min=least)/2
     low, high = middle - side, middle + side
@@ -55,9 +55,9 @@ def inside(
 
 # %% ../../nbs/detect/loss.ipynb #bf777eba
 def decode(
-    logits,            # (b, 4*bins, n)
-    centres, stride,   # of `anchors`
-):
+    logits,           # (b, 4*bins, n)
+    centres, stride,  # of `anchors`
+) -> torch.Tensor:
     "(b, 4, n) boxes x1 y1 x2 y2 in pixels."
     b, c, n = logits.shape
     far = torch.matmul(torch.arange(c // 4, device=logits.device, dtype=logits.dtype),

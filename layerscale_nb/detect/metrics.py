@@ -54,10 +54,18 @@ class Matches:
     tp: np.ndarray     # (n, 10) bool, by IoU threshold
     truth: np.ndarray  # (images, classes) number of true boxes
 
-    def save(self, file):
+    def save(
+        self,
+        file,  # file name, or open binary file
+    ):
+        "Write the matches to a compressed npz file."
         np.savez_compressed(file, **self.__dict__)
     @classmethod
-    def load(cls, path):
+    def load(
+        cls,
+        path,  # file that `save` wrote
+    ) -> 'Matches':
+        "The matches that `save` wrote."
         with np.load(path, allow_pickle=False) as z:
             return cls(**{k: z[k] for k in ('image', 'cls', 'score', 'tp', 'truth')})
 
@@ -121,7 +129,9 @@ def _operating_point(m: Matches) -> tuple:
     return float(p[:, best].mean()), float(r[:, best].mean()), float(bars[best])
 
 # %% ../../nbs/detect/metrics.ipynb #622da78a
-def scores(m: Matches) -> dict:
+def scores(
+    m: Matches,  # matches of a validation run
+) -> dict:
     "map50, map50_95, precision, recall, and AP at 0.5 and over all thresholds by class."
     table = _ap_table(m)
     if np.isnan(table).all():
@@ -150,7 +160,7 @@ def _weighted_ap(
 
 # %% ../../nbs/detect/metrics.ipynb #3bac8a66
 def bootstrap_map50(
-    m: Matches,
+    m: Matches,          # matches of a validation run
     draws=1000, seed=0,  # the same seed gives the same draws to every detector: that makes it paired
 ) -> np.ndarray:
     "(draws,) mAP50 on images drawn with replacement."
@@ -178,7 +188,8 @@ class Difference:
 # %% ../../nbs/detect/metrics.ipynb #24bee10f
 def paired_bootstrap(
     a: Matches, base: Matches,  # two detectors on the same validation images
-    draws=1000, seed=0,
+    draws=1000,                 # how often the images are drawn
+    seed=0,                     # random seed
 ) -> Difference:
     "mAP50 of `a` minus that of `base` with a paired bootstrap interval; raises `LayerscaleError` if the images differ."
     if a.truth.shape != base.truth.shape or (a.truth != base.truth).any():

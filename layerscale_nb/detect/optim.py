@@ -55,7 +55,9 @@ def _hidden_conv_weights(model) -> list:
 _BLOCK = 32  # outputs that are made orthogonal together
 
 # %% ../../nbs/detect/optim.ipynb #9eca5f5c
-def blocks(out: int) -> int:
+def blocks(
+    out: int,  # number of outputs of a layer
+) -> int:
     "Rows of a block: the largest divisor of the number of outputs that is at most `_BLOCK`."
     return max(b for b in range(1, min(_BLOCK, out) + 1) if out % b == 0)
 
@@ -83,7 +85,11 @@ def _muon_update(
 class MuonAdamW(torch.optim.AdamW):
     "AdamW (Loshchilov and Hutter 2019) whose groups with `muon` set are moved by Muon (Jordan et al. 2024) instead."
     @torch.no_grad()
-    def step(self, closure=None):
+    def step(
+        self,
+        closure=None,  # passed on to AdamW
+    ):
+        "Move the groups with `muon` set by Muon, then the others by AdamW."
         for g in self.param_groups:
             if not g['muon']: continue
             moved, overflow = [p for p in g['params'] if p.grad is not None], getattr(self, 'found_inf', None)
@@ -102,11 +108,11 @@ class MuonAdamW(torch.optim.AdamW):
 
 # %% ../../nbs/detect/optim.ipynb #606c7666
 def make_optimizer(
-    model,
-    lr: float,                 # of AdamW
-    weight_decay=0.05,         # of AdamW, on weights with more than one dimension
-    muon=0.02, momentum=0.9,   # rate and momentum of Muon; rate 0: AdamW for all
-):
+    model,                    # the torch module
+    lr: float,                # of AdamW
+    weight_decay=0.05,        # of AdamW, on weights with more than one dimension
+    muon=0.02, momentum=0.9,  # rate and momentum of Muon; rate 0: AdamW for all
+) -> MuonAdamW:
     "The optimizer of a model; each group has its `share` of a scheduled rate `lr`."
     mixed = _hidden_conv_weights(model) if muon else []
     ids = {id(p) for p in mixed}

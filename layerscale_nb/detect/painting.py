@@ -21,7 +21,10 @@ class Camera:
     above: float = 1.65  # metres above the road
     focal = property(lambda self: .581*self.width)
     horizon = property(lambda self: .46*self.height)
-    def project(self, points):
+    def project(
+        self,
+        points,  # (n, 3) x, y, z in metres
+    ) -> tuple:
         "Metres (n, 3) to pixels (n, 2) and pixels per metre (n,)"
         scale = self.focal/np.maximum(points[:, 2], .6)
         u, v = self.width/2 + points[:, 0]*scale, self.horizon + (self.above - points[:, 1])*scale
@@ -45,7 +48,12 @@ LIGHTS = dict(day=Light((1., 1., 1.), (92, 148, 222), (222, 232, 242)),
               night=Light((.3, .32, .42), (8, 10, 26), (34, 36, 58), .6, True))
 
 # %% ../../nbs/detect/painting.ipynb #b72f9318
-def shade(rgb, normal, depth, light):
+def shade(
+    rgb,     # (..., 3) colours, 0 to 255
+    normal,  # (..., 3) unit normals, or zeros
+    depth,   # metres ahead of the camera
+    light,   # `Light` of the scene
+) -> np.ndarray:
     "Colours `rgb` (..., 3) after sun, headlights and haze at `depth` metres"
     gain = np.float32(light.ambient) + np.float32(light.beam*np.exp(-depth/14))[..., None]
     sun = np.float32(1 + .3*np.clip(normal @ light.sun, -.8, .5))[..., None]
@@ -74,7 +82,9 @@ class Thing:
     yaw: float = 0.             # radians, 0: seen from behind
 
 # %% ../../nbs/detect/painting.ipynb #eacbf956
-def gather(things):
+def gather(
+    things,  # list of `Thing`
+) -> tuple:
     "All parts, their corners in the world, corners per part and owner of each part"
     parts = [p for t in things for p in t.parts]
     count = np.array([len(p.points) for p in parts])
@@ -94,7 +104,12 @@ def _normals(world, first, centre):
     return n/(np.sqrt((n*n).sum(1)) + 1e-9)[:, None]
 
 # %% ../../nbs/detect/painting.ipynb #ca82707e
-def paint(canvas, things, camera, light):
+def paint(
+    canvas,  # (h, w, 4) uint8, RGB and id; changed in place
+    things,  # list of `Thing`
+    camera,  # the camera
+    light,   # `Light` of the scene
+) -> tuple:
     "Paint far to near, ids into channel 3; returns full boxes (k, 4) and own pixels (k,)"
     parts, world, count, owner = gather(things)
     first, key = np.cumsum(count) - count, owner*16 + np.array([p.group for p in parts])
@@ -120,12 +135,23 @@ def paint(canvas, things, camera, light):
 
 # %% ../../nbs/detect/painting.ipynb #63ea0b3d
 @functools.lru_cache(4096)
-def weights(u0, u1, v0, v1):
+def weights(
+    u0,  # start across, share of the face
+    u1,  # end across, share of the face
+    v0,  # start upwards, share of the face
+    v1,  # end upwards, share of the face
+):
     "Bilinear weights (4, 4) of a sub-rectangle: shares u0..u1 across, v0..v1 up"
     return np.array([[(1 - u)*(1 - v), u*(1 - v), u*v, (1 - u)*v] for u, v in ((u0, v0), (u1, v0), (u1, v1), (u0, v1))])
 
 # %% ../../nbs/detect/painting.ipynb #0788ec50
-def patch(quad, u0, u1, v0, v1):
+def patch(
+    quad,  # (4, 3) corners of the face
+    u0,    # start across, share of the face
+    u1,    # end across, share of the face
+    v0,    # start upwards, share of the face
+    v1,    # end upwards, share of the face
+) -> np.ndarray:
     "The sub-rectangle of a face with four corners (4, 3)"
     return weights(u0, u1, v0, v1) @ quad
 
@@ -135,7 +161,13 @@ _CUBE = np.array([[(-1, 0, -1), (1, 0, -1), (1, 1, -1), (-1, 1, -1)], [(1, 0, 1)
                  [(-1, 1, -1), (1, 1, -1), (1, 1, 1), (-1, 1, 1)]])*(.5, 1, .5)
 
 # %% ../../nbs/detect/painting.ipynb #ee31e019
-def box(width, height, length, y=0., z=0.):
+def box(
+    width,   # metres
+    height,  # metres
+    length,  # metres
+    y=0.,    # its bottom above the ground, metres
+    z=0.,    # shift ahead, metres
+) -> np.ndarray:
     "Rear, front, left, right and top face of a box in metres: (5, 4, 3)"
     return _CUBE*(width, height, length) + (0, y, z)
 
@@ -163,7 +195,10 @@ _PROFILES = dict(  # (z, y) in shares of length and height, from the rear bumper
     cab=((-.5, .12), (-.5, .3), (-.5, .5), (-.48, 1.), (.3, 1.), (.46, .5), (.5, .44), (.5, .12)))
 
 # %% ../../nbs/detect/painting.ipynb #92fcfa5b
-def lamps(rear, front):
+def lamps(
+    rear,   # (4, 3) corners of the rear face
+    front,  # (4, 3) corners of the front face
+) -> list:
     "Bumpers, lamps, plates and a grille as (corners, colour, glow)"
     rows = [(patch(q, 0, 1, 0, .25), DARK, False)
             for q in (rear, front)] + [(patch(front, .26, .74, .56, .8), DARK, False)]
@@ -173,7 +208,14 @@ def lamps(rear, front):
     return rows
 
 # %% ../../nbs/detect/painting.ipynb #fc943e18
-def shell(profile, size, rgb, panes, z=0., group=0):
+def shell(
+    profile,  # 'hatch', 'saloon', 'estate', 'van' or 'cab'
+    size,     # width, height, length in metres
+    rgb,      # colour, 0 to 255
+    panes,    # (start, end) of each side window, as shares
+    z=0.,     # shift ahead, metres
+    group=0,  # group of its parts, see `Part`
+) -> list:
     "Bodywork: a side profile made wide, with glass, sills and lamps"
     side = np.array(_PROFILES[profile])*(size[2], size[1])
     half = size[0]/2*(1 - .35*np.clip(side[:, 1]/size[1] - .58, 0, 1))
@@ -189,26 +231,35 @@ def shell(profile, size, rgb, panes, z=0., group=0):
     return [Part(q, c, glow=g, group=group) for q, c, g in rows + lamps(quads[0], quads[6])]
 
 # %% ../../nbs/detect/painting.ipynb #4d45fc2a
-def pick(rng, table):
+def pick(
+    rng,    # random generator
+    table,  # sequence to pick from
+):
     "A random row of a table"
     return table[rng.integers(len(table))]
 
 # %% ../../nbs/detect/painting.ipynb #53e084c7
-def car(rng):
+def car(
+    rng,  # random generator
+) -> Thing:
     "A hatchback, saloon or estate car"
     size = w, h, l = tuple(rng.uniform((1.62, 1.38, 3.6), (1.85, 1.66, 4.7)))
     body = shell(pick(rng, ('hatch', 'saloon', 'estate')), size, pick(rng, _PAINTS), ((.06, .46), (.52, .93)))
     return Thing(body + _wheels(w, (-.3*l, .31*l), .31), size, 0)
 
 # %% ../../nbs/detect/painting.ipynb #8b42e231
-def van(rng):
+def van(
+    rng,  # random generator
+) -> Thing:
     "A van, with or without rear side windows"
     size = w, h, l = tuple(rng.uniform((1.8, 1.85, 4.5), (2.05, 2.4, 5.6)))
     panes = pick(rng, (((.72, .95),), ((.05, .33), (.38, .66), (.72, .95))))
     return Thing(shell('van', size, pick(rng, _PAINTS), panes) + _wheels(w, (-.31*l, .33*l), .34), size, 1)
 
 # %% ../../nbs/detect/painting.ipynb #2ba431ed
-def truck(rng):
+def truck(
+    rng,  # random generator
+) -> Thing:
     "A cab with a tall box or a low load bed behind it"
     size = w, h, l = tuple(rng.uniform((2.2, 2.7, 5.6), (2.5, 3.6, 8.5)))
     load, low = pick(rng, _PAINTS), rng.random() < .25
@@ -239,7 +290,9 @@ def _paint_head(rng, y, z):
             (((0, y - .03, z + .04), (0, y - .02, z + .04)), pick(rng, _SKIN), .1)]
 
 # %% ../../nbs/detect/painting.ipynb #a812bb93
-def pedestrian(rng):
+def pedestrian(
+    rng,  # random generator
+) -> Thing:
     "Somebody who walks, at times a child, at times with a bag"
     k, step, top, legs = rng.uniform(.88, 1.08)*(.7 if rng.random() < .1 else 1), rng.uniform(-.36, .36), pick(
         rng, _CLOTHES), pick(rng, _CLOTHES)
@@ -254,7 +307,9 @@ def pedestrian(rng):
     return Thing(_limbs(rows, k), (.6, 1.76*k, .6), 3)
 
 # %% ../../nbs/detect/painting.ipynb #3274611c
-def cyclist(rng):
+def cyclist(
+    rng,  # random generator
+) -> Thing:
     "A rider who leans over the handlebar, the pedals anywhere on their turn"
     top, legs, frame, lean, turn = pick(rng, _CLOTHES), pick(rng, _CLOTHES), pick(rng, _PAINTS), rng.uniform(
         .1, .3), rng.uniform(0, 6.28)
@@ -281,7 +336,9 @@ _WALLS = ((178, 160, 138), (204, 198, 186), (156, 96, 78), (196, 178, 120), (128
 _METAL = (112, 114, 118)
 
 # %% ../../nbs/detect/painting.ipynb #06216fff
-def tree(rng):
+def tree(
+    rng,  # random generator
+) -> Thing:
     "A trunk and a crown of leaves, lighter at the top"
     h, green, spots = rng.uniform(3.5, 7), np.array(pick(rng, GREENS)), rng.normal(0, .8, (7, 3))
     crown = [Part(np.array((c, c)) + (0, h, 0), (green*(.88 + .14*c[1])).tolist(), r, group=1)
@@ -289,7 +346,9 @@ def tree(rng):
     return Thing([Part(np.array([(0, 0, 0), (0, h, 0)]), (74, 58, 46), .13)] + crown)
 
 # %% ../../nbs/detect/painting.ipynb #57b017c2
-def pole(rng):
+def pole(
+    rng,  # random generator
+) -> Thing:
     "A post with a street lamp, a traffic light or a round sign"
     h, kind, c = rng.uniform(2.4, 5.5), rng.integers(3), pick(rng, ((230, 40, 36), (40, 90, 190), (240, 190, 50)))
     rows = [(((0, 0, 0), (0, h, 0)), _METAL, .06)]
@@ -303,14 +362,21 @@ def pole(rng):
     return Thing(_limbs(rows))
 
 # %% ../../nbs/detect/painting.ipynb #fbdec141
-def block(rng, size, table):
+def block(
+    rng,    # random generator
+    size,   # width, height, length in metres
+    table,  # colours to pick from, 0 to 255
+) -> Thing:
     "A bin or a hedge: a box with a darker band under its top"
     c, faces = pick(rng, table), box(*size)
     return Thing(
         [Part(f, c) for f in faces] + [Part(patch(f, 0, 1, .82, .9), tuple(.7*v for v in c)) for f in faces[:4]], size)
 
 # %% ../../nbs/detect/painting.ipynb #c3c7f33b
-def fence(rng, length):
+def fence(
+    rng,     # random generator
+    length,  # metres
+) -> Thing:
     "Two rails on posts"
     c, h, z = pick(rng, (_METAL, (110, 84, 60), (224, 222, 214))), rng.uniform(.9, 1.3), length/2
     return Thing(
@@ -318,7 +384,10 @@ def fence(rng, length):
                                                                              for t in np.linspace(-z, z, 9)]))
 
 # %% ../../nbs/detect/painting.ipynb #5182aa3f
-def house(rng, length):
+def house(
+    rng,     # random generator
+    length,  # metres
+) -> Thing:
     "Walls with rows of windows, some of them lit"
     h, c = rng.uniform(4.5, 9.), pick(rng, _WALLS)
     faces = box(6., h, length)

@@ -50,7 +50,9 @@ class Road:
     colours: tuple # verge, pavement, tar
 
 # %% ../../nbs/detect/scenes.ipynb #5ebf3e3a
-def road(rng):
+def road(
+    rng,  # random generator
+) -> Road:
     "A road of two to four lanes"
     g, verge = rng.uniform(72, 116), pick(rng, ((92, 112, 58), (112, 118, 66), (126, 120, 100)))
     stone = pick(rng, ((150, 146, 140), (168, 150, 134), (136, 138, 142)))
@@ -125,7 +127,10 @@ def _spot(rng, thing, road, style):
     return replace(thing, x=x + rng.normal(0, .1), z=z, yaw=yaw + rng.normal(0, .12))
 
 # %% ../../nbs/detect/scenes.ipynb #e4d62856
-def extent(thing, camera):
+def extent(
+    thing,   # `Thing` on the ground
+    camera,  # the camera
+) -> np.ndarray:
     "Rough footprint x0, z0, x1, z1 in metres and rough box in pixels: (2, 4)"
     (w, h, l), c, s = thing.size, abs(math.cos(thing.yaw)), abs(math.sin(thing.yaw))
     a, b = (w*c + l*s)/2, (w*s + l*c)/2
@@ -134,7 +139,10 @@ def extent(thing, camera):
     return np.array([(thing.x - a, thing.z - b, thing.x + a, thing.z + b), (u - a*k, v - h*k, u + a*k, v)])
 
 # %% ../../nbs/detect/scenes.ipynb #bd50eed9
-def overlap(a, b):
+def overlap(
+    a,  # (..., 4) x1 y1 x2 y2
+    b,  # (..., 4) x1 y1 x2 y2
+) -> np.ndarray:
     "Shared area of rectangles (..., 4) over the area of the smaller"
     side = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None).prod(-1)
     return side/np.minimum((a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1))
@@ -196,7 +204,14 @@ def _develop(rng, canvas, light, style):
     return np.clip(x, 0, 255).astype(np.uint8)
 
 # %% ../../nbs/detect/scenes.ipynb #99f11881
-def label(full, own, left, cls, size, style):
+def label(
+    full,   # (k, 4) x1 y1 x2 y2 in pixels, not clipped
+    own,    # (k,) pixels of each before nearer things cover it
+    left,   # (k,) pixels of each that stay visible
+    cls,
+    size,   # (h, w) of the image in pixels
+    style,  # `SceneStyle`
+) -> tuple:
     "Boxes, classes, hidden and cut-off shares of the road users that deserve a label"
     boxes = np.clip(full, 0, (size[1], size[0])*2)
     cut = 1 - (boxes[:, 2:] - boxes[:, :2]).prod(1)/(full[:, 2:] - full[:, :2]).prod(1)
@@ -223,11 +238,12 @@ def _road_scene(index,  # int: which scene
     return Scene(_develop(rng, canvas, light, style), *label(full[:n]/2, own[:n], left, cls, size, style))
 
 # %% ../../nbs/detect/scenes.ipynb #f4546ede
-def road_scenes(n,     # int: how many
-    seed=0,            # int: which world
-    size=(96, 320),    # tuple: height and width, pixels
-    start=0,           # int: index of the first
-    style=SceneStyle() # SceneStyle: the knobs
-    ):
+def road_scenes(
+    n,                   # int: how many
+    seed=0,              # int: which world
+    size=(96, 320),      # tuple: height and width, pixels
+    start=0,             # int: index of the first
+    style=SceneStyle(),  # SceneStyle: the knobs
+) -> list:
     "A list of n Scenes with indices start, start + 1, ..."
     return [_road_scene(i, seed, size, style) for i in range(start, start + n)]

@@ -15,7 +15,9 @@ from .images import Dataset, read_image
 from .labels import Note
 
 # %% ../../nbs/detect/store.ipynb #cfd9718b
-def dataset_summary(ds: Dataset) -> pd.DataFrame:
+def dataset_summary(
+    ds: Dataset,  # the data set
+) -> pd.DataFrame:
     "Images and boxes per class in each split, with the median box height in pixels."
     cols = {}
     for split, items in (('train', ds.train), ('val', ds.val)):
@@ -53,10 +55,10 @@ def draw_boxes(
 
 # %% ../../nbs/detect/store.ipynb #2eae2035
 def contact_sheet(
-    ds: Dataset,
-    n=12, cols=3,    # pictures, and how many side by side
-    split='train',
-    width=400,       # pixels of one picture, which is at most twice as high
+    ds: Dataset,    # the data set
+    n=12, cols=3,   # pictures, and how many side by side
+    split='train',  # 'train' or 'val'
+    width=400,      # pixels of one picture, which is at most twice as high
 ) -> Image.Image:
     "A sheet of labelled images, evenly spread over the split; raises `LayerscaleError` if one does not decode."
     items = getattr(ds, split)
@@ -83,7 +85,11 @@ class Frames:
     def __len__(self): return len(self.images)
 
 # %% ../../nbs/detect/store.ipynb #cdb268e3
-def letterbox(image, size, fill=114) -> tuple:
+def letterbox(
+    image,     # (h, w, 3) uint8 RGB
+    size,      # (h, w) of the frame in pixels
+    fill=114,  # grey level around the image, 0 to 255
+) -> tuple:
     "(frame, scale, (left, top)): the image scaled to fit `size` (h, w), centred on grey."
     h, w = size
     s = min(h/image.shape[0], w/image.shape[1])
@@ -117,9 +123,9 @@ def to_frames(
 
 # %% ../../nbs/detect/store.ipynb #47851a09
 def natural_size(
-    ds: Dataset,
-    width=None,  # wanted width in pixels; default: the images' own, at most 640
-    stride=32,
+    ds: Dataset,  # the data set
+    width=None,   # wanted width in pixels; default: the images' own, at most 640
+    stride=32,    # sides are multiples of this, in pixels
 ) -> tuple:
     "(h, w): the multiple-of-stride rectangle whose shape is nearest to the data's median image."
     hs, ws = np.median([x.size for x in ds.train], axis=0)

@@ -21,7 +21,8 @@ from .detection import detect, truth_matches
 from .loss import init_dfl_slope
 from .metrics import scores
 from .optim import make_optimizer
-from ..nets.yolo import Yolo, check_memory, free_bytes, quiet_ultralytics
+from ..nets.memory import check_memory, free_bytes
+from ..nets.yolo import Yolo, quiet_ultralytics
 from ..timing.measure import autocast, keep_memory, pick_device, precision
 
 # %% ../../nbs/detect/train.ipynb #ddf662dd
@@ -68,7 +69,9 @@ _LIMITS = dict(
     eval_share=dict(high=10))
 
 # %% ../../nbs/detect/train.ipynb #825ce3c2
-def check_recipe(r: Recipe) -> Recipe:
+def check_recipe(
+    r: Recipe,  # the recipe
+) -> Recipe:
     "The recipe with its numbers as numbers; raises `LayerscaleError` naming the first that makes no sense."
     if not isinstance(r.compile, bool):
         raise LayerscaleError(f"compile is '{r.compile}'; it must be true or false.")
@@ -79,7 +82,7 @@ def check_recipe(r: Recipe) -> Recipe:
 # %% ../../nbs/detect/train.ipynb #e5430116
 def lr_at(
     step: int, steps: int,  # this step and how many there are
-    r: Recipe,
+    r: Recipe,              # the recipe
 ) -> float:
     "Learning rate of a step: a straight rise, then half a cosine down to the final share of the peak."
     up = max(1, round(r.warmup*steps))
@@ -108,7 +111,10 @@ class Session:
     data: str = ''    # fingerprint of the training images, if the run is saved
 
 # %% ../../nbs/detect/train.ipynb #96da4bbf
-def init_head_bias(head, r: Recipe):
+def init_head_bias(
+    head,       # the `Detect` of an Ultralytics model
+    r: Recipe,  # the recipe
+):
     "Set the biases of a YOLOv8 head to what the recipe lets an untrained network claim: few objects, narrow boxes."
     if r.prior:
         for branch in head.cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/r.prior - 1))
@@ -121,14 +127,19 @@ def _set_bn_momentum(model, r: Recipe):
 
 # %% ../../nbs/detect/train.ipynb #90062640
 @contextmanager
-def seeded(seed: int):
+def seeded(
+    seed: int,  # random seed
+):
     "Draw from torch's random numbers with this seed, and leave its state as it was."
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the processor, where weights are drawn
         yield
 
 # %% ../../nbs/detect/train.ipynb #df3fb56b
-def compiled(model, device):
+def compiled(
+    model,   # the torch module
+    device,  # torch device
+) -> torch.nn.Module:
     "The model under `torch.compile`, or with a warning the model itself where there is no compiler."
     found = importlib.util.find_spec('triton') if device.type == 'cuda' else shutil.which(os.environ.get('CXX', 'g++'))
     if found: return torch.compile(model, dynamic=False)
@@ -157,13 +168,19 @@ def _averaged_pairs(average, model) -> tuple:
     return [a for a, _ in floats], [b for _, b in floats], [(a, b) for a, b in pairs if not a.dtype.is_floating_point]
 
 # %% ../../nbs/detect/train.ipynb #749b6d2c
-def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session:
+def start(
+    net: Yolo,       # the network
+    recipe: Recipe,  # the recipe
+    steps: int,      # steps of the whole run
+    seed=0,          # random seed
+    device=None,     # torch device; None: a GPU if there is one
+) -> Session:
     """A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a
     network whose head has no loss."""
     device, recipe = device or pick_device(), check_recipe(recipe)
     if device.type == 'cpu': keep_memory()
     with seeded(seed): model = build_detector(net)
-    if net.layers[-1].kind == 'Detect': init_head_bias(model.model[-1], recipe)
+    if net.resolved[-1].kind == 'Detect': init_head_bias(model.model[-1], recipe)
     _set_bn_momentum(model, recipe)
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
@@ -173,7 +190,10 @@ def start(net: Yolo, recipe: Recipe, steps: int, seed=0, device=None) -> Session
                    _averaged_pairs(average, model))
 
 # %% ../../nbs/detect/train.ipynb #359bbd9d
-def train_step(s: Session, batch: dict):
+def train_step(
+    s: Session,   # the session
+    batch: dict,  # of `make_batch`
+) -> torch.Tensor:
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
     for g in s.optimizer.param_groups: g['lr'] = lr_at(s.step, s.steps, s.recipe)*g['share']
     with autocast(s.device, s.recipe.amp): preds = s.forward(batch['img'])
@@ -189,7 +209,10 @@ def train_step(s: Session, batch: dict):
     return loss.detach()
 
 # %% ../../nbs/detect/train.ipynb #d8f30d6b
-def clip_gradients(optimizer, most: float):
+def clip_gradients(
+    optimizer,    # the torch optimizer
+    most: float,  # largest common norm of the gradients
+):
     "Scale all gradients so that their common norm is at most `most`."
     grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
     # the small ones as one: 126 calls less
@@ -216,7 +239,10 @@ def _plan_of(s: Session) -> str:
     return fingerprint(dict(net=asdict(s.net), recipe=asdict(s.recipe), data=s.data, seed=s.seed, steps=s.steps))
 
 # %% ../../nbs/detect/train.ipynb #7a1eab10
-def save_state(s: Session, folder):
+def save_state(
+    s: Session,  # the session
+    folder,      # folder of the run
+):
     "Write the state, then the rows: after this line the epoch cannot be lost."
     parts = {k: getattr(s, k).state_dict() for k in ('model', 'average', 'optimizer', 'scaler')}
     state = dict(plan=_plan_of(s), epoch=s.epoch, step=s.step, rows=s.rows, **parts)
@@ -224,7 +250,10 @@ def save_state(s: Session, folder):
     write_rows(s.rows, Path(folder)/'epochs.csv')
 
 # %% ../../nbs/detect/train.ipynb #3133a872
-def resume(s: Session, folder) -> bool:
+def resume(
+    s: Session,  # the session
+    folder,      # folder of the run
+) -> bool:
     "Continue from the folder's state, if there is one; raises `LayerscaleError` if it belongs to another plan."
     path = Path(folder)/'state.pt'
     if not path.exists(): return False
@@ -265,14 +294,25 @@ def _eval_epochs(n_train: int, n_val: int, r: Recipe) -> list:
     return sorted(due | set([e for e in range(1, r.epochs) if e not in due][:spare]))
 
 # %% ../../nbs/detect/train.ipynb #fd02f496
-def epoch_order(n: int, seed: int, epoch: int, batch: int) -> tuple:
+def epoch_order(
+    n: int,      # number of training images
+    seed: int,   # random seed
+    epoch: int,  # number of the epoch, from 0
+    batch: int,  # images of a step
+) -> tuple:
     "(batches of image numbers, generator) of one epoch, from seed and epoch alone."
     g = torch.Generator().manual_seed(seed*1_000_003 + epoch)
     order = torch.randperm(n, generator=g)
     return [b for b in order.split(min(batch, n)) if len(b) == min(batch, n)], g
 
 # %% ../../nbs/detect/train.ipynb #75712fc8
-def picture_size(step: int, steps: int, size: tuple, r: Recipe, stride=32) -> tuple:
+def picture_size(
+    step: int,    # number of the step, from 0
+    steps: int,   # steps of the whole run
+    size: tuple,  # (h, w) of the training images
+    r: Recipe,    # the recipe
+    stride=32,    # sides are multiples of this, in pixels
+) -> tuple:
     """(h, w) of the pictures of a step: three quarters, in multiples of the stride, in the first `small` share of the
     run."""
     if step >= r.small*steps: return size
@@ -296,7 +336,10 @@ def _one_epoch(s: Session, train: Store):
     s.epoch += 1
 
 # %% ../../nbs/detect/train.ipynb #8af90972
-def validation(s: Session, val: Store):
+def validation(
+    s: Session,  # the session
+    val: Store,  # validation images
+):
     "Validate the averaged weights a batch at a time: yields after each, and leaves the matches in the session."
     found, amp = [], s.recipe.amp if s.epoch < s.recipe.epochs else 'off'
     for part in torch.arange(len(val)).split(32):
@@ -340,17 +383,24 @@ def _last_map50(rows) -> float:
     return next((r['map50'] for r in reversed(rows) if r['map50'] == r['map50']), math.nan)
 
 # %% ../../nbs/detect/train.ipynb #cc591a8d
-def progress(s: Session, epoch: int, loss: float, seconds: float, row=None) -> Progress:
+def progress(
+    s: Session,      # the session
+    epoch: int,      # number of the epoch, from 1
+    loss: float,     # mean over this epoch so far
+    seconds: float,  # of training in this run so far
+    row=None,        # row of the epoch, once it is finished
+) -> Progress:
     "Where a session is; the time to go is that of its steps so far, for those to come."
     return Progress(epoch, s.recipe.epochs, s.step, s.steps, loss, _last_map50(s.rows), seconds, seconds/s.step*
                     (s.steps - s.step), row)
 
 # %% ../../nbs/detect/train.ipynb #4f063f46
 def fit(
-    net: Yolo,
-    train: Store, val: Store,
-    recipe=Recipe(),
-    seed=0,
+    net: Yolo,        # the network
+    train: Store,     # training images
+    val: Store,       # validation images
+    recipe=Recipe(),  # the recipe
+    seed=0,           # random seed
     device=None,      # torch.device; default: a GPU if there is one
     folder=None,      # where the run lives; if it holds a run of the same plan, that run goes on
 ):
@@ -381,7 +431,7 @@ def fit(
 def save_checkpoint(
     s: Session, names,  # class names
     path, size,         # where; (h, w) of the training frames
-):
+) -> Path:
     "Write weights that `YOLO(path)` opens for predict, val and export."
     ultralytics = quiet_ultralytics()
     model = copy.deepcopy(s.average).cpu()

@@ -18,7 +18,8 @@ import pandas as pd
 from ..core import LayerscaleError, check_number, human, provenance, tidy, write_rows
 from ..live.explorers import distinct_factors
 from ..nets.build import build
-from ..nets.net import Net, complexity
+from ..nets.layer import cost
+from ..nets.net import Net
 from ..nets.scale import alpha_rule, scale
 from ..nets.zoo import named_net
 from ..plot import axes, log_ticks, metric, plain_text
@@ -40,7 +41,9 @@ class Job(NamedTuple):
     channels_last: bool = True
 
     @property
-    def net(self) -> Net: return scale(named_net(self.base), self.rule, self.s) if self.rule else named_net(self.base)
+    def net(self) -> Net:
+        "The base network, scaled if the job has a rule."
+        return scale(named_net(self.base), self.rule, self.s) if self.rule else named_net(self.base)
 
 # %% ../../nbs/experiments/actbound.ipynb #875c993e
 BASES = ('EN-B0', 'RegNetY-500MF', 'RegNetZ-500MF')  # Figure 2; RegNetY-500MF by a stand-in
@@ -48,10 +51,11 @@ _FIGURE_RULES = ('w', 'dWr', 'dwr', 'dw')             # Figure 2
 
 # %% ../../nbs/experiments/actbound.ipynb #dc24d89b
 def jobs_of(
-    bases=BASES, rules=_FIGURE_RULES,
-    factors=(2, 4, 8, 16),   # s
-    batches=(8, 1),          # a large one first
-    half='bf16',             # 'fp16' for a GPU without bf16
+    bases=BASES,            # names from the zoo
+    rules=_FIGURE_RULES,    # keys of `RULES`
+    factors=(2, 4, 8, 16),  # s
+    batches=(8, 1),         # a large one first
+    half='bf16',            # 'fp16' for a GPU without bf16
 ) -> list:
     "All timings: fp32 in every case; half precision and contiguous memory for the first base at the large batch."
     def grid(base, batch, *how):
@@ -60,7 +64,10 @@ def jobs_of(
     return main + grid(bases[0], batches[0], half) + grid(bases[0], batches[0], 'fp32', False)
 
 # %% ../../nbs/experiments/actbound.ipynb #5887ad5a
-def read_rows(path, need=()) -> list:
+def read_rows(
+    path,     # csv file
+    need=(),  # names of columns that must be there
+) -> list:
     """The rows of a csv file, numbers as numbers; an empty list if there is no file. Raises `LayerscaleError` for a
     table without the columns `need`."""
     def value(v):
@@ -74,24 +81,30 @@ def read_rows(path, need=()) -> list:
     return [{k: value(v) for k, v in r.items()} for r in rows]
 
 # %% ../../nbs/experiments/actbound.ipynb #c0782070
-def measure_job(j: Job, device, command='', **kw) -> dict:
+def measure_job(
+    j: Job,      # the timing to make
+    device,      # torch device
+    command='',  # command line stored in the row; '': this process's own
+    **kw
+) -> dict:
     "One complete row: what was timed, its costs, its time, its provenance."
     net = j.net
     model = build(net).eval()
     how = dict(dtype=j.dtype, channels_last=j.channels_last, spread=SPREAD)
     t = timing_row(net.name, model, (net.r, net.r), device, j.batch, **how, **kw)
-    c = complexity(net).total
+    c = cost(net).total
     return dict(base=j.base, rule=j.rule, s=j.s, asked_batch=j.batch, macs=c.macs, params=c.params, acts=c.acts, **t,
                 **provenance(command, device_name(device)))
 
 # %% ../../nbs/experiments/actbound.ipynb #66369251
 def bench_acts(
-    out,             # csv file; rows that are there are not measured again
-    jobs=None,       # default: `jobs_of` for the device
-    device='auto',
-    minutes=math.inf,# stop starting new rows after this long
-    look=None,       # called with (row, done, total)
-    command='', **kw,# for `timing_row`; default: 5 repeats or 2 seconds
+    out,               # csv file; rows that are there are not measured again
+    jobs=None,         # default: `jobs_of` for the device
+    device='auto',     # torch device, or 'auto'
+    minutes=math.inf,  # stop starting new rows after this long
+    look=None,         # called with (row, done, total)
+    command='',        # for `timing_row`; default: 5 repeats or 2 seconds
+    **kw               # for `timing_row`; default: 5 repeats or 2 seconds
 ) -> list:
     "Run the experiment of Figure 2, row by row; returns all rows."
     device, start, rows, kw = pick_device(device), time.monotonic(), read_rows(
@@ -151,7 +164,10 @@ def _bench_predictor(
     return rows
 
 # %% ../../nbs/experiments/actbound.ipynb #8eabf30a
-def correlations(rows, keys=('macs', 'params', 'acts')):
+def correlations(
+    rows,                             # rows of `bench_acts`
+    keys=('macs', 'params', 'acts'),  # columns with the costs
+) -> pd.DataFrame:
     """Pearson r of time with each cost, linear and on logarithms, for each base and across all; one table per setting
     of batch, dtype and memory order."""
     df = pd.DataFrame(rows).assign(ms=lambda d: d.ms/d.batch)  # of an image: a batch may have been halved to fit
@@ -168,13 +184,23 @@ def correlations(rows, keys=('macs', 'params', 'acts')):
     return pd.DataFrame(out)
 
 # %% ../../nbs/experiments/actbound.ipynb #38528e37
-def pearson(x, y, logs=False) -> float:
+def pearson(
+    x,           # numbers
+    y,           # as many numbers
+    logs=False,  # take logarithms first?
+) -> float:
     "Pearson's correlation coefficient, of the logarithms if asked; nan if one of them does not vary."
     x, y = (np.log(np.asarray(v, float)) if logs else np.asarray(v, float) for v in (x, y))
     return float(np.corrcoef(x, y)[0, 1]) if x.std() and y.std() else math.nan
 
 # %% ../../nbs/experiments/actbound.ipynb #9643def7
-def plot_figure2(rows, base='EN-B0', batch=8, dtype='fp32', channels_last=True):
+def plot_figure2(
+    rows,                # rows of `bench_acts`
+    base='EN-B0',        # name of the base network
+    batch=8,             # images in a batch
+    dtype='fp32',        # 'fp32', 'bf16' or 'fp16'
+    channels_last=True,  # memory order: channels last, or contiguous
+) -> np.ndarray:
     "Time against macs, params and acts for one base, one colour per rule; returns the three axes."
     d = pd.DataFrame(rows).query('base == @base and asked_batch == @batch and dtype == '
                                  '@dtype and channels_last == @channels_last').assign(ms=lambda d: d.ms/d.batch)
@@ -220,7 +246,7 @@ def _duel(
             i: (build(n).eval(), (n.r, n.r))
             for i, n in enumerate(nets)}, batch, device, rounds).values())
     return dict(
-        names=[n.name for n in nets], costs=[complexity(n).total for n in nets], ms=ms, faster=nets[ms[1] < ms[0]].name,
+        names=[n.name for n in nets], costs=[cost(n).total for n in nets], ms=ms, faster=nets[ms[1] < ms[0]].name,
         times=max(ms)/min(ms), predicted_ms=[predict_ms(n, profile, batch) if profile else None for n in nets],
         batch=batch, device=device_name(device))
 
@@ -228,7 +254,10 @@ def _duel(
 _TIE = 1.05  # two times closer than this have no winner
 
 # %% ../../nbs/experiments/actbound.ipynb #d0bd6866
-def duel_text(r: dict, guess='') -> str:
+def duel_text(
+    r: dict,   # result of `_duel`
+    guess='',  # name of the network guessed to be faster
+) -> str:
     "The result of `_duel` in a table and a sentence."
     lines = [f'{"":<24}{"macs":>9}{"acts":>9}{"ms":>9}{"predicted":>11}']
     for n, c, ms, p in zip(r['names'], r['costs'], r['ms'], r['predicted_ms']):
@@ -247,7 +276,7 @@ _PROFILE_COLOURS = ('#333333', '#CC79A7', '#009E73', '#D55E00')  # of the curves
 def _time_curve(net: Net, alpha, profile: Profile, batch=8, factors=(1, 2, 4, 8, 16)) -> list:
     "[(macs, predicted ms of an image)] of a network scaled by `alpha`."
     scaled = [scale(net, alpha_rule(alpha), s) for s in factors]
-    return [(complexity(n).macs, predict_ms(n, profile, batch)/batch) for n in scaled]
+    return [(cost(n).macs, predict_ms(n, profile, batch)/batch) for n in scaled]
 
 # %% ../../nbs/experiments/actbound.ipynb #19731710
 def _time_by_part(net: Net, profile: Profile, batch=8) -> dict:
@@ -308,7 +337,10 @@ def _chart_time(
                      log='xy')
 
 # %% ../../nbs/experiments/actbound.ipynb #17ecf19a
-def share_bars(parts: dict, width=170) -> str:
+def share_bars(
+    parts: dict,  # result of `_time_by_part`
+    width=170,    # pixels of the longest bar
+) -> str:
     "HTML bars of `_time_by_part`: blue waits for arithmetic, orange for memory."
     most = max(a + m for a, m, _ in parts.values())
     bar = lambda v, kind: (f'<span style="display:inline-block;height:12px;width:{width*v/most:.1f}px;'
@@ -325,13 +357,16 @@ def share_bars(parts: dict, width=170) -> str:
 
 # %% ../../nbs/experiments/actbound.ipynb #f2bd1da1
 def runtime_panel(
-    base: Net, alpha, s, batch,
+    base: Net,       # the network to scale
+    alpha,           # the width's share, 0 to 1
+    s,               # factor on macs
+    batch,           # images in a batch
     profiles: list,  # of `Profile`; the first one gives the bars
     rows=None,       # of `bench_acts`: measured points
 ) -> str:
     "HTML of one state of the explorer."
     net = scale(base, alpha_rule(alpha), s)
-    c, ms = complexity(net).total, [predict_ms(net, p, batch) for p in profiles]
+    c, ms = cost(net).total, [predict_ms(net, p, batch) for p in profiles]
     curves = {
         f'{p.name} ({p.dtype})': (_PROFILE_COLOURS[i % 4], _time_curve(base, alpha, p, batch))
         for i, p in enumerate(profiles)}
@@ -360,8 +395,11 @@ def runtime_panel(
 def runtime_explorer(
     profiles: list,  # of `Profile`; the first one gives the bars
     rows=None,       # of `bench_acts`: measured points
-    net='EN-B0', alpha=0.8, s=4.0, batch=8,
-):
+    net='EN-B0',     # name of the network
+    alpha=0.8,       # the width's share, 0 to 1
+    s=4.0,           # factor on macs
+    batch=8,         # images in a batch
+) -> W.VBox:
     """Sliders for network, alpha, s and batch over the predicted time, by device and by stage. Returns an ipywidgets
     `VBox`."""
     if not profiles:
@@ -390,13 +428,22 @@ def runtime_explorer(
     return W.VBox([W.HBox([nets, alphas]), W.HBox([factor, batches]), out])
 
 # %% ../../nbs/experiments/actbound.ipynb #f138df34
-def runtime_page(profiles: list, rows=None, net='EN-B0', alpha=0.8, batch=8, factors=(1, 2, 4, 8, 16)) -> str:
+def runtime_page(
+    profiles: list,            # of `Profile`; the first one gives the bars
+    rows=None,                 # of `bench_acts`: measured points
+    net='EN-B0',               # name of the network
+    alpha=0.8,                 # the width's share, 0 to 1
+    batch=8,                   # images in a batch
+    factors=(1, 2, 4, 8, 16),  # values of s, one for each panel
+) -> str:
     "HTML with a slider over ready-made panels, one for each s."
     return flip_book({f'{s:g}': runtime_panel(named_net(net), alpha, s, batch, profiles, rows)
                       for s in factors}, name='s')
 
 # %% ../../nbs/experiments/actbound.ipynb #6692d3b9
-def bench_time_command(a) -> int:
+def bench_time_command(
+    a,  # parsed command line
+) -> int:
     "`bench acts` and `bench predictor`: the stored tables of the runtime pages, row by row into `--out`."
     say = lambda r, n, total: print(
         f"{n}/{total} {r['name']}, batch {r['batch']}, {r['dtype']}: {r['ms']:.1f} ms", file=sys.stderr, flush=True)

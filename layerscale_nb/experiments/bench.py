@@ -27,9 +27,9 @@ from ..timing.measure import autocast, device_name
 
 # %% ../../nbs/experiments/bench.ipynb #b47a4cfe
 def seconds_to(
-    curve,   # list of (seconds, map50)
-    level,   # mAP50
-):
+    curve,  # list of (seconds, map50)
+    level,  # mAP50
+) -> float | None:
     "The first time the curve is at or above the level; None if it never is."
     return next((s for s, v in curve if v >= level), None)
 
@@ -54,7 +54,9 @@ def _bare_step(s, x):
 
 # %% ../../nbs/experiments/bench.ipynb #9370d854
 def bench_limit(
-    st: Setting, net: Yolo, seed=0,
+    st: Setting,        # the setting: data, recipe and device
+    net: Yolo,          # the network
+    seed=0,             # random seed
     turns=12, steps=8,  # steps of one turn
 ) -> dict:
     """img/s of the real training loop and of the bare one, the median of their ratio with quartiles, and that to a
@@ -87,7 +89,10 @@ TUNED = dict(rect=True, cache='ram', mosaic=0.0, batch=8, nbs=8, optimizer='Adam
              plots=False)  # for Ultralytics' `train`, short runs from scratch
 
 # %% ../../nbs/experiments/bench.ipynb #c0843df1
-def write_yolo(st: Setting, folder) -> Path:
+def write_yolo(
+    st: Setting,  # the setting: data, recipe and device
+    folder,       # folder to write into
+) -> Path:
     "The frames of a setting as a YOLO data set (png, so no loss); returns its data.yaml."
     folder, (h, w) = Path(folder), st.size
     for split, store in (('train', st.train), ('val', st.val)):
@@ -104,7 +109,9 @@ def write_yolo(st: Setting, folder) -> Path:
         yaml.safe_dump(dict(path=str(folder.resolve()), train='images/train', val='images/val', names=list(st.names))))
 
 # %% ../../nbs/experiments/bench.ipynb #2e2ca5ac
-def ultralytics_child(job: dict):
+def ultralytics_child(
+    job: dict,  # what to train, as `bench_ultralytics` makes it
+):
     "Runs in the child process: train with Ultralytics, note the time after each epoch and keep its averaged weights."
     from ultralytics import YOLO
     out, clock, curve = Path(job['out']), {}, []
@@ -129,11 +136,15 @@ def ultralytics_child(job: dict):
 
 # %% ../../nbs/experiments/bench.ipynb #2b1ffeeb
 def bench_ultralytics(
-    st: Setting, net: Yolo, folder,
-    settings=None,        # keyword arguments for Ultralytics' `train`; none: its defaults
-    level=0.12,           # stop when its own mAP50 says this much
-    seconds=720,          # or after this time
-    seed=0, look=None, name='ultralytics',
+    st: Setting,         # the setting: data, recipe and device
+    net: Yolo,           # the network
+    folder,              # folder to write into
+    settings=None,       # keyword arguments for Ultralytics' `train`; none: its defaults
+    level=0.12,          # stop when its own mAP50 says this much
+    seconds=720,         # or after this time
+    seed=0,              # random seed
+    look=None,           # called about each second with the curve so far
+    name='ultralytics',  # name of the run and of its folder
 ) -> dict:
     "Train the network with Ultralytics in a child process and score its weights after each epoch with our scorer."
     quiet_ultralytics()
@@ -172,12 +183,18 @@ def bench_ultralytics(
 _LEVELS = (0.10, 0.20)  # of mAP50, that runs are compared at
 
 # %% ../../nbs/experiments/bench.ipynb #5521b052
-def speed(run: dict) -> float:
+def speed(
+    run: dict,  # result of one run
+) -> float:
     "Images per second of a whole run, validation included."
     return run['img_s']*run['train_s']/run['curve'][-1][0]
 
 # %% ../../nbs/experiments/bench.ipynb #47a5e06e
-def compare_trainers(ours: dict, theirs: dict, levels=_LEVELS) -> dict:
+def compare_trainers(
+    ours: dict,      # result of our run
+    theirs: dict,    # result of Ultralytics' run
+    levels=_LEVELS,  # of mAP50, that the runs are compared at
+) -> dict:
     """Seconds to each level and their ratio, and the ratio of img/s; a level that Ultralytics never reached gives a
     lower bound."""
     out = {}
@@ -217,19 +234,19 @@ def _run_trainer(name: str, st: Setting, net: Yolo, seed: int, minutes=12., look
 
 # %% ../../nbs/experiments/bench.ipynb #3fdb7f0d
 def bench_train(
-        data='roadscenes',
-        imgsz=None,
-        n_val=None,
-        net='yolov8n',
-        batch=8,  # see `_bench_network`; images of a step
-        epochs=30,
-        minutes=12.,  # of our trainer; Ultralytics' limit
-        seeds=(0, ),
-        trainers=TRAINERS,
-        device='auto',
-        look=None,  # called with (name, progress) while it runs
-        keep=lambda r:
-    r,  # called with the result so far after every run: write it to a file, and a stopped benchmark loses one run
+    data='roadscenes',     # data set as in `load_data`
+    imgsz=None,            # (h, w) in pixels; None: the data's own
+    n_val=None,            # validation images to use; None: all
+    net='yolov8n',         # as `find` knows it, or depth/width: '1.0/1.0'
+    batch=8,               # see `_bench_network`; images of a step
+    epochs=30,             # epochs of our trainer and of Ultralytics tuned
+    minutes=12.,           # of our trainer; Ultralytics' limit
+    seeds=(0, ),           # random seeds
+    trainers=TRAINERS,     # names from `TRAINERS`
+    device='auto',         # torch device, or 'auto'
+    look=None,             # called with (name, progress) while it runs
+    keep=lambda r:
+    r,  # called with the result so far after every run
 ) -> dict:
     """The trainers one after the other on the same frames, and our limit, with origin. Levels compare runs of the
     first seed."""
@@ -253,7 +270,9 @@ def bench_train(
     return r
 
 # %% ../../nbs/experiments/bench.ipynb #a9273169
-def bench_table(result: dict):
+def bench_table(
+    result: dict,  # result of `bench_train`
+) -> pd.DataFrame:
     "The comparison as a small table, one row for each run."
     rows = []
     for r in result['runs']:
@@ -264,7 +283,9 @@ def bench_table(result: dict):
     return pd.DataFrame(rows).set_index('trainer')
 
 # %% ../../nbs/experiments/bench.ipynb #00e58a02
-def final_scores(result: dict):
+def final_scores(
+    result: dict,  # result of `bench_train`
+) -> pd.DataFrame:
     "Mean, lowest and highest final mAP50 over the seeds, of trainers that ran equally many epochs."
     t = bench_table(result).drop('ultralytics', errors='ignore')
     return t.groupby('trainer').final_map50.agg(['count', 'mean', 'min', 'max'])

@@ -23,7 +23,9 @@ from ..plot import axes, plain_text
 _BENCH_NETS = {'yolov8l': 640, 'efficientnet_b7': 600, 'vit_l_16': 224}  # name: side of the image in pixels
 
 # %% ../../nbs/experiments/counters.ipynb #6e649176
-def bench_net(name: str):
+def bench_net(
+    name: str,  # 'yolov8n' to 'yolov8x', or a torchvision classifier
+) -> torch.nn.Module:
     """The built network in eval mode; YOLO sizes `yolov8n` to `yolov8x` and every torchvision classifier by name.
     Raises `LayerscaleError` for others."""
     if name.startswith('yolov8'): return build_yolo(yolov8(name.removeprefix('yolov8'))).eval()
@@ -95,7 +97,9 @@ COUNTERS = {  # name: (function of module and image, packages one of which must 
     'layerscale count': (_by_count, ('torch', ))}
 
 # %% ../../nbs/experiments/counters.ipynb #181a4f97
-def installed(packages: tuple):
+def installed(
+    packages: tuple,  # names of packages
+) -> tuple | None:
     "`(package, version)` of the first that is installed, else None."
     for p in packages:
         try: return p, version(p)
@@ -107,7 +111,9 @@ def _machine_load():
     return round(os.getloadavg()[0], 2) if hasattr(os, 'getloadavg') else None
 
 # %% ../../nbs/experiments/counters.ipynb #eb889148
-def timed(f) -> float:
+def timed(
+    f,  # function without arguments
+) -> float:
     "Seconds of one call, after a garbage collection."
     gc.collect()
     start = time.perf_counter()
@@ -158,7 +164,9 @@ def bench_count(
                 origin=provenance('layerscale bench count --json'))
 
 # %% ../../nbs/experiments/counters.ipynb #9aa437f4
-def bench_count_table(result: dict):
+def bench_count_table(
+    result: dict,  # from `bench_count`
+) -> pd.DataFrame:
     """The rows of `bench_count` as a pandas table: macs in G, seconds, how far from ours in macs, how many times our
     time."""
     t = pd.DataFrame(result['rows'])

@@ -24,7 +24,9 @@ from ..detect.metrics import box_iou, match_all, scores
 from ..detect.store import to_frames
 from ..detect.train import Recipe, fit, save_checkpoint
 from ..nets.ladder import named_yolo, with_head
-from ..nets.yolo import Yolo, check_memory, cost, free_bytes, rescale_yolo
+from ..nets.layer import cost
+from ..nets.memory import check_memory, free_bytes
+from ..nets.yolo import Yolo
 from ..study.runs import exhaust, finished_row
 from ..timing.measure import busy_note, pick_device, steadiest, time_module
 
@@ -41,6 +43,7 @@ class Member:
 
     @property
     def label(self):
+        "Name, with the activation and anchor head if they were chosen."
         return '-'.join([self.name] + [self.act.lower()]*bool(self.act) + ['anchor']*(self.head == 'anchor'))
 
 # %% ../../nbs/experiments/family.ipynb #f2ccaddc
@@ -61,17 +64,25 @@ _MEMBER_GROUPS = dict(FAMILY=FAMILY, ABLATED=ABLATED, HEADED=HEADED)
 
 # %% ../../nbs/experiments/family.ipynb #ce163a38
 def member_net(
-    m: Member, nc: int,
+    m: Member,   # the member
+    nc: int,     # number of classes
     sides=None,  # (n, 2) widths and heights of true boxes, pixels: an anchor head gets anchors of them
 ) -> Yolo:
     "The member as a graph that trains here: rescaled, with the YOLOv8 head or its own."
-    net = rescale_yolo(named_yolo(m.name, nc), m.d, m.w)
+    net = named_yolo(m.name, nc).rescaled(m.d, m.w)
     if m.head != 'anchor': net = with_head(net, m.head)
-    elif sides is not None: net = with_anchors(net, fit_anchors(sides, len(net.layers[-1].src), net.layers[-1].args[0]))
+    elif sides is not None:
+        net = with_anchors(net, fit_anchors(sides, len(net.resolved[-1].src), net.resolved[-1].args[0]))
     return replace(net, act=m.act or net.act)
 
 # %% ../../nbs/experiments/family.ipynb #eccd333a
-def open_data(data, size, n_train=None, n_val=None, device='cpu') -> tuple:
+def open_data(
+    data,          # data set as in `load_data`
+    size,          # (h, w) of the frames in pixels
+    n_train=None,  # training images to use; None: all
+    n_val=None,    # validation images to use; None: all
+    device='cpu',  # torch device
+) -> tuple:
     "(class names, training store, validation store) of a data set at one frame size."
     ds = load_data(data).take(n_train, n_val)
     return ds.names, *(make_store(to_frames(x, size, []), torch.device(device)) for x in (ds.train, ds.val))
@@ -80,7 +91,13 @@ def open_data(data, size, n_train=None, n_val=None, device='cpu') -> tuple:
 _SIZES = {'small': (0, 16), 'medium': (16, 32), 'large': (32, math.inf)}  # root of the box area in frame pixels
 
 # %% ../../nbs/experiments/family.ipynb #d256e13c
-def only_size(det, boxes, cls, low, high) -> tuple:
+def only_size(
+    det,    # (k, 6) x1 y1 x2 y2 score class
+    boxes,  # (m, 4) x1 y1 x2 y2 in pixels
+    cls,
+    low,    # smallest root of the box area, pixels
+    high,   # root of the box area stays below this, pixels
+) -> tuple:
     "Detections, true boxes and classes of one image that count for objects of `low` to `high` pixels."
     side = lambda b: np.sqrt(np.clip(b[:, 2] - b[:, 0], 0, None)*np.clip(b[:, 3] - b[:, 1], 0, None))
     within = lambda s: (s >= low) & (s < high)
@@ -90,7 +107,11 @@ def only_size(det, boxes, cls, low, high) -> tuple:
     return det[keep], boxes[inside], cls[inside]
 
 # %% ../../nbs/experiments/family.ipynb #5002e382
-def evaluate(model, val, nc: int) -> dict:
+def evaluate(
+    model,    # in eval mode
+    val,      # validation images
+    nc: int,  # number of classes
+) -> dict:
     "map50, map50_95, and map50 of small, medium and large objects."
     boxes = [b[v].cpu().numpy() for b, v in zip(val.boxes, val.valid)]
     cls = [c[v].cpu().numpy() for c, v in zip(val.cls, val.valid)]
@@ -106,22 +127,22 @@ def _member_row(m: Member, s, val, data: str, n_train: int, command='') -> dict:
     "The row of a trained session: what it is, cost, scores, latency on its device, and provenance."
     t = steadiest(lambda: time_module(s.average, m.size, s.device))
     return dict(member=m.label, d=m.d, w=m.w, imgsz=f'{m.size[1]}x{m.size[0]}', data=data, n_train=n_train,
-                n_val=len(val), epochs=s.recipe.epochs, **asdict(cost(s.net, m.size)),
+                n_val=len(val), epochs=s.recipe.epochs, **asdict(cost(s.net, m.size).total),
                 **evaluate(s.average, val, s.net.nc), threads=torch.get_num_threads(), latency_ms=t.ms,
                 latency_ms_q1=t.ms_q1, latency_ms_q3=t.ms_q3, note=busy_note(t.waited), train_s=s.rows[-1]['train_s'],
                 **provenance(command, device=str(s.device), seed=s.seed))
 
 # %% ../../nbs/experiments/family.ipynb #73bb15ef
 def train_member(
-    m: Member,
-    data,
-    folder,  # data set as in `load_data`; where the run lives: called again it goes on or returns its row
-    epochs=10,
-    seed=0,
-    n_train=None,
-    n_val=None,
-    device='auto',
-    command='',
+    m: Member,      # the member
+    data,           # data set as in `load_data`
+    folder,         # data set as in `load_data`; where the run lives: called again it goes on or returns its row
+    epochs=10,      # number of epochs
+    seed=0,         # random seed
+    n_train=None,   # training images to use; None: all
+    n_val=None,     # validation images to use; None: all
+    device='auto',  # torch device, or 'auto'
+    command='',     # command line stored in the row; '': this process's own
 ) -> dict:
     "Train a member, save `best.pt`, and return its row with cost, scores, latency and provenance."
     folder, device = Path(folder), pick_device(device)
@@ -141,8 +162,11 @@ def train_member(
 
 # %% ../../nbs/experiments/family.ipynb #e955cf68
 def run_family(
-    data, out,       # data set as in `load_data`; the csv to write
-    members=FAMILY, runs='runs/family', epochs=10, seed=0,
+    data, out,           # data set as in `load_data`; the csv to write
+    members=FAMILY,      # of `Member`
+    runs='runs/family',  # folder that takes a folder for each run
+    epochs=10,           # number of epochs
+    seed=0,              # random seed
 ) -> list:
     "Train every member (finished ones are not trained again) and write one row for each."
     command = ('python -c "from layerscale_nb.experiments.family import *; '
@@ -161,21 +185,21 @@ def _needed_rows(net: Yolo, maps) -> list:
         i = stack.pop()
         if i >= 0 and i not in wanted:
             wanted.add(i)
-            stack += net.layers[i].src
+            stack += net.resolved[i].src
     return sorted(wanted)
 
 # %% ../../nbs/experiments/family.ipynb #8c71dc9a
 def without_levels(
-    net: Yolo,
-    n: int,  # how many of the coarsest heads go
+    net: Yolo,  # the network
+    n: int,     # how many of the coarsest heads go
 ) -> tuple:
     "(the smaller graph, the numbers of the rows it keeps); raises `LayerscaleError` if no head would be left."
-    last, src = len(net.rows) - 1, net.layers[-1].src
+    last, src = len(net.rows) - 1, net.resolved[-1].src
     n = check_number(n, 'levels to remove', high=len(src) - 1, open_low=False, whole=True)
     kept = _needed_rows(net, src[:len(src) - n]) + [last]
     new, rows = {old: i for i, old in enumerate(kept)} | {-1: -1}, []
     for old in kept:
-        frm = tuple(new[j] for j in (src[:len(src) - n] if old == last else net.layers[old].src))
+        frm = tuple(new[j] for j in (src[:len(src) - n] if old == last else net.resolved[old].src))
         rows.append((frm if isinstance(net.rows[old][0], tuple) else frm[0], *net.rows[old][1:]))
     if rows[-1][2] == 'AnchorHead': rows[-1] = (*rows[-1][:3], (rows[-1][3][0], anchors_of(net)[:len(src) - n]))
     return replace(net, rows=tuple(rows), name=f'{net.name}-{n}' if n else net.name), kept
@@ -184,7 +208,7 @@ def without_levels(
 def shrink(
     model, net: Yolo,  # a trained module and its graph
     n: int,            # how many of the coarsest heads go
-):
+) -> nn.Module:
     "The trained module without its `n` coarsest heads: same weights, fewer layers."
     small, kept = without_levels(net, n)
     out, old = build_detector(small), model.model
@@ -194,7 +218,9 @@ def shrink(
     return out.to(next(model.parameters()).device).eval()
 
 # %% ../../nbs/experiments/family.ipynb #d6b45702
-def read_checkpoint(path):
+def read_checkpoint(
+    path,  # checkpoint file
+):
     "A checkpoint's averaged model, every class replaced by an empty one; raises `LayerscaleError` if there is none."
     class Unread:
         def __init__(self, *args, **kwargs): pass
@@ -223,7 +249,11 @@ def _state_of(module) -> dict:
     return own | {f'{name}.{k}': v for name, state in inner.items() for k, v in state.items()}
 
 # %% ../../nbs/experiments/family.ipynb #52674e23
-def load_member(path, m: Member, nc: int) -> tuple:
+def load_member(
+    path,       # checkpoint of `train_member`
+    m: Member,  # the member
+    nc: int,    # number of classes
+) -> tuple:
     "(module in eval mode, its graph) of a checkpoint of `train_member`, no code of it run; raises `LayerscaleError`."
     net, saved = member_net(m, nc), read_checkpoint(path)
     try:
@@ -239,7 +269,14 @@ def load_member(path, m: Member, nc: int) -> tuple:
     return model.eval(), net
 
 # %% ../../nbs/experiments/family.ipynb #a9158b9f
-def levels_table(path, m: Member, data, n_val=None, most=2, sizes=None) -> list:
+def levels_table(
+    path,        # checkpoint of `train_member`
+    m: Member,   # the member
+    data,        # data set as in `load_data`
+    n_val=None,  # validation images to use; None: all
+    most=2,      # most coarse levels to remove
+    sizes=None,  # (h, w) of each frame size; None: the member's own
+) -> list:
     "Scores by object size of a trained member with 0 to `most` coarse levels removed, at each frame size."
     rows = []
     for size in sizes or (m.size,):
@@ -248,23 +285,30 @@ def levels_table(path, m: Member, data, n_val=None, most=2, sizes=None) -> list:
         for n in range(most + 1):
             c = cost(without_levels(net, n)[0], size)
             rows.append(
-                dict(member=m.label, removed=n, imgsz=f'{size[1]}x{size[0]}', n_val=len(val), **asdict(c),
+                dict(member=m.label, removed=n, imgsz=f'{size[1]}x{size[0]}', n_val=len(val), **asdict(c.total),
                      **evaluate(shrink(model, net, n), val, len(names))))
     return rows
 
 # %% ../../nbs/experiments/family.ipynb #7e45ce56
-def stride_scores(path, m: Member, data, n_val=48) -> list:
+def stride_scores(
+    path,       # checkpoint of `train_member`
+    m: Member,  # the member
+    data,       # data set as in `load_data`
+    n_val=48,   # validation images to use; None: all
+) -> list:
     "The highest class score that a trained member gives at each stride, over the first `n_val` validation images."
     names, _, val = open_data(data, m.size, 1, n_val)
     model, net = load_member(path, m, len(names))
     with torch.inference_mode(): y = model(make_batch(val, torch.arange(len(val)))['img'])[0][:, 4:]
-    strides = [int(s) for s in net.layers[-1].strides]
-    na = net.layers[-1].args[0] if m.head == 'anchor' else 1
+    strides = [int(s) for s in net.resolved[-1].strides]
+    na = net.resolved[-1].args[0] if m.head == 'anchor' else 1
     parts = y.split([na*(m.size[0]//s)*(m.size[1]//s) for s in strides], -1)
     return [dict(member=m.label, stride=s, score=float(p.max())) for s, p in zip(strides, parts)]
 
 # %% ../../nbs/experiments/family.ipynb #cf5035d7
-def augmented(model):
+def augmented(
+    model,  # a trained module with the YOLOv8 head
+) -> nn.Module:
     """A module that predicts on three versions of the image: as it is, mirrored at 83%, and at 67% of its size; raises
     `LayerscaleError` for an anchor head."""
     if type(model.model[-1]).__name__ != 'Detect':
@@ -278,7 +322,12 @@ def augmented(model):
     return Augmented().eval()
 
 # %% ../../nbs/experiments/family.ipynb #4421f213
-def augment_table(path, m: Member, data, n_val=None) -> list:
+def augment_table(
+    path,        # checkpoint of `train_member`
+    m: Member,   # the member
+    data,        # data set as in `load_data`
+    n_val=None,  # validation images to use; None: all
+) -> list:
     "Scores and latency of a trained member without and with test-time augmentation."
     names, _, val = open_data(data, m.size, 1, n_val)
     model, _ = load_member(path, m, len(names))

@@ -18,8 +18,9 @@ from ..detect.datasets import roadscenes
 from ..detect.store import to_frames
 from ..detect.train import Recipe, fit, save_checkpoint
 from ..nets.ladder import LADDER, named_yolo
-from ..nets.yolo import (
-    Yolo, build_yolo, check_memory, cost, free_bytes, memory_bytes, quiet_ultralytics, rescale_yolo)
+from ..nets.layer import cost
+from ..nets.memory import check_memory, free_bytes, memory_bytes
+from ..nets.yolo import Yolo, build_yolo, quiet_ultralytics
 from ..study.runs import exhaust
 from ..timing.measure import (
     busy_note, device_name, pick_device, precision, steadiest, time_module, waiting)
@@ -30,16 +31,21 @@ def _least_side(net: Yolo, least=128) -> int:
     return math.ceil(least/net.stride)*net.stride
 
 # %% ../../nbs/experiments/members.ipynb #92519fde
-def two_scenes(side: int, seed=0, device='auto'):
+def two_scenes(
+    side: int,      # side of the images in pixels
+    seed=0,         # random seed
+    device='auto',  # torch device, or 'auto'
+):
     "A training store of two drawn scenes of `side` pixels."
     return make_store(to_frames(roadscenes(2, 1, seed, (side, side)).train, (side, side)), pick_device(device))
 
 # %% ../../nbs/experiments/members.ipynb #d5d70136
 def few_steps(
-    net: Yolo,
-    store,     # of `two_scenes`: the same batch in each step
-    steps=8, seed=0,
-    **kw,      # for `Recipe`
+    net: Yolo,  # the network
+    store,      # of `two_scenes`: the same batch in each step
+    steps=8,    # number of steps
+    seed=0,     # random seed
+    **kw        # for `Recipe`
 ) -> tuple:
     """(session, loss of each step, median ms of a step but the first) of the package's trainer, with AdamW for all
     weights."""
@@ -55,13 +61,19 @@ def _raw_output(model, x):
     with torch.inference_mode(): return model(x)[0].numpy()
 
 # %% ../../nbs/experiments/members.ipynb #d681f801
-def apart(a, b) -> tuple:
+def apart(
+    a,  # (b, 4 + nc, n) as numpy
+    b,  # (b, 4 + nc, n) as numpy
+) -> tuple:
     "Largest differences of two answers: of boxes in pixels, and of class scores; not-a-number stays so."
     d = np.abs(a - b)
     return float(d[:, :4].max()), float(d[:, 4:].max())
 
 # %% ../../nbs/experiments/members.ipynb #fb724313
-def by_yolo(path, trusted=False):
+def by_yolo(
+    path,           # checkpoint file
+    trusted=False,  # did you write the checkpoint yourself?
+):
     "`YOLO(path)`, which runs what the file names; raises `LayerscaleError` unless you say that it is `trusted`."
     if not trusted:
         raise LayerscaleError(f'{path}: Ultralytics runs what a checkpoint names when it opens it; '
@@ -112,7 +124,11 @@ def _memory_mb(what='VmHWM') -> float:
     return next((int(l.split()[1])*1024/1e6 for l in lines if l.startswith(what)), math.nan)
 
 # %% ../../nbs/experiments/members.ipynb #e6634348
-def origin(command, device, seed) -> dict:
+def origin(
+    command,  # command line stored in the row; '': this process's own
+    device,   # torch device
+    seed,     # random seed
+) -> dict:
     "Provenance of a row, with the version of the exporter's package."
     return provenance(command, device_name(torch_device(device)),
                       seed) | dict(versions=versions(('layerscale-nb', 'torch', 'ultralytics', 'onnx', 'numpy')))
@@ -122,7 +138,7 @@ def _trained_row(net: Yolo, store, steps: int, seed: int, muon: float) -> tuple:
     "(session, what the steps cost): raises `LayerscaleError` before anything is built if memory is too small."
     device, side = store.device, store.size[0]
     check_memory(net, side, 2, training=True, free=free_bytes(device))
-    few_steps(rescale_yolo(named_yolo('yolov8n'), w=0.1), two_scenes(64, 0, device), 2)
+    few_steps(named_yolo('yolov8n').rescaled(w=0.1), two_scenes(64, 0, device), 2)
     before = _memory_mb('VmRSS')
     s, losses, ms = few_steps(net, store, steps, seed, bn_momentum=1, muon=muon)
     peak = torch.cuda.max_memory_allocated(device)/1e6 if device.type == 'cuda' else _memory_mb() - before
@@ -132,10 +148,11 @@ def _trained_row(net: Yolo, store, steps: int, seed: int, muon: float) -> tuple:
 
 # %% ../../nbs/experiments/members.ipynb #f6c56d75
 def check_member(
-    name: str,  # a key of `ladder.LADDER`
-    folder,     # where checkpoint and export go
+    name: str,                 # a key of `ladder.LADDER`
+    folder,                    # where checkpoint and export go
     steps=8, seed=0, muon=0.,  # rate of Muon; 0: AdamW for all weights
-    device='auto', command='',
+    device='auto',             # torch device, or 'auto'
+    command='',                # command line stored in the row; '': this process's own
 ) -> dict:
     """Build, train, save, reopen, predict and export one member at its full depth and width; the row says what each
     stop cost and changed."""
@@ -160,7 +177,11 @@ COLUMNS = ('member', 'params', 'imgsz', 'macs', 'side', 'batch', 'steps', 'amp',
            'device', 'seed', 'date')
 
 # %% ../../nbs/experiments/members.ipynb #0a7f138c
-def own_row(name: str, folder, **kw):
+def own_row(
+    name: str,  # a key of `ladder.LADDER`
+    folder,     # where checkpoint, export and row go
+    **kw
+):
     "What the child does: the member's row, or the sentence of its failure, to `row.json` in the folder."
     try: row = check_member(name, folder, **kw)
     except Exception as e:
@@ -170,7 +191,10 @@ def own_row(name: str, folder, **kw):
     write_atomic(Path(folder)/'row.json', json.dumps(row))
 
 # %% ../../nbs/experiments/members.ipynb #4b7fb2ce
-def child_row(name: str, **kw) -> dict:
+def child_row(
+    name: str,  # a key of `ladder.LADDER`
+    **kw
+) -> dict:
     "The row of a member, made by a process of its own; `said` holds the sentence if it failed or died."
     with tempfile.TemporaryDirectory() as folder:
         code = f'from layerscale_nb.experiments.members import own_row; own_row({name!r}, {folder!r}, **{kw!r})'
@@ -181,7 +205,9 @@ def child_row(name: str, **kw) -> dict:
     return dict(member=name, said=said) | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
 
 # %% ../../nbs/experiments/members.ipynb #d43aa2e0
-def stored_rows(path) -> list:
+def stored_rows(
+    path,  # csv file
+) -> list:
     "The rows of a csv as dicts of text; none if there is no file."
     path = Path(path)
     return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines())) if path.exists() else []
@@ -205,9 +231,10 @@ def run_members(
 
 # %% ../../nbs/experiments/members.ipynb #eb0e2ac9
 def time_reduced(
-    net: Yolo,
+    net: Yolo,      # the network
     share=2,        # the image's side is divided by this (to a multiple of the stride)
-    device='auto', repeats=3,
+    device='auto',  # torch device, or 'auto'
+    repeats=3,      # timed passes, at most 5
 ) -> float:
     """Milliseconds for one image of the network's own size: the quietest of the repeats on a smaller image, multiplied
     by the ratio of pixels; an estimate for every `share` but 1."""
@@ -222,7 +249,7 @@ def remembered(
     path,          # csv of times; one file for each device
     time_of=None,  # Yolo -> ms, asked for a network that is not in the file; None: nothing is timed
     how='',        # in words, how it measures: times of another method are not taken
-    command='',
+    command='',    # command line stored in the row; '': this process's own
 ):
     """`time_of` with a csv as its memory, so that a search can be stopped and asked again; raises `LayerscaleError`
     for a network that it has not and may not time."""

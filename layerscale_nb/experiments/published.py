@@ -9,8 +9,10 @@ __all__ = ['PRINTED', 'PrintedRow', 'printed_rows', 'network_of', 'pycls_cost', 
 import csv, io, math, random
 from dataclasses import dataclass, replace
 import pandas as pd
-from ..core import Cost, LayerscaleError
-from ..nets.net import Net, complexity, layers
+from ..core import LayerscaleError
+from ..cost import Cost
+from ..nets.layer import cost
+from ..nets.net import Net
 from ..nets.scale import scale
 from ..nets.zoo import named_net, regnet
 from ..plot import axes, log_ticks, plain_text
@@ -62,18 +64,23 @@ def printed_rows() -> list:
     return [PrintedRow(**r) for r in csv.DictReader(io.StringIO(PRINTED))]
 
 # %% ../../nbs/experiments/published.ipynb #3c53df68
-def network_of(row: PrintedRow):
+def network_of(
+    row: PrintedRow,  # the printed row
+) -> Net | None:
     "The `Net` of a printed row, from its parameters; None where they are not known."
     if row.base == 'none': return None
     return scale(named_net(row.base), 'dWr', float(row.s)) if row.base else named_net(row.name)
 
 # %% ../../nbs/experiments/published.ipynb #b60810ce
-def pycls_cost(net: Net, res=None) -> Cost:
+def pycls_cost(
+    net: Net,  # the network
+    res=None,  # side of the image in pixels; None: the network's own
+) -> Cost:
     "macs, params and acts as the paper's code counts them: biases add to macs, the max pool to acts."
-    c, macs, acts = complexity(net, res).total, 0, 0
-    for l in layers(net, res):
+    c, macs, acts = cost(net, res).total, 0, 0
+    for l in net.layers(res):
         out = l.n*l.op.cout*l.h*l.w
-        if l.op.kind == 'conv' and l.op.bias: macs += out
+        if l.op.kind in ('conv', 'linear') and l.op.bias: macs += out
         if l.op.kind == 'se': macs += l.n*(l.op.cin + l.op.cout)
         if l.op.kind == 'pool': acts += out
     return Cost(c.macs + macs, c.params, c.acts + acts)
@@ -84,7 +91,9 @@ def _as_printed(value: float, text: str) -> str:
     return f'{value:.{len(text.split(".")[1]) if "." in text else 0}f}'
 
 # %% ../../nbs/experiments/published.ipynb #3b9263d0
-def reproduce(row: PrintedRow) -> dict:
+def reproduce(
+    row: PrintedRow,  # the printed row
+) -> dict:
     "Printed and counted macs, params and acts of a row; `exact` is None where the network is not known."
     net = network_of(row)
     out = dict(name=row.name, tables=row.tables)
@@ -121,7 +130,7 @@ def _printed_table():
 # %% ../../nbs/experiments/published.ipynb #5aafdff7
 def plot_printed(
     x='acts_m', y='minutes',  # columns of `_printed_table`
-    ax=None,
+    ax=None,                  # matplotlib axes; None: new ones
 ):
     "Two columns of the printed rows by family, scaled networks hollow; returns the axes."
     label = dict(acts_m='acts (M)', macs_g='macs (G)', params_m='params (M)', minutes='minutes per epoch',
@@ -149,7 +158,7 @@ def _sample_regnets(
         d, wm, g = rng.randint(12, 28), rng.uniform(1.5, 3), rng.choice((4, 8, 16, 24, 32, 48, 64, 80))
         w0, wa = 8*round(2**rng.uniform(3, 8)/8), 2**rng.uniform(3, 8)
         net = regnet(d, max(8, w0), wa, wm, g, kind, r) if wa < 200 else None
-        if net and len(net.stages) == 4 and abs(complexity(net).macs/macs - 1) <= within: out.append(net)
+        if net and len(net.stages) == 4 and abs(cost(net).macs/macs - 1) <= within: out.append(net)
         if len(out) == n: return out
     raise LayerscaleError(f'only {len(out)} of {n} random RegNet{kind}s reached {macs/1e9:.3g} '
                           f'G macs at {r} pixels; ask for fewer, or for 0.2 to 30 G.')
@@ -160,17 +169,17 @@ def _rank_among(
     sampled: list,  # networks of about the same macs
 ) -> dict:
     "The share of `sampled` that has fewer params, and fewer acts, than `net`."
-    c, costs = complexity(net), [complexity(n) for n in sampled]
+    c, costs = cost(net), [cost(n) for n in sampled]
     return {k: sum(getattr(x, k) < getattr(c, k) for x in costs)/len(costs) for k in ('params', 'acts')}
 
 # %% ../../nbs/experiments/published.ipynb #1c6d98c4
 def plot_search(
     sampled: list,  # networks
-    target: Net,
-    ax=None,
+    target: Net,    # the scaled network
+    ax=None,        # matplotlib axes; None: new ones
 ):
     "params against acts of sampled networks, the scaled one marked; returns the axes."
-    ax, xy = axes(ax), lambda n: (complexity(n).acts/1e6, complexity(n).params/1e6)
+    ax, xy = axes(ax), lambda n: (cost(n).acts/1e6, cost(n).params/1e6)
     ax.scatter(*zip(*map(xy, sampled)), s=12, color='#999999', label=f'{len(sampled)} sampled, same macs')
     ax.scatter(*xy(target), s=70, marker='*', color='#D55E00', label=plain_text(target.name))
     ax.set(xlabel='acts (M)', ylabel='params (M)')

@@ -57,11 +57,18 @@ def _ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
 
 # %% ../../nbs/experiments/recipe.ipynb #26e0ea06
 def bench_recipe(
-    data='roadscenes', imgsz=None, n_val=None, epochs=10, seeds=(0,), device='auto',
-    out='ablation.csv', pieces=tuple(_PIECES),
-    look=None,  # called with (name, progress) while it runs
-    command='', **study,  # further fields of the `Study`
-):
+    data='roadscenes',      # data set as in `load_data`
+    imgsz=None,             # (h, w) in pixels; None: the data's own
+    n_val=None,             # validation images to use; None: all
+    epochs=10,              # number of epochs
+    seeds=(0,),             # random seeds
+    device='auto',          # torch device, or 'auto'
+    out='ablation.csv',     # csv file; rows that are there are not trained again
+    pieces=tuple(_PIECES),  # names from `_PIECES`
+    look=None,              # called with (name, progress) while it runs
+    command='',             # further fields of the `Study`
+    **study                 # further fields of the `Study`
+) -> pd.DataFrame:
     """Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the rows of these
     settings on this machine."""
     out, base = Path(out), Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
@@ -84,7 +91,9 @@ def bench_recipe(
     return df[[r in mine for r in zip(df.config, df.device, df.threads)]]
 
 # %% ../../nbs/experiments/recipe.ipynb #596155c4
-def ablation_table(df):
+def ablation_table(
+    df,  # rows of `bench_recipe`
+) -> pd.DataFrame:
     """Means over the seeds by piece; `change` in mAP50 against the full recipe with the same seeds, as mean, lowest
     and highest; `times_20`: processor time to mAP50 0.20 over the full recipe's. A level that one seed never
     reached is empty."""
@@ -98,7 +107,10 @@ def ablation_table(df):
     return t
 
 # %% ../../nbs/experiments/recipe.ipynb #0b917d6f
-def plot_ablation(df, ax=None):
+def plot_ablation(
+    df,       # rows of `bench_recipe`
+    ax=None,  # matplotlib axes; None: new ones
+):
     "Final mAP50 of every run, by piece; the grey band is the range of the full recipe."
     t, ax = ablation_table(df), ax or axes(figsize=(7, 3.6))
     full = df[df.piece == t.index[0]].map50

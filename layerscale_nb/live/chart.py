@@ -12,10 +12,10 @@ from ..svg import Mark, axis_range, svg_chart
 
 # %% ../../nbs/live/chart.ipynb #bda1e878
 def chart_kept(
-    rows: list,   # kept rows
-    here=None,    # macs the sliders stand at
-    now=None,     # (macs, map50) of the run in training
-    size=(490, 230),
+    rows: list,       # kept rows
+    here=None,        # macs the sliders stand at
+    now=None,         # (macs, map50) of the run in training
+    size=(490, 230),  # (width, height) in pixels
 ) -> str:
     "Accuracy against multiply-adds of kept runs with their Pareto frontier, as SVG."
     xs, ys, tint = [r['macs']/1e9 for r in rows], [r['map50'] for r in rows], FAMILY_COLOURS['depth']
@@ -33,7 +33,11 @@ def chart_kept(
     return svg_chart(marks, 'multiply-adds of one image (G)', 'mAP50', size=size, log='x')
 
 # %% ../../nbs/live/chart.ipynb #56ac8022
-def chart_run(curve, maps, epochs: int) -> tuple:
+def chart_run(
+    curve,        # list of (epoch, loss)
+    maps,         # list of (epoch, mAP50)
+    epochs: int,  # epochs of the run
+) -> tuple:
     "(loss, mAP50) of one run over its epochs, as two SVG texts; `curve` and `maps` are lists of (epoch, value)."
     thin = curve[::max(1, -(-len(curve)//200))] + curve[-1:]
     (steps, losses), (ends, found) = (list(map(list, zip(*v))) or ([], []) for v in (thin, maps))

@@ -13,11 +13,12 @@ from html import escape
 from pathlib import Path
 from types import SimpleNamespace
 from ipywidgets import Button, FloatProgress, HBox, HTML, Image, Layout, SelectionSlider, ToggleButton, VBox
-from ..core import Cost, LayerscaleError, human, one_line
+from ..core import LayerscaleError, human, one_line
+from ..cost import Cost
 from .chart import chart_kept, chart_run
 from .trial import (
-    SLIDER_DEPTHS, EPOCHS, Trial, SLIDER_WIDTHS, distinct, fit_speed, keep_row, kept_row, network, forecast_trial,
-    read_kept, sizes_near, trial_call)
+    EPOCHS, SLIDER_DEPTHS, SLIDER_WIDTHS, Trial, distinct, fit_speed, forecast_trial, keep_row, kept_row,
+    network, read_kept, sizes_near, trial_call)
 from .worker import Worker
 
 # %% ../../nbs/live/panel.ipynb #50c4d685
@@ -44,7 +45,9 @@ def _numbers_html(t: Trial, f) -> str:
     return f'<div style="display:grid;grid-template-columns:repeat(4,1fr);gap:6px">{drawn}</div>'
 
 # %% ../../nbs/live/panel.ipynb #f9c8a3d5
-def kept_table_html(rows: list) -> str:
+def kept_table_html(
+    rows: list,  # kept rows
+) -> str:
     "The leaderboard of kept runs, best first, mAP50 in bold; numbers as on the chart. Markup in a cell is text."
     if not rows:
         return ('<p style="color:#666">No run kept yet. Train one and press '
@@ -124,14 +127,16 @@ class Panel:
     step_ms: float = math.nan # measured
 
 # %% ../../nbs/live/panel.ipynb #9b9e172c
-def choice(p: Panel) -> Trial:
+def choice(
+    p: Panel,  # the panel
+) -> Trial:
     "The trial the sliders stand at."
     u = p.ui
     return replace(p.trial, d=u.depth.value, w=u.width.value, imgsz=tuple(u.image.value), epochs=u.epochs.value)
 
 # %% ../../nbs/live/panel.ipynb #1f299b26
 def say(
-    p: Panel,
+    p: Panel,   # the panel
     text='',    # a sentence, shown as it is: markup in it is text
     code='',    # shown after it as code
     bad=False,  # in red
@@ -173,7 +178,11 @@ def _on_ready(p, m):
         (f"; left out of the data: {m['left_out']}" if m['left_out'] else ''))
 
 # %% ../../nbs/live/panel.ipynb #65ea2b1a
-def show_images(p, jpeg: list, caption: str):
+def show_images(
+    p,             # the panel
+    jpeg: list,    # base64-coded JPEG files
+    caption: str,  # text above the pictures
+):
     "Put pictures (base64-coded files) in their places."
     for image, data in zip(p.ui.images, jpeg): image.value = base64.b64decode(data)
     p.ui.caption.value = f'<span style="color:#666;font-size:12px">{escape(caption, quote=False)}</span>'
@@ -206,7 +215,10 @@ def _on_progress(p, m):
                            f"{p.step_ms:.0f} ms/step · {_duration_text(m['eta_s'])} to go")
 
 # %% ../../nbs/live/panel.ipynb #d7f6b7b8
-def on_end(p, m):
+def on_end(
+    p,  # the panel
+    m,  # message of the worker
+):
     "The run is over: finished, stopped, or failed with a sentence."
     was, p.training = p.training, False
     if m['kind'] == 'error': return say(p, m['text'], bad=True)
@@ -230,7 +242,9 @@ _HANDLERS = dict(
         p, m['jpeg'], f"what the network finds after epoch {m['epoch']} (confidence over 0.25)"))
 
 # %% ../../nbs/live/panel.ipynb #d5a2c2f0
-def pump(p: Panel):
+def pump(
+    p: Panel,  # the panel
+):
     "Read what the worker has said so far, then draw once."
     news = False
     try:
@@ -243,7 +257,10 @@ def pump(p: Panel):
         if news: _show_run(p), _show_choice(p)  # also if a message could not be read: the buttons must never lie
 
 # %% ../../nbs/live/panel.ipynb #e70c4d40
-def send(p: Panel, train=True):
+def send(
+    p: Panel,    # the panel
+    train=True,  # train it? False: only measure the machine
+):
     "Give the worker the sliders' trial; it gives up what it does now."
     p.number = p.worker.send(dict(trial=vars(choice(p)), out=str(p.out), train=train))
     p.training = train
@@ -252,7 +269,9 @@ def send(p: Panel, train=True):
         p.ui.bar.value, p.ui.progress.value = 0, '&nbsp;starting …'
 
 # %% ../../nbs/live/panel.ipynb #fb89e7b1
-def train(p: Panel):
+def train(
+    p: Panel,  # the panel
+):
     "The Train button."
     if p.training:
         raise LayerscaleError('A run is already training. Press Stop first, or switch on live and move a slider.')
@@ -261,14 +280,18 @@ def train(p: Panel):
     _show_run(p), _show_choice(p)
 
 # %% ../../nbs/live/panel.ipynb #e25350a7
-def stop(p: Panel):
+def stop(
+    p: Panel,  # the panel
+):
     "The Stop button."
     if not p.training: raise LayerscaleError('Nothing is training.')
     p.worker.stop()
     say(p, 'Stopping after this step …')
 
 # %% ../../nbs/live/panel.ipynb #8dad59f1
-def keep(p: Panel):
+def keep(
+    p: Panel,  # the panel
+):
     "The Keep button: write the run's row to disk, then show it."
     if p.row is None:
         raise LayerscaleError('There is nothing to keep before the first validation. '
@@ -294,7 +317,10 @@ def _on_slider(p: Panel):
         _show_run(p)
 
 # %% ../../nbs/live/panel.ipynb #b5f230f9
-def guarded(p: Panel, f):
+def guarded(
+    p: Panel,  # the panel
+    f,         # function of the panel
+):
     "A callback that calls `f(p)` and shows an error on the panel."
     def call(*_):
         try: f(p)
@@ -303,7 +329,9 @@ def guarded(p: Panel, f):
     return call
 
 # %% ../../nbs/live/panel.ipynb #37426bf4
-def connect(p: Panel):
+def connect(
+    p: Panel,  # the panel
+):
     "Tie sliders, buttons and the worker's messages to the panel."
     for s in p.ui.sliders: s.observe(guarded(p, _on_slider), 'value')
     for button, f in ((p.ui.train, train), (p.ui.stop, stop), (p.ui.keep, keep)): button.on_click(guarded(p, f))
@@ -314,9 +342,9 @@ def connect(p: Panel):
 
 # %% ../../nbs/live/panel.ipynb #24a623c5
 def wait(
-    p: Panel,
-    seconds=600.0,                    # give up after this long
-    until=lambda p: not p.training,   # what to wait for
+    p: Panel,                        # the panel
+    seconds=600.0,                   # give up after this long
+    until=lambda p: not p.training,  # what to wait for
 ) -> bool:
     """Hold this cell until the run is over, drawing meanwhile; returns whether it was. An interrupt leaves the run
     training."""
@@ -328,10 +356,10 @@ def wait(
 
 # %% ../../nbs/live/panel.ipynb #6a87927d
 def make_panel(
-    t: Trial,
+    t: Trial,  # the trial
     names: tuple, n_train: int, n_val: int, natural: tuple,  # from `look_at`
-    out,             # folder of all runs
-    worker,          # `Worker`
+    out,       # folder of all runs
+    worker,    # `Worker`
 ) -> Panel:
     """A panel that stands at `t`, with the rows its folder keeps; the worker opens the data and measures the machine
     meanwhile."""

@@ -18,9 +18,10 @@ def live_explorer(
     data='roadscenes',  # 'roadscenes', a KITTI, VOC, YOLO or COCO folder, or a name such as 'kitti.yaml'
     d=0.33, w=0.25,     # depth and width of the YOLOv8 graph
     imgsz=None,         # '320x96' (width x height); default: the data's shape, 320 wide
-    epochs=20, seed=0,
+    epochs=20,          # epochs of a run
+    seed=0,             # random seed
     out='runs/live',    # folder of all runs and of kept.csv
-    **more,             # other fields of `Trial`: batch, lr, n_train, n_val, max_channels, device
+    **more              # other fields of `Trial`: batch, lr, n_train, n_val, max_channels, device
 ):
     """Sliders that rescale a detector, and buttons that train it: a `VBox`, with its state in `.panel`. Raises
     `LayerscaleError` for settings that make no sense."""

@@ -18,7 +18,8 @@ from ..detect.detection import detect
 from ..detect.store import draw_boxes
 from ..detect.train import Recipe, fit, save_checkpoint
 from .trial import Trial, check_trial, network, trial_call
-from ..nets.yolo import build_yolo, cost, identity
+from ..nets.layer import cost
+from ..nets.yolo import build_yolo, identity
 from ..study.runs import Study, open_setting
 from ..timing.measure import give_back, machine, out_of_memory
 
@@ -33,7 +34,7 @@ def _probe(st, t: Trial):
             yield None
             ms = [(b[1] - a[1])/(b[0] - a[0]) for a, b in zip(seen[1:], seen[2:]) if b[0] > a[0]]
             if len(ms) >= 8 or (len(ms) >= 3 and sum(ms) > 400): break
-    return cost(net, st.size), min(t.batch, len(st.train)), statistics.median(ms or [seen[-1][1]/seen[-1][0]])
+    return cost(net, st.size).total, min(t.batch, len(st.train)), statistics.median(ms or [seen[-1][1]/seen[-1][0]])
 
 # %% ../../nbs/live/trainer.ipynb #9d2776a7
 def _average_of(net, state, device):
@@ -68,16 +69,18 @@ def _run_name(st, t: Trial) -> str:
     return fingerprint(dict(told, net=repr(identity(network(t, len(st.names)))), digest=st.digest))
 
 # %% ../../nbs/live/trainer.ipynb #e398bf12
-def device_place(device) -> str:
+def device_place(
+    device,  # torch device
+) -> str:
     "The device in words; for a processor also how many threads torch uses."
     name, n = machine(device)
     return name + (f", {n} thread{'s'*(n > 1)}" if device.type == 'cpu' else '')
 
 # %% ../../nbs/live/trainer.ipynb #6ca3650b
 def train_trial(
-    st,     # `Setting`
-    t: Trial,
-    out,    # folder of all runs
+    st,        # `Setting`
+    t: Trial,  # the trial
+    out,       # folder of all runs
 ):
     "Train one trial; yields messages: 'start', 'progress' (at most five a second), 'pictures' (after each validation)."
     net, folder = network(t, len(st.names)), Path(out)/_run_name(st, t)
@@ -102,7 +105,11 @@ def train_trial(
     finally: state.unlink(missing_ok=True)
 
 # %% ../../nbs/live/trainer.ipynb #1e6e6855
-def train_or_halve(st, t: Trial, out):
+def train_or_halve(
+    st,        # `Setting`
+    t: Trial,  # the trial
+    out,       # folder of all runs
+):
     "`train_trial`; when memory runs out, once more with half the batch, and a 'note' that says so."
     small = replace(t, batch=t.batch//2)
     for trial in (t, small):
@@ -134,7 +141,10 @@ class Trainer:
             yield dict(kind='speed', cost=asdict(c), batch=batch, ms=ms)
         if job['train']:
             with _only_one(job['out']): yield from train_or_halve(st, t, job['out'])
-    def open(self, t: Trial):
+    def open(
+        self,
+        t: Trial,  # the trial
+    ):
         "The data as tensors; those of the last two resolutions stay in memory."
         source = t.data, t.n_train, t.n_val
         if source not in self.data:

@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
-from ..core import Cost, LayerscaleError, check_number, check_size, one_line, provenance, write_rows
+from ..core import LayerscaleError, check_number, check_size, one_line, provenance, write_rows
+from ..cost import Cost
 from ..detect.datasets import load_data, roadscenes
 from ..detect.store import natural_size
-from ..nets.yolo import Yolo, cost, identity, realised_yolo
+from ..nets.layer import cost
+from ..nets.scale import realised
+from ..nets.yolo import Yolo, identity
 
 # %% ../../nbs/live/trial.ipynb #4828967e
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Trial:
     device: str = 'auto'
 
 # %% ../../nbs/live/trial.ipynb #adde96bd
-def check_trial(t: Trial) -> Trial:
+def check_trial(
+    t: Trial,  # the trial
+) -> Trial:
     "The trial with its numbers as numbers; raises `LayerscaleError` for the first that makes no sense."
     if not isinstance(t.data, (str, Path)):
         raise LayerscaleError(f'data is {t.data!r:.80}; a run in the background needs a name or a folder, not images.')
@@ -49,7 +54,9 @@ def check_trial(t: Trial) -> Trial:
             t.seed, 'seed', open_low=False, whole=True), lr=check_number(t.lr, 'lr', high=1), **whole, **some)
 
 # %% ../../nbs/live/trial.ipynb #311c6652
-def trial_call(t: Trial) -> str:
+def trial_call(
+    t: Trial,  # the trial
+) -> str:
     "The call that re-creates a trial: what the sliders hold, and what else is not the default."
     always = ('d', 'w', 'imgsz', 'epochs', 'seed', 'data')
     shown = [f.name for f in fields(t) if f.name in always or getattr(t, f.name) != f.default]
@@ -58,8 +65,8 @@ def trial_call(t: Trial) -> str:
 
 # %% ../../nbs/live/trial.ipynb #161b177b
 def network(
-    t: Trial,
-    nc: int,  # object classes
+    t: Trial,  # the trial
+    nc: int,   # object classes
 ) -> Yolo:
     "The network of a trial."
     return Yolo(d=t.d, w=t.w, max_channels=t.max_channels, nc=nc, name=f'yolov8 d={t.d:g} w={t.w:g}')
@@ -81,8 +88,8 @@ def distinct(
 
 # %% ../../nbs/live/trial.ipynb #a379fc60
 def sizes_near(
-    size,  # (h, w)
-    factors=(0.5, 0.75, 1, 1.5, 2),
+    size,                            # (h, w)
+    factors=(0.5, 0.75, 1, 1.5, 2),  # what both sides are multiplied by
 ) -> tuple:
     "Image sizes of about the same shape, smaller and larger, with sides that are multiples of 32."
     h, w = check_size(size)
@@ -97,7 +104,7 @@ def _step_features(c: Cost, batch: int) -> list:
 # %% ../../nbs/live/trial.ipynb #07d03404
 def fit_speed(
     points,  # list of (Cost, batch, ms)
-):
+) -> tuple | None:
     """Weights (ms) of `_step_features` that fit the measured steps with the smallest relative error, none negative;
     None without a point."""
     if not points: return None
@@ -118,19 +125,21 @@ class Forecast:
 
 # %% ../../nbs/live/trial.ipynb #c14154f3
 def forecast_trial(
-    t: Trial,
+    t: Trial,               # the trial
     nc: int, n_train: int,  # classes, training images
     speed=None,             # from `fit_speed`
 ) -> Forecast:
     "Realised scale, cost and training time of a trial, in closed form."
     net = network(t, nc)
-    depth, width = realised_yolo(net, Yolo(max_channels=t.max_channels, nc=nc))
-    c, batch = cost(net, t.imgsz), min(t.batch, n_train)
+    got = realised(net, Yolo(max_channels=t.max_channels, nc=nc))
+    c, batch = cost(net, t.imgsz).total, min(t.batch, n_train)
     ms = math.nan if speed is None else sum(k*f for k, f in zip(speed, _step_features(c, batch)))
-    return Forecast(depth, width, c, ms, ms/1e3*t.epochs*(n_train//batch))
+    return Forecast(got['d'], got['w'], c, ms, ms/1e3*t.epochs*(n_train//batch))
 
 # %% ../../nbs/live/trial.ipynb #97a71b5b
-def look_at(t: Trial) -> tuple:
+def look_at(
+    t: Trial,  # the trial
+) -> tuple:
     """(class names, training images, validation images, (h, w) that suits them) without decoding an image; raises
     `LayerscaleError` if there is no such data."""
     known = inspect.signature(roadscenes).parameters
@@ -141,7 +150,9 @@ def look_at(t: Trial) -> tuple:
     return ds.names, n_train, n_val, natural_size(ds, min(320, ds.train[0].size[1]))
 
 # %% ../../nbs/live/trial.ipynb #3b893a17
-def read_kept(out) -> list:
+def read_kept(
+    out,  # folder of all runs
+) -> list:
     "The kept rows (dicts) of a folder; raises `LayerscaleError` if the file cannot be read."
     path = Path(out)/'kept.csv'
     if not path.exists(): return []
@@ -155,7 +166,10 @@ def read_kept(out) -> list:
     return df.to_dict('records')
 
 # %% ../../nbs/live/trial.ipynb #3f4e01c4
-def keep_row(out, row: dict) -> list:
+def keep_row(
+    out,        # folder of all runs
+    row: dict,  # the row of a run, of `kept_row`
+) -> list:
     "Add a row to a folder's `kept.csv`, in place of an earlier one of the same run; returns all rows."
     rows = [r for r in read_kept(out) if r['run'] != row['run']] + [row]
     write_rows([{k: r.get(k) for k in row} | r for r in rows], Path(out)/'kept.csv')
@@ -167,7 +181,8 @@ def kept_row(
     run: str, device: str,  # folder name; device in words
     done: dict,             # last validated row
     step_ms: float,         # measured
-    n_train: int, n_val: int,
+    n_train: int,           # training images
+    n_val: int,             # validation images
 ) -> dict:
     "The row of a kept run, with its origin."
     return dict(

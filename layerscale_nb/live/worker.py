@@ -15,10 +15,10 @@ from ..core import LayerscaleError, one_line
 
 # %% ../../nbs/live/worker.ipynb #8e9e3260
 def do_job(
-    work,         # from a job (dict) to a generator of messages (dicts, or None)
-    job: dict,
-    jobs,         # queue of later jobs: as soon as it holds one, this job is given up
-    tell,         # function that sends a message
+    work,       # from a job (dict) to a generator of messages (dicts, or None)
+    job: dict,  # what the work is called with
+    jobs,       # queue of later jobs: as soon as it holds one, this job is given up
+    tell,       # function that sends a message
 ):
     """Run one job to its end, to its error, or until another one is waiting. Nothing is raised: a failure becomes a
     message."""
@@ -81,7 +81,10 @@ def serve(
         do_job(work, job, jobs, tell)
 
 # %% ../../nbs/live/worker.ipynb #d85f1c0e
-def listen(worker, child):
+def listen(
+    worker,  # the `Worker`
+    child,   # its process
+):
     "Fill the worker's inbox from the child until it ends; if it did not end by itself, say so."
     for line in child.stdout:
         with suppress(ValueError):
@@ -103,7 +106,9 @@ def listen(worker, child):
         with suppress(RuntimeError): worker.wake()
 
 # %% ../../nbs/live/worker.ipynb #2172d4e2
-def start_child(worker):
+def start_child(
+    worker,  # the `Worker`
+) -> subprocess.Popen:
     "Start a worker's process with this one's Python and import path, and a thread that listens to it."
     worker.log.parent.mkdir(parents=True, exist_ok=True)
     code = f'from layerscale_nb.live.worker import serve; serve({worker.target!r}, {worker.idle_s})'
@@ -126,8 +131,13 @@ class Worker:
         self.target, self.log, self.wake, self.idle_s = target, Path(log), wake, idle_s
         self.child, self.inbox, self.number, self.answered, self.job = None, deque(), 0, 0, None
     @property
-    def alive(self): return self.child is not None and self.child.poll() is None
-    def send(self, job) -> int:
+    def alive(self):
+        "Whether the child is running."
+        return self.child is not None and self.child.poll() is None
+    def send(
+        self,
+        job,  # a dict that JSON can hold
+    ) -> int:
         "Begin a job and give up the one before; returns the number its messages carry."
         if not self.alive: self.child = start_child(self)
         self.number += 1
@@ -137,7 +147,11 @@ class Worker:
     def stop(self):
         "Give up the current job after its current step."
         if self.alive: self.write(None)
-    def write(self, job):
+    def write(
+        self,
+        job,  # a job; None: give up the current one
+    ):
+        "Send the child a job with its number."
         with suppress(OSError):
             self.child.stdin.write(json.dumps([self.number, job]) + '\n')
             self.child.stdin.flush()

@@ -9,8 +9,8 @@ __all__ = ['CONVENTIONS', 'Convention', 'under', 'convention_table']
 from dataclasses import dataclass, field
 import pandas as pd
 from ..core import LayerscaleError, nearest
-from .count import Count, count
-from .operators import lost_text
+from ..cost import Count, lost_text
+from .count import count
 
 # %% ../../nbs/nets/conventions.ipynb #33167f0a
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ def under(
 
 # %% ../../nbs/nets/conventions.ipynb #a2ebcc3b
 def convention_table(
-    c,             # a Count, or a module
-    inputs=None,   # the module's input, as for `count`
-):
+    c,            # a Count, or a module
+    inputs=None,  # the module's input, as for `count`
+) -> pd.DataFrame:
     "The same network under every convention, one row each, as a pandas table (flops in G, params and acts in M)."
     c = c if isinstance(c, Count) else count(c, inputs)
     rows = []

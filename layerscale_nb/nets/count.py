@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['tensors', 'blank', 'signature', 'NeedsValues', 'memory', 'learned', 'Operators', 'Recorder', 'noted', 'watch',
-           'as_input', 'arguments', 'by_name', 'check_module', 'reason', 'Count', 'parameters', 'observe', 'count',
-           'plot_count']
+           'as_input', 'arguments', 'by_name', 'check_module', 'reason', 'parameters', 'observe', 'count', 'plot_count']
 
 # %% ../../nbs/nets/count.ipynb #a55892cb
 import inspect, random, sys
@@ -13,27 +12,31 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral, Number
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from ..core import Cost, LayerscaleError, human
+from ..core import LayerscaleError, human
+from ..cost import Cost, Count, LOST
 from .operators import (
-    FACTORS, FIRST_TWO, LOST, MOVES, PRODUCTS, VALUES, attention_macs, conv_macs, grouped_shape, lost_text,
-    operator_kind, decomposition, sparse_values, tally_call)
+    FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES, attention_macs, conv_macs, decomposition, grouped_shape,
+    operator_kind, sparse_values, tally_call)
 from .restore import unchanged
 from ..plot import axes, plain_text
 
 # %% ../../nbs/nets/count.ipynb #2857a305
-def tensors(x) -> list:
+def tensors(
+    x,  # any value, such as nested lists and dicts
+) -> list:
     "All tensors in nested lists and dicts."
     if hasattr(x, 'untyped_storage'): return [x]
     return [t for v in (x.values() if isinstance(x, dict) else x)
             for t in tensors(v)] if isinstance(x, (list, tuple, dict)) else []
 
 # %% ../../nbs/nets/count.ipynb #9556639e
-def blank(x):
+def blank(
+    x,  # a tensor, a list or tuple, or any other value
+):
     "A fresh meta tensor like `x`, dense ones for sparse; lists go item by item, other things stay."
     if isinstance(x, torch.Tensor):
         if x.layout != torch.strided: return torch.empty(x.shape, dtype=x.dtype, device='meta')
@@ -90,7 +93,9 @@ def _preserve_global_state():
         if numpy: numpy.random.set_state(states[2])
 
 # %% ../../nbs/nets/count.ipynb #efab3a0d
-def signature(x):
+def signature(
+    x,  # an argument: tensor, list, dict or other value
+) -> tuple:
     "What decides the shape of an operator's output: shapes, strides and types of tensors, values of everything else."
     if hasattr(x, 'untyped_storage'):
         try: return x.shape, x.stride(), x.dtype, x.is_meta
@@ -103,13 +108,18 @@ class NeedsValues(Exception):
     "The path of the forward pass depends on values that meta tensors do not have."
 
 # %% ../../nbs/nets/count.ipynb #62ceff0c
-def memory(x) -> int:
+def memory(
+    x,  # a tensor, dense or sparse
+) -> int:
     "A number for the memory that the tensor `x` lies in, the same for all its views."
     few = sparse_values(x)
     return (x if few is None else few).untyped_storage()._cdata
 
 # %% ../../nbs/nets/count.ipynb #eb65c06b
-def learned(x, weights: set) -> bool:
+def learned(
+    x,             # a tensor, or a list of them
+    weights: set,  # what `memory` gives for each weight
+) -> bool:
     "Does the tensor `x` (or the first of a list) share its memory with one of `weights`?"
     try: return x.untyped_storage()._cdata in weights
     except AttributeError: return isinstance(x, (list, tuple)) and bool(x) and learned(x[0], weights)
@@ -143,7 +153,13 @@ class Operators:
     def __init__(self):
         self.ops, self.seen, self.weights, self.kept, self.born, self.old = {}, {}, set(), [], set(), {}
 
-    def run(self, f, args, kwargs, key):
+    def run(
+        self,
+        f,       # torch operator
+        args,    # its positional arguments
+        kwargs,  # its keyword arguments
+        key,     # the answer is remembered under this
+    ) -> tuple:
         "What the operator `f` does and its output, to be remembered under `key` if all is meta."
         name, how, unlisted = self.ops[f]
         given, named, on_meta = _all_meta(name, how, args, kwargs)
@@ -158,7 +174,10 @@ class Operators:
         if not on_meta: self.born.update(map(memory, made))
         return fact, out
 
-    def keep(self, real: list):
+    def keep(
+        self,
+        real: list,  # tensors with numbers
+    ):
         "Copy the numbers of tensors that are about to change, once, unless they were made in the same pass."
         for x in real:
             if memory(x) in self.born or memory(x) in self.old: continue
@@ -177,7 +196,12 @@ class Recorder(Operators):
         super().__init__()
         self.stack, self.calls, self.failed = [''], Counter(), None
 
-    def op(self, f, args, kwargs):
+    def op(
+        self,
+        f,       # torch operator
+        args,    # its positional arguments
+        kwargs,  # its keyword arguments
+    ):
         "Called by torch in place of the operator `f`."
         if f not in self.ops: self.ops[f] = operator_kind(f)
         name, how, unlisted = self.ops[f]
@@ -196,7 +220,12 @@ class Recorder(Operators):
         return out
 
 # %% ../../nbs/nets/count.ipynb #8260bbe4
-def noted(rec, name: str, module, forward):
+def noted(
+    rec,        # the `Recorder`
+    name: str,  # name of the module
+    module,     # the module
+    forward,    # its forward method
+):
     "`forward`, with `module` noted in the recorder as the one at work, or as the one that failed."
     def inside(*args, **kwargs):
         rec.stack.append(name)
@@ -208,7 +237,9 @@ def noted(rec, name: str, module, forward):
     return inside
 
 # %% ../../nbs/nets/count.ipynb #8d908ac8
-def watch(handle):
+def watch(
+    handle,  # function of (operator, args, kwargs)
+) -> TorchDispatchMode:
     "A torch dispatch mode that calls `handle(operator, args, kwargs)` in place of every operator that is no recipe."
     class Watch(TorchDispatchMode):
         supports_higher_order_operators = True  # operators that take functions, such as flexible attention
@@ -225,7 +256,11 @@ def _is_shape(x) -> bool:
     return whole and len(x) > 0 and min(x) > 0
 
 # %% ../../nbs/nets/count.ipynb #21853600
-def as_input(x, dtype, device='meta'):
+def as_input(
+    x,              # a shape, a tensor, or several of them
+    dtype,          # torch dtype of a tensor made from a shape
+    device='meta',  # torch device
+):
     """A tensor for a shape `(1, 3, 224, 224)` or like a tensor; several in a tuple, list or mapping, beside plain
     values. Raises `LayerscaleError` for anything else."""
     plain = (Number, str, bytes, type(None), torch.dtype, torch.device)
@@ -246,7 +281,12 @@ def as_input(x, dtype, device='meta'):
                           'a tensor, several of them in a tuple, or a dict by argument name.')
 
 # %% ../../nbs/nets/count.ipynb #cb15c625
-def arguments(module, inputs, dtype, device) -> tuple:
+def arguments(
+    module,  # the module to call
+    inputs,  # as for `count`
+    dtype,   # torch dtype of a tensor made from a shape
+    device,  # torch device
+) -> tuple:
     "`(args, kwargs)` of a call of `module`, made from `inputs` as `as_input` makes them."
     first = next((m for m in module.modules() if m._parameters), None)
     looks_up = isinstance(first, (torch.nn.Embedding, torch.nn.EmbeddingBag))
@@ -257,7 +297,11 @@ def arguments(module, inputs, dtype, device) -> tuple:
     return (tuple(made), {}) if several else ((made,), {})
 
 # %% ../../nbs/nets/count.ipynb #e216fa9b
-def by_name(forward, module, names) -> bool:
+def by_name(
+    forward,  # the forward function of its class
+    module,   # the module
+    names,    # values by argument name
+) -> bool:
     "Does `forward` take arguments of these names? True also if it takes no single argument either."
     called = inspect.signature(forward)
     for args, kwargs, answer in (((module,), names, True), ((module, names), {}, False)):
@@ -267,7 +311,9 @@ def by_name(forward, module, names) -> bool:
     return True
 
 # %% ../../nbs/nets/count.ipynb #1c9fd145
-def check_module(module):
+def check_module(
+    module,  # a torch module, or what wraps one
+) -> torch.nn.Module:
     "`module`, or what `torch.compile` or Ultralytics' `YOLO` wraps; raises `LayerscaleError` if it cannot be counted."
     if any(c.__module__ == 'ultralytics.engine.model' for c in type(module).__mro__): module = module.model
     if not isinstance(module, torch.nn.Module):
@@ -298,7 +344,10 @@ def _mismatch(m, x) -> str:
             f'given {got} (input {tuple(x.shape)})') if want != got else ''
 
 # %% ../../nbs/nets/count.ipynb #581ce2c8
-def reason(failed, error) -> str:
+def reason(
+    failed,  # (layer name, module, arguments), or None
+    error,   # the exception
+) -> str:
     "One sentence on why the forward pass stopped, from `(layer name, module, arguments)` and the exception."
     name, m, args = failed or ('', None, ())
     where = (f"'{name}'" if name else 'the network') + (f' ({type(m).__name__})' if m is not None else '')
@@ -315,33 +364,6 @@ def reason(failed, error) -> str:
                 f'such as torch.zeros({like}, dtype=torch.long).')
     misfit = _mismatch(m, args[0]) if args and m is not None else ''
     return f'{where} fails on this input: {misfit or first}.'
-
-# %% ../../nbs/nets/count.ipynb #5f3f4643
-@dataclass(frozen=True, repr=False)
-class Count:
-    "What one forward pass costs. A batch of B images multiplies macs and acts by B; params are counted once."
-    macs: int          # multiply-adds of convolutions, linear layers and attention products
-    params: int        # learned numbers, frozen ones too, shared ones once
-    acts: int          # numbers put out by convolutions and linear layers
-    tally: dict        # kind -> how many, the raw facts that conventions weigh
-    by_module: dict    # module name -> Cost, with everything inside it; '' is the whole
-    by_operator: dict  # torch operator -> Cost of its products
-    uncounted: dict    # operators that do arithmetic but are no products -> numbers they put out
-    not_counted_products: dict = field(default_factory=dict)  # operators without a rule that may be products -> same
-
-    @property
-    def total(self): return Cost(self.macs, self.params, self.acts)
-    @property
-    def flops(self): return 2*self.macs
-    def __repr__(self):
-        lost = lost_text(self.not_counted_products)
-        return f'Count(macs={self.macs}, params={self.params}, acts={self.acts})' + (f' + {lost}' if lost else '')
-    def _repr_markdown_(self):
-        lost = lost_text(self.not_counted_products)
-        rows = sorted(self.uncounted.items(), key=lambda kv: -kv[1])[:6]
-        rest = ', '.join(f'{k} {human(v)}' for k, v in rows) or 'nothing'
-        total = self.total._repr_markdown_() + (f'\n\n**+ {lost}**' if lost else '')
-        return f'{total}\n\nNot counted, by numbers put out: {rest}.'
 
 # %% ../../nbs/nets/count.ipynb #198e3465
 def _rolled_up(own: dict) -> dict:
@@ -365,7 +387,10 @@ def _packed_weights(x) -> list:
     return list({memory(t): t for t in found}.values())
 
 # %% ../../nbs/nets/count.ipynb #7d81ee66
-def parameters(modules: dict, packed=False) -> dict:
+def parameters(
+    modules: dict,  # module name -> module
+    packed=False,   # with those packed in quantised layers?
+) -> dict:
     """Module name -> its own learned tensors; what two modules share belongs to the first. `packed`: with those that
     are packed in the object of a quantised layer."""
     out, seen = {}, set()
@@ -378,7 +403,7 @@ def parameters(modules: dict, packed=False) -> dict:
     return out
 
 # %% ../../nbs/nets/count.ipynb #cb81356a
-def _sum_calls(calls: Counter, modules: dict) -> Count:
+def _sum_calls(calls: Counter, modules: dict, name='', size=None) -> Count:
     "Adds up what was recorded: `(module name, fact) -> calls`, and the parameters of the modules."
     own, tally, ops, rest, lost = {n: [0, 0, 0] for n in modules}, Counter(), {}, Counter(), Counter()
     packed = any(kind == LOST or op.startswith('quantized::') for _, (op, kind, *_) in calls)
@@ -394,12 +419,17 @@ def _sum_calls(calls: Counter, modules: dict) -> Count:
                 sums[0] += parts[f'{kind}_macs']*times
                 sums[2] += acts
         else: (lost if kind == LOST else rest)[op] += made*times
-    by_module, total = _rolled_up(own), Cost(*map(sum, zip(*own.values())))
+    parts, total = _rolled_up(own), Cost(*map(sum, zip(*own.values())))
     by_operator = {k: Cost(*v) for k, v in ops.items()}
-    return Count(total.macs, total.params, total.acts, dict(tally), by_module, by_operator, dict(rest), dict(lost))
+    return Count(name, size, total, parts, 'counted', dict(rest), dict(lost), by_operator, dict(tally))
 
 # %% ../../nbs/nets/count.ipynb #006a335b
-def observe(rec, modules: dict, run, real=False):
+def observe(
+    rec,            # the `Recorder`
+    modules: dict,  # module name -> module
+    run,            # function of no arguments that runs the network
+    real=False,     # with the modules' own parameters?
+):
     """Call `run()` while the recorder `rec` knows which of `modules` is at work; after it they, and all they wrote to,
     are as before. `real`: with their own parameters."""
     with unchanged(modules.values(), meta=not real):
@@ -426,7 +456,9 @@ def count(
     try: observe(rec, modules, run, real)
     except LayerscaleError: raise
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
-    return _sum_calls(rec.calls, modules)
+    shape = tuple(inputs.shape) if isinstance(inputs, torch.Tensor) else inputs
+    size = shape[2:] if isinstance(shape, tuple) and len(shape) == 4 and all(type(v) is int for v in shape) else None
+    return _sum_calls(rec.calls, modules, type(module).__name__, size)
 
 # %% ../../nbs/nets/count.ipynb #2cd361eb
 def plot_count(
@@ -434,13 +466,13 @@ def plot_count(
     ax=None,           # axes to draw on
 ):
     "Share of macs, params and acts of each top-level part of the network, as bars; returns the axes."
-    parts = [n for n in c.by_module if n and '.' not in n]
+    parts = [n for n in c.parts if n and '.' not in n]
     inner = parts[0] if len(parts) == 1 else ''
-    if inner: parts = [n for n in c.by_module if n.startswith(inner + '.') and n.count('.') == 1] or parts
-    parts = [n for n in parts if any((c.by_module[n].macs, c.by_module[n].params, c.by_module[n].acts))]
+    if inner: parts = [n for n in c.parts if n.startswith(inner + '.') and n.count('.') == 1] or parts
+    parts = [n for n in parts if any((c.parts[n].macs, c.parts[n].params, c.parts[n].acts))]
     ax = axes(ax, figsize=(5.6, 1.2 + 0.3*len(parts)))
     for i, (k, colour) in enumerate((('macs', '#0072B2'), ('params', '#D55E00'), ('acts', '#009E73'))):
-        share = [getattr(c.by_module[n], k)/max(getattr(c, k), 1) for n in parts]
+        share = [getattr(c.parts[n], k)/max(getattr(c, k), 1) for n in parts]
         ax.barh([y + (i - 1)*0.27 for y in range(len(parts))], share, height=0.25, color=colour, label=k)
     ax.set_yticks(range(len(parts)), [plain_text(n) for n in parts])
     ax.invert_yaxis()

@@ -10,7 +10,8 @@ __all__ = ['SIDES', 'YOLOV5', 'ABLATION', 'LADDER', 'row', 'conv', 'upsample', '
 from dataclasses import replace
 from functools import partial
 from ..core import LayerscaleError, check_number, nearest
-from .yolo import YOLOV8, Yolo, build_yolo, check_memory, yolov8
+from .memory import check_memory
+from .yolo import YOLOV8, Yolo, build_yolo, yolov8
 
 # %% ../../nbs/nets/ladder.ipynb #afbc0ec0
 def row(
@@ -25,12 +26,21 @@ def row(
     return len(g) - 1
 
 # %% ../../nbs/nets/ladder.ipynb #18553e00
-def conv(g: list, x, c, k=1, s=1) -> int:
+def conv(
+    g: list,  # the rows so far
+    x,        # number of the input row; -1: the row before
+    c,        # channels out, before scaling
+    k=1,      # kernel side
+    s=1,      # stride
+) -> int:
     "A convolution row on row `x`: `c` channels, kernel side `k`, stride `s`."
     return row(g, x, 'Conv', c, k, s)
 
 # %% ../../nbs/nets/ladder.ipynb #54f54db7
-def upsample(g: list, x) -> int:
+def upsample(
+    g: list,  # the rows so far
+    x,        # number of the input row; -1: the row before
+) -> int:
     "Double the map of row `x` by repeating values."
     return row(g, x, 'nn.Upsample', None, 2, 'nearest')
 
@@ -101,10 +111,10 @@ def _v4_neck(g: list, ends, n, renorm=True, down=True) -> tuple:
 
 # %% ../../nbs/nets/ladder.ipynb #99cbae05
 def v4_large(
-    stages=5,         # 5, 6 or 7: P5, P6, P7
-    w=1.0, d=1.0,     # width and depth multipliers
-    nc=80,
-    renorm=True,      # as in the PyTorch code; False: as in the darknet files
+    stages=5,      # 5, 6 or 7: P5, P6, P7
+    w=1.0, d=1.0,  # width and depth multipliers
+    nc=80,         # object classes
+    renorm=True,   # as in the PyTorch code; False: as in the darknet files
 ) -> Yolo:
     "YOLOv4-P5, P6 or P7 (Scaled-YOLOv4, section 4.3) with its anchor head of four anchors."
     if stages not in SIDES:
@@ -115,7 +125,10 @@ def v4_large(
     return Yolo(tuple(g), d, w, 1024, nc, f'yolov4-p{stages}', SIDES[stages], 'Mish')
 
 # %% ../../nbs/nets/ladder.ipynb #cc299935
-def v4_csp(nc=80, renorm=True) -> Yolo:
+def v4_csp(
+    nc=80,        # object classes
+    renorm=True,  # as in the PyTorch code; False: as in the darknet files
+) -> Yolo:
     "YOLOv4-CSP (Scaled-YOLOv4, section 4.1): the first stage is a plain Darknet stage, the neck has two blocks."
     g = []
     row(g, _v4_neck(g, _v4_backbone(g, (1, 2, 8, 8, 4), plain=1), 2, renorm), 'AnchorHead', 3)
@@ -131,7 +144,9 @@ def _osa_stage(g: list, x, b) -> int:
     return row(g, row(g, (rest, part, mixed), 'Concat', 1), 'nn.MaxPool2d', 2, 2, 0)
 
 # %% ../../nbs/nets/ladder.ipynb #6f311060
-def v4_tiny(nc=80) -> Yolo:
+def v4_tiny(
+    nc=80,  # object classes
+) -> Yolo:
     "YOLOv4-tiny (Scaled-YOLOv4, section 4.2) with leaky ReLU and heads at strides 16 and 32."
     g = []
     x = conv(g, conv(g, -1, 32, 3, 2), 64, 3, 2)
@@ -163,14 +178,21 @@ def _v5_rows() -> tuple:
     return tuple(g)
 
 # %% ../../nbs/nets/ladder.ipynb #cd200c8a
-def v5(scale='n', nc=80) -> Yolo:
+def v5(
+    scale='n',  # one of n, s, m, l, x
+    nc=80,      # object classes
+) -> Yolo:
     "YOLOv5 n, s, m, l or x (v6.0) with its anchor head."
     if scale not in YOLOV5: raise LayerscaleError(f"YOLOv5 has no scale '{scale}'. Known: n, s, m, l, x.")
     d, w = YOLOV5[scale]
     return Yolo(_v5_rows(), d, w, nc=nc, name=f'yolov5{scale}')
 
 # %% ../../nbs/nets/ladder.ipynb #a8b9699d
-def five(g: list, x, c) -> int:
+def five(
+    g: list,  # the rows so far
+    x,        # number of the input row; -1: the row before
+    c,        # channels out, before scaling
+) -> int:
     "YOLOv3's block of a plain neck: 1x1 to `c` and 3x3 to 2c in turn, five convolutions."
     for i in range(5): x = conv(g, x, c if i % 2 == 0 else 2*c, 1 if i % 2 == 0 else 3)
     return x
@@ -189,7 +211,12 @@ def _plain_neck(g: list, ends, down) -> tuple:
     return tuple(conv(g, maps[i], 2*c, 3) for i, c in enumerate((128, 256, 512)))
 
 # %% ../../nbs/nets/ladder.ipynb #ce90ec11
-def ablation(csp=True, down=True, act='Mish', nc=80) -> Yolo:
+def ablation(
+    csp=True,    # the CSP form, not Darknet-53?
+    down=True,   # PAN, not FPN?
+    act='Mish',  # 'LeakyReLU' or 'Mish'
+    nc=80,       # object classes
+) -> Yolo:
     """A cell of Scaled-YOLOv4's Table 8: Darknet-53 or its CSP form, FPN or PAN (`down`), LeakyReLU or Mish; darknet's
     form of the joins."""
     g = []
@@ -233,7 +260,7 @@ def named_yolo(
 
 # %% ../../nbs/nets/ladder.ipynb #37e5bead
 def with_head(
-    net: Yolo,
+    net: Yolo,  # the network
     head='v8',  # 'v8' or 'anchor'
     na=3,       # anchors per place, for 'anchor'
 ) -> Yolo:

@@ -8,17 +8,22 @@ __all__ = ['HEAVIEST', 'frozen', 'check_rows', 'plain_activation', 'by_ultralyti
 # %% ../../nbs/nets/modelfile.ipynb #9831e5f7
 import ast, math, re
 from contextlib import contextmanager
-from ..core import LayerscaleError, brief, check_number, human, nearest, one_line
-from ..core import DoesNotFit
-from .yolo import anchor_rows, free_bytes, quiet_ultralytics, sources, whole_arg
+from ..core import DoesNotFit, LayerscaleError, brief, check_number, human, nearest, one_line
+from .memory import free_bytes
+from .yolo import anchor_rows, quiet_ultralytics, sources, whole_arg
 
 # %% ../../nbs/nets/modelfile.ipynb #cf66f7d7
-def frozen(value):
+def frozen(
+    value,  # a value of a yaml
+):
     "A list of a yaml as a tuple, with all lists inside; its text 'None' as None."
     return tuple(map(frozen, value)) if isinstance(value, list) else None if value == 'None' else value
 
 # %% ../../nbs/nets/modelfile.ipynb #cb20fd5e
-def check_rows(cfg: dict, where: str) -> list:
+def check_rows(
+    cfg: dict,   # what was read from the yaml
+    where: str,  # the file it came from
+) -> list:
     "The rows of backbone and head; raises `LayerscaleError` if one is none, or reads a row that is not before it."
     rows = [r for k in ('backbone', 'head') for r in (cfg[k] if isinstance(cfg[k], list) else [cfg[k]])]
     for i, r in enumerate(rows):
@@ -84,7 +89,9 @@ def _plain_value(value, depth=0):
     raise LayerscaleError(f'the argument {brief(value)} is no number, truth value, word or list of those.')
 
 # %% ../../nbs/nets/modelfile.ipynb #6e41e2b6
-def plain_activation(text) -> str:
+def plain_activation(
+    text,  # what a yaml gives as `activation`
+) -> str:
     "An `activation:`, `nn.Name(literals)`, written anew from its parts; raises `LayerscaleError` for any other text."
     import torch
     try:
@@ -189,7 +196,12 @@ _TEXT_MODELS = {  # models of Ultralytics that also read embedded texts: the mod
     'YOLOESegModel': {'YOLOESegment', 'YOLOESegment26'}}
 
 # %% ../../nbs/nets/modelfile.ipynb #403c561c
-def by_ultralytics(cfg: dict, where: str, scale, multipliers):
+def by_ultralytics(
+    cfg: dict,    # what was read from the yaml
+    where: str,   # the file it came from
+    scale,        # letter of the scale, or None
+    multipliers,  # (depth, width, max_channels)
+):
     "The module that Ultralytics builds from a model yaml, without running any of it; else raises `LayerscaleError`."
     cfg = _safe_model(cfg, where, scale, multipliers)
     import torch
@@ -211,7 +223,10 @@ def by_ultralytics(cfg: dict, where: str, scale, multipliers):
     return model
 
 # %% ../../nbs/nets/modelfile.ipynb #e7f6d737
-def anchor_row(cfg: dict, row: list):
+def anchor_row(
+    cfg: dict,  # what was read from the yaml
+    row: list,  # a row [from, repeats, module, args]
+) -> tuple | None:
     "The row `Detect, [nc, anchors]` as an `AnchorHead` row; None for another row. Raises `LayerscaleError`."
     frm, n, kind, args = row
     if kind != 'Detect' or args != ['nc', 'anchors']: return None
@@ -229,7 +244,14 @@ def anchor_row(cfg: dict, row: list):
     return frozen(frm), n, 'AnchorHead', (shape[0]//2, tuple(tuple(zip(a[::2], a[1::2])) for a in sides))
 
 # %% ../../nbs/nets/modelfile.ipynb #511a9d95
-def anchored(cfg: dict, rows: list, head: tuple, where: str, scale, multipliers: tuple):
+def anchored(
+    cfg: dict,           # what was read from the yaml
+    rows: list,          # rows of the yaml, of `check_rows`
+    head: tuple,         # its last row, of `anchor_row`
+    where: str,          # the file it came from
+    scale,               # letter of the scale, or None
+    multipliers: tuple,  # (depth, width, max_channels)
+):
     "The module of a yaml with anchors, built twice: with Ultralytics' head to learn the channels, then with anchors."
     before, src = rows[:-1], sources(head[0], len(rows) - 1, True)
     own = by_ultralytics(

@@ -22,13 +22,17 @@ _CACHED = type(lru_cache(len))  # a function that remembers its answers
 _LARGE = 10_000  # a container with more entries is data, and no cache
 
 # %% ../../nbs/nets/restore.ipynb #c02b4c55
-def library(thing) -> str:
+def library(
+    thing,  # a class, a function or a file (module)
+) -> str:
     "Name of the library that a class, function or file comes from, if it keeps no tensors of a network; else ''."
     top = str(getattr(thing, '__module__', None) or getattr(thing, '__name__', '')).partition('.')[0]
     return top if top in _FOREIGN else ''
 
 # %% ../../nbs/nets/restore.ipynb #e160dcdf
-def slots(x) -> dict:
+def slots(
+    x,  # any object
+) -> dict:
     "Attributes of the object `x` that do not stand in its dictionary: name -> value."
     lists = ['cell_contents'] if isinstance(x, CellType) else [vars(c).get('__slots__', ()) for c in type(x).__mro__]
     found = {}
@@ -135,7 +139,10 @@ library: empty it before the next real call, or give real=True, which leaves rea
 
 # %% ../../nbs/nets/restore.ipynb #85182ea9
 @contextmanager
-def unchanged(modules, meta=True):
+def unchanged(
+    modules,    # torch modules that run in the pass
+    meta=True,  # warn of meta tensors that stay?
+):
     """Within it a pass may keep tensors wherever it likes; after it all that the modules, their helpers and their code
     held is back, but for torch's own attributes of a module (parameters, buffers, hooks). `meta`: warn of those
     that stay."""

@@ -8,9 +8,9 @@ __all__ = ['ALIASES', 'efficientnet_b0', 'efficientnet', 'regnet', 'resnet', 'vi
 # %% ../../nbs/nets/zoo.ipynb #5161ddea
 import math, re
 from dataclasses import replace
-from ..core import MOST, LayerscaleError, check_number, nearest
-from .net import Net, Stage, Stem, nearest_multiple
-from .scale import EFFICIENTNET, fit_groups, rescale
+from ..core import LayerscaleError, MOST, check_number, nearest
+from .net import Net, Stage, Stem, rescale
+from .rounding import EFFICIENTNET, fit_groups, nearest_multiple
 
 # %% ../../nbs/nets/zoo.ipynb #27e8b25a
 def efficientnet_b0() -> Net:
@@ -26,7 +26,9 @@ _EFFICIENTNETS = ((1.0, 1.0, 224), (1.1, 1.0, 240), (1.2, 1.1, 260), (1.4, 1.2, 
                  (1.8, 1.4, 380), (2.2, 1.6, 456), (2.6, 1.8, 528), (3.1, 2.0, 600))
 
 # %% ../../nbs/nets/zoo.ipynb #8138b74e
-def efficientnet(i: int) -> Net:
+def efficientnet(
+    i: int,  # which one, 0 to 7
+) -> Net:
     "EfficientNet-B`i`, 0 to 7; raises `LayerscaleError` for another number."
     if i not in range(len(_EFFICIENTNETS)):
         raise LayerscaleError(f'there is no EfficientNet-B{i}; they go from B0 to B7.')
@@ -52,7 +54,8 @@ def _regnet_widths(
 def regnet(
     d: int, w0, wa, wm, g,  # blocks, initial width, slope, multiplier, group width
     kind='Y',               # 'X' plain, 'Y' with squeeze, 'Z' inverted with squeeze
-    r=224, name='',
+    r=224,                  # resolution: side of the square input in pixels
+    name='',                # name of the network; '': by its kind
 ) -> Net:
     "A RegNet by its published parameters (arXiv:2003.13678; RegNetZ: arXiv:2103.06877)."
     if kind not in ('X', 'Y', 'Z'): raise LayerscaleError(f"no RegNet kind '{kind}'. Known: X, Y, Z.")
@@ -123,7 +126,7 @@ _VITS = {
 def vit(
     size='B',  # a key of `_VITS`
     patch=16,  # side of a patch in pixels
-    r=224,
+    r=224,     # resolution: side of the square input in pixels
 ) -> Net:
     """A vision transformer with class token (arXiv:2010.11929, 2106.04560; So400m: 2305.13035); raises
     `LayerscaleError` for an unknown size."""
@@ -160,7 +163,9 @@ ALIASES = {
         for i in range(8)}}
 
 # %% ../../nbs/nets/zoo.ipynb #adebd962
-def named_net(name: str) -> Net:
+def named_net(
+    name: str,  # a name of `zoo` or `ALIASES`, in any case
+) -> Net:
     "The network of this name; raises `LayerscaleError` with the nearest name."
     known = zoo()
     plain = lambda s: re.sub('[-_ /]', '', str(s))

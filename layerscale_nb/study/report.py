@@ -19,7 +19,9 @@ from ..detect.metrics import Matches, paired_bootstrap
 from ..plot import METRICS, axes, colours, family, frontier, label_points, metric, plain_text
 
 # %% ../../nbs/study/report.ipynb #f956e8b7
-def read_results(path) -> pd.DataFrame:
+def read_results(
+    path,  # results.csv, or the folder that holds it
+) -> pd.DataFrame:
     "The finished rows of a results.csv (or of the folder that holds one); raises `LayerscaleError` if there are none."
     path = Path(path)
     path = path/'results.csv' if path.is_dir() else path
@@ -38,12 +40,17 @@ def read_results(path) -> pd.DataFrame:
     return done
 
 # %% ../../nbs/study/report.ipynb #262e7627
-def by_variant(df: pd.DataFrame, how='mean') -> pd.DataFrame:
+def by_variant(
+    df: pd.DataFrame,  # table of `read_results`
+    how='mean',        # 'mean', 'min', 'max' or 'std' over seeds
+) -> pd.DataFrame:
     "One row per variant in order of appearance, averaged (or 'min', 'max', 'std') over seeds."
     return df.groupby('variant', sort=False).agg(how, numeric_only=True)
 
 # %% ../../nbs/study/report.ipynb #368bdb39
-def leaderboard(df: pd.DataFrame) -> pd.DataFrame:
+def leaderboard(
+    df: pd.DataFrame,  # table of `read_results`
+) -> pd.DataFrame:
     "Variants from best to worst mAP50, with costs in readable units and the change of each against the baseline."
     m = by_variant(df).sort_values('map50', ascending=False)
     out = pd.DataFrame({METRICS[k].label: (m[k]*METRICS[k].factor).round(METRICS[k].digits) for k in METRICS if k in m})
@@ -55,7 +62,9 @@ def leaderboard(df: pd.DataFrame) -> pd.DataFrame:
     return out
 
 # %% ../../nbs/study/report.ipynb #5bf57df3
-def short(key) -> str:
+def short(
+    key,  # a key of `METRICS`
+) -> str:
     "A metric's label without unit or detail, for crowded axes."
     return metric(key).label.split(' (')[0].split(',')[0]
 
@@ -77,7 +86,12 @@ def plot_overall(
     return ax
 
 # %% ../../nbs/study/report.ipynb #cd14f67c
-def plot_scaling(df, y='map50', x=None, ax=None):
+def plot_scaling(
+    df,         # table of `read_results`
+    y='map50',  # column on the y axis
+    x=None,     # column on the x axis; None: realised multiplier
+    ax=None,    # matplotlib axes; None: new ones
+) -> plt.Axes:
     "A line for width and one for depth; `x` None: the realised multiplier, else a metric such as 'macs'."
     m, low, high, ax = by_variant(df), by_variant(df, 'min'), by_variant(df, 'max'), axes(ax)
     for kind in ('width', 'depth'):
@@ -94,7 +108,12 @@ def plot_scaling(df, y='map50', x=None, ax=None):
     return ax
 
 # %% ../../nbs/study/report.ipynb #e02ecb81
-def plot_frontier(df, x='latency_ms', y='map50', ax=None):
+def plot_frontier(
+    df,              # table of `read_results`
+    x='latency_ms',  # column on the x axis
+    y='map50',       # column on the y axis
+    ax=None,         # matplotlib axes; None: new ones
+) -> plt.Axes:
     "Variants on cost against accuracy; the frontier is a staircase, dominated points are hollow."
     m, ax = by_variant(df), axes(ax)
     xs, ys = m[x]*metric(x).factor, m[y]*metric(y).factor
@@ -116,7 +135,11 @@ def _class_names(df) -> list:
     return [c[5:] for c in df.columns if c.startswith('ap50_')]
 
 # %% ../../nbs/study/report.ipynb #13358888
-def plot_classes(df, gap=False, ax=None):
+def plot_classes(
+    df,         # table of `read_results`
+    gap=False,  # draw the differences to the baseline?
+    ax=None,    # matplotlib axes; None: new ones
+) -> plt.Axes:
     "AP50 of each class by variant, or (`gap`) its difference to the baseline's, in points of 100."
     m, names = by_variant(df), _class_names(df)
     m = m[[f'ap50_{c}' for c in names]]
@@ -134,7 +157,11 @@ def plot_classes(df, gap=False, ax=None):
     return ax
 
 # %% ../../nbs/study/report.ipynb #cfb2406a
-def plot_radar(df, keys=('map50', 'map50_95', 'precision', 'recall', 'throughput_img_s', 'params', 'train_s'), ax=None):
+def plot_radar(
+    df,       # table of `read_results`
+    keys=('map50', 'map50_95', 'precision', 'recall', 'throughput_img_s', 'params', 'train_s'),  # columns to draw
+    ax=None,  # polar matplotlib axes; None: new ones
+) -> plt.Axes:
     "One closed line per variant on polar axes; outside is better."
     m = by_variant(df)[list(keys)]
     good = pd.DataFrame({k: m[k] if metric(k).better > 0 else 1/m[k] for k in keys})
@@ -159,7 +186,11 @@ def _critical_r(n: int) -> float:
     return float(x/math.sqrt(n - 2 + x*x))
 
 # %% ../../nbs/study/report.ipynb #3bd05c29
-def plot_correlation(df, keys=tuple(METRICS), ax=None):
+def plot_correlation(
+    df,                   # table of `read_results`
+    keys=tuple(METRICS),  # columns to draw
+    ax=None,              # matplotlib axes; None: new ones
+) -> plt.Axes:
     "Pearson r of every pair of quantities over the variants; those within chance are grey."
     m = by_variant(df)
     keys = [k for k in keys if k in m and m[k].nunique() > 1]
@@ -177,7 +208,10 @@ def plot_correlation(df, keys=tuple(METRICS), ax=None):
     return ax
 
 # %% ../../nbs/study/report.ipynb #ec650e31
-def plot_spread(df, ax=None):
+def plot_spread(
+    df,       # table of `read_results`
+    ax=None,  # matplotlib axes; None: new ones
+) -> plt.Axes:
     "AP50 of every class as points, with their range and mean, by variant."
     m = by_variant(df)[[f'ap50_{c}' for c in _class_names(df)]]
     ax, tint = axes(ax, (6, 3)), colours(m.index)
@@ -204,7 +238,10 @@ def _marginal_return(df) -> pd.DataFrame:
                     (extra.train_s/60))
 
 # %% ../../nbs/study/report.ipynb #2b89f8d2
-def plot_cost(df, ax=None):
+def plot_cost(
+    df,       # table of `read_results`
+    ax=None,  # matplotlib axes; None: new ones
+) -> plt.Axes:
     "Training seconds against mAP50, with the marginal return of each step."
     m, ax = _marginal_return(df), axes(ax, (6, 3.4))
     tint = colours(by_variant(df).index)
@@ -250,7 +287,10 @@ def _image_differences(df, folder, seed=None, base='baseline', draws=1000) -> pd
     return pd.DataFrame(rows, columns=_DIFFERENCE).set_index('variant')
 
 # %% ../../nbs/study/report.ipynb #bb947293
-def differences(df, folder=None) -> pd.DataFrame:
+def differences(
+    df,           # table of `read_results`
+    folder=None,  # folder of the study; None: seeds alone
+) -> pd.DataFrame:
     "Differences to the baseline by seeds if there are at least two, else by images; None if neither can be had."
     if 'baseline' not in set(df.variant) or df.variant.nunique() < 2: return None
     if df.groupby('variant').seed.nunique().min() > 1: return _seed_differences(df).assign(over='seeds')
@@ -272,7 +312,10 @@ def _all_differences(df, folder=None) -> pd.DataFrame:
     return pd.concat(parts) if parts else pd.DataFrame()
 
 # %% ../../nbs/study/report.ipynb #cc6b5fd6
-def plot_differences(d: pd.DataFrame, ax=None):
+def plot_differences(
+    d: pd.DataFrame,  # table of `differences`
+    ax=None,          # matplotlib axes; None: new ones
+) -> plt.Axes:
     "Each variant's difference to the baseline in points of mAP50, with its 95% interval and verdict."
     ax, tint = axes(ax, (7, 0.6 + 0.5*len(d))), colours(['baseline', *d.index])
     for i, (v, r) in enumerate(d.iterrows()):
@@ -286,7 +329,9 @@ def plot_differences(d: pd.DataFrame, ax=None):
     return ax
 
 # %% ../../nbs/study/report.ipynb #084355fb
-def verdicts(d: pd.DataFrame) -> list:
+def verdicts(
+    d: pd.DataFrame,  # table of `differences`
+) -> list:
     "A sentence for each variant."
     def say(v, r):
         sign = (f'{100*r["diff"]:+.1f} points of mAP50 against the baseline (95% interval '
@@ -297,7 +342,9 @@ def verdicts(d: pd.DataFrame) -> list:
     return [say(v, r) for v, r in d.iterrows()]
 
 # %% ../../nbs/study/report.ipynb #965a5211
-def figure_html(ax) -> str:
+def figure_html(
+    ax,  # matplotlib axes, or a list of them
+) -> str:
     "The axes' figure as an <img> with the picture inside; closes the figure."
     out, fig = io.BytesIO(), np.atleast_1d(ax)[0].figure
     fig.savefig(out, format='png', dpi=110, bbox_inches='tight')
@@ -319,13 +366,19 @@ def _frame_html(df: pd.DataFrame, digits=3) -> str:
         float_format=lambda v: f'{v:.{digits}g}' if abs(v) < 1e5 else f'{v:.0f}', border=0, na_rep='') + '</div>'
 
 # %% ../../nbs/study/report.ipynb #b0ed3393
-def busy_runs(df) -> list:
+def busy_runs(
+    df,  # table of `read_results`
+) -> list:
     "A sentence for each run whose row has a note on its times."
     noted = df[df.note.map(lambda n: isinstance(n, str) and n != '')] if 'note' in df else df.iloc[:0]
     return [f'{r.variant}, seed {r.seed}: {r.note}.' for r in noted.itertuples()]
 
 # %% ../../nbs/study/report.ipynb #e6ad3e5f
-def sections(df, d, every) -> list:
+def sections(
+    df,     # table of `read_results`
+    d,      # table of `differences`, or None
+    every,  # table of all differences
+) -> list:
     """(title, sentence, html) of every part of the report, with `differences` d and `_all_differences` every; parts
     that need a baseline or several variants appear only with them."""
     def three():
@@ -361,7 +414,10 @@ def sections(df, d, every) -> list:
     return out
 
 # %% ../../nbs/study/report.ipynb #5fb2f6dc
-def write_report(folder, title='Width or depth?') -> Path:
+def write_report(
+    folder,                   # folder of the study
+    title='Width or depth?',  # title of the page
+) -> Path:
     "Write `folder/report.html` from `folder/results.csv` and the run folders; returns its path."
     df = read_results(folder)
     d, every = differences(df, folder), _all_differences(df, folder)

@@ -21,7 +21,9 @@ from ..detect.metrics import scores
 from ..detect.store import natural_size, to_frames
 from ..detect.train import Progress, Recipe, check_fits, check_recipe, fit, save_checkpoint
 from ..nets.ladder import named_yolo, with_head
-from ..nets.yolo import Yolo, cost, identity, realised_yolo, rescale_yolo
+from ..nets.layer import cost
+from ..nets.scale import realised
+from ..nets.yolo import Yolo, identity
 from ..timing.measure import busy_note, device_name, pick_device, precision, steadiest, time_module
 
 # %% ../../nbs/study/runs.ipynb #d25ecd14
@@ -89,11 +91,14 @@ def _base_network(
     return Yolo(d=float(d), w=float(w), max_channels=int(cap), nc=nc)
 
 # %% ../../nbs/study/runs.ipynb #b8727a75
-def networks(s: Study, nc: int) -> dict:
+def networks(
+    s: Study,  # the study
+    nc: int,   # object classes
+) -> dict:
     "Variant name -> network; raises `LayerscaleError` if two variants realise the same one."
     nets, seen = {}, {}
     for v in s.variants:
-        net = replace(rescale_yolo(_base_network(s, nc, v), v.d, v.w), name=v.name)
+        net = replace(_base_network(s, nc, v).rescaled(v.d, v.w), name=v.name)
         twin = seen.setdefault(identity(net), v.name)
         if twin != v.name:
             raise LayerscaleError(f"variants '{twin}' and '{v.name}' realise the same network on base {s.base} "
@@ -102,18 +107,25 @@ def networks(s: Study, nc: int) -> dict:
     return nets
 
 # %% ../../nbs/study/runs.ipynb #8d5711dc
-def plan(s: Study, nc: int, size: tuple):
+def plan(
+    s: Study,     # the study
+    nc: int,      # object classes
+    size: tuple,  # (h, w) of the images in pixels
+) -> pd.DataFrame:
     "A table of the variants: requested and realised depth and width, and their cost at the real image size."
     rows = []
     for v, net in zip(s.variants, networks(s, nc).values()):
-        (rd, rw), c = realised_yolo(net, _base_network(s, nc, v)), cost(net, size)
+        got, c = realised(net, _base_network(s, nc, v)), cost(net, size)
         rows.append(
-            dict(variant=v.name, depth=v.d, realised_depth=rd, width=v.w, realised_width=rw, params=c.params,
-                 macs=c.macs, acts=c.acts))
+            dict(variant=v.name, depth=v.d, realised_depth=got['d'], width=v.w, realised_width=got['w'],
+                 params=c.params, macs=c.macs, acts=c.acts))
     return pd.DataFrame(rows).set_index('variant')
 
 # %% ../../nbs/study/runs.ipynb #afa052d6
-def variant_grid(depths, widths) -> tuple:
+def variant_grid(
+    depths,  # depth multipliers
+    widths,  # width multipliers
+) -> tuple:
     "Variants for every pair of multipliers; 1.0 x 1.0 is the baseline, and single changes carry the short names."
     def name(d, w):
         parts = [f'{k}_{round(v*100):03d}' for k, v in (('depth', d), ('width', w)) if v != 1]
@@ -127,7 +139,10 @@ _CONFIG_KEYS = ('preset', 'variant', 'net', 'depth', 'width', 'data', 'imgsz', '
                'n_val', *_RECIPE_KEYS)
 
 # %% ../../nbs/study/runs.ipynb #b12c492c
-def with_options(s: Study, **options) -> Study:
+def with_options(
+    s: Study,  # the study
+    **options
+) -> Study:
     "The study with some settings replaced; None means 'as it is'."
     given = {k: v for k, v in options.items() if v is not None}
     if 'imgsz' in given: given['imgsz'] = check_size(given['imgsz'])
@@ -143,7 +158,9 @@ def with_options(s: Study, **options) -> Study:
     return _check_study(replace(s, recipe=recipe, **given))
 
 # %% ../../nbs/study/runs.ipynb #13fe7d31
-def load_config(path) -> Study:
+def load_config(
+    path,  # path of a .yaml file
+) -> Study:
     "A `Study` of one variant from a YAML file; raises `LayerscaleError` for unknown keys and bad values."
     cfg = dict(check_keys(read_yaml(path), _CONFIG_KEYS, str(path)))
     if cfg.get('amp') is False: cfg['amp'] = 'off'  # YAML reads off as false
@@ -188,7 +205,9 @@ class Setting:
     digest: str    # fingerprint of the images, boxes and classes
 
 # %% ../../nbs/study/runs.ipynb #dd1ff147
-def open_setting(s: Study) -> Setting:
+def open_setting(
+    s: Study,  # the study
+) -> Setting:
     "Read the data, decode every image once, and put it where training happens."
     s = _check_study(s)
     device = pick_device(s.device)
@@ -205,7 +224,11 @@ def open_setting(s: Study) -> Setting:
                    fingerprint([ds.names, train.ids, val.ids, store_digest(*stores)]))
 
 # %% ../../nbs/study/runs.ipynb #41a3ae61
-def run_config(st: Setting, variant: Variant, seed: int) -> dict:
+def run_config(
+    st: Setting,       # `Setting`
+    variant: Variant,  # the variant
+    seed: int,         # random seed
+) -> dict:
     "Everything that decides the result of one run; its fingerprint is the row's config hash."
     s = st.study
     return dict(variant={
@@ -215,7 +238,10 @@ def run_config(st: Setting, variant: Variant, seed: int) -> dict:
                     st.device, s.recipe.amp))
 
 # %% ../../nbs/study/runs.ipynb #3821afad
-def timings(model, st: Setting) -> dict:
+def timings(
+    model,        # the trained Ultralytics module
+    st: Setting,  # `Setting`
+) -> dict:
     "Latency at batch 1, throughput at batch 16 of the fused network, with quartiles; `note` says if it had to wait."
     fused = copy.deepcopy(model).float().fuse(verbose=False).eval()
     def timed(batch, repeats): return steadiest(lambda: time_module(fused, st.size, st.device, batch, repeats=repeats))
@@ -225,7 +251,10 @@ def timings(model, st: Setting) -> dict:
                 note=busy_note(one.waited, many.waited))
 
 # %% ../../nbs/study/runs.ipynb #cfac0e37
-def quality(matches, names) -> dict:
+def quality(
+    matches,  # `Matches` of the validation
+    names,    # class names
+) -> dict:
     "mAP, precision, recall, and AP of each class, as flat columns; a class absent from validation is empty."
     q = scores(matches)
     flat = {k: q[k] for k in ('map50', 'map50_95', 'precision', 'recall')}
@@ -234,19 +263,23 @@ def quality(matches, names) -> dict:
 # %% ../../nbs/study/runs.ipynb #9d8d6272
 def _make_row(st: Setting, variant, seed, net, session, model_file, command) -> dict:
     "The finished row of one run."
-    (rd, rw), c, prov = realised_yolo(net, _base_network(st.study, len(st.names), variant)), cost(
+    got, c, prov = realised(net, _base_network(st.study, len(st.names), variant)), cost(
         net, st.size), provenance(command, device_name(st.device), seed)
-    row = dict(variant=variant.name, seed=seed, status='done', depth=variant.d, width=variant.w, realised_depth=rd,
-               realised_width=rw, base='/'.join(f'{x:g}' for x in st.study.base), data=Path(str(st.study.data)).name,
-               n_train=len(st.train), n_val=len(st.val), imgsz=f'{st.size[1]}x{st.size[0]}', params=c.params,
-               macs=c.macs, acts=c.acts, gflops=c.flops/1e9, model_mb=model_file.stat().st_size/1e6)
+    row = dict(variant=variant.name, seed=seed, status='done', depth=variant.d, width=variant.w,
+               realised_depth=got['d'], realised_width=got['w'], base='/'.join(f'{x:g}' for x in st.study.base),
+               data=Path(str(st.study.data)).name, n_train=len(st.train), n_val=len(st.val),
+               imgsz=f'{st.size[1]}x{st.size[0]}', params=c.params, macs=c.macs, acts=c.acts, gflops=c.flops/1e9,
+               model_mb=model_file.stat().st_size/1e6)
     row |= quality(session.matches, st.names) | timings(session.average, st)
     return row | dict(train_s=session.rows[-1]['train_s'], epochs=session.epoch, amp=precision(
         st.device, st.study.recipe.amp), device=prov['device'], versions=prov['versions'], config=fingerprint(
             run_config(st, variant, seed)), date=prov['date'], command=prov['command'])
 
 # %% ../../nbs/study/runs.ipynb #bc0b2a28
-def finished_row(folder, config: dict):
+def finished_row(
+    folder,        # folder of the run
+    config: dict,  # of `run_config`
+) -> dict | None:
     "The run's row if it is finished, else None; raises `LayerscaleError` if the folder belongs to other settings."
     folder = Path(folder)
     old = json.loads((folder/'config.json').read_text(encoding='utf-8')) if (folder/'config.json').exists() else None
@@ -258,7 +291,13 @@ def finished_row(folder, config: dict):
     return json.loads(row.read_text(encoding='utf-8')) if row.exists() else None
 
 # %% ../../nbs/study/runs.ipynb #ef99af5d
-def train_run(st: Setting, variant: Variant, seed: int, folder, command=''):
+def train_run(
+    st: Setting,       # `Setting`
+    variant: Variant,  # the variant
+    seed: int,         # random seed
+    folder,            # folder of the run
+    command='',        # the command line, for the provenance
+):
     """Train one variant with one seed in its folder; yields `Progress`, returns the finished row. Resumes where a
     killed run was."""
     folder, net = Path(folder), networks(st.study, len(st.names))[variant.name]
@@ -276,7 +315,10 @@ def train_run(st: Setting, variant: Variant, seed: int, folder, command=''):
     return row
 
 # %% ../../nbs/study/runs.ipynb #5de987bd
-def exhaust(generator, look=None):
+def exhaust(
+    generator,  # the generator
+    look=None,  # called with each item, such as a progress
+):
     "Run a generator to its end, calling `look` on what it yields; returns what it returns."
     while True:
         try: item = next(generator)
@@ -295,7 +337,10 @@ class Event:
     row: dict = None
 
 # %% ../../nbs/study/runs.ipynb #0e218bcb
-def check_space(st: Setting, out):
+def check_space(
+    st: Setting,  # `Setting`
+    out,          # folder of the study
+):
     "Raise `LayerscaleError` if the disk has no room for the largest run's state and the checkpoints."
     sizes = [cost(n, st.size).params for n in networks(st.study, len(st.names)).values()]
     need = 2*16*max(sizes) + 3*sum(sizes)*len(st.study.seeds) + 50e6
@@ -307,7 +352,10 @@ def check_space(st: Setting, out):
                           'Free some space or choose another --out.')
 
 # %% ../../nbs/study/runs.ipynb #5ec1c11d
-def check_folder(st: Setting, out):
+def check_folder(
+    st: Setting,  # `Setting`
+    out,          # folder of the study
+):
     """Raise `LayerscaleError` if `out` holds runs on other data, sizes, bases, recipes or in another precision: their
     rows could not be compared."""
     want = {
@@ -323,7 +371,11 @@ def check_folder(st: Setting, out):
                                   f'({p.parent.name}). Use another --out.')
 
 # %% ../../nbs/study/runs.ipynb #dec9528e
-def run_study(st: Setting, out, command=''):
+def run_study(
+    st: Setting,  # `Setting`
+    out,          # folder of the study
+    command='',   # the command line, for the provenance
+):
     "Run every variant with every seed; yields `Event`s. `out/results.csv` holds a row per finished run at any time."
     out, runs = Path(out), [(v, s) for s in st.study.seeds for v in st.study.variants]
     networks(st.study, len(st.names)), check_folder(st, out), check_space(st, out), collect(out)
@@ -353,7 +405,9 @@ def run_study(st: Setting, out, command=''):
         yield tell(row['status'], row=row)
 
 # %% ../../nbs/study/runs.ipynb #46db1155
-def collect(out):
+def collect(
+    out,  # folder of the study
+) -> pd.DataFrame:
     "Write `out/results.csv` from the rows of all finished runs, and return them as a table."
     files = sorted(Path(out).glob('*/row.json'), key=lambda p: p.stat().st_mtime)
     df = pd.DataFrame([json.loads(p.read_text(encoding='utf-8')) for p in files])

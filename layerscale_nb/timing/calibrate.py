@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 from ..core import LayerscaleError, one_line, provenance
 from ..nets.build import build
-from ..nets.net import Op, complexity
+from ..nets.layer import Op, cost
 from ..nets.zoo import named_net
 from ..plot import axes, label_points, log_ticks
 from .measure import (
@@ -72,7 +72,11 @@ def other_specimens() -> dict:
 _COPIES = 4  # of a layer's weights: one for the warm-up, one for each repetition
 
 # %% ../../nbs/timing/calibrate.ipynb #6590ed71
-def numbers(shape, device, dtype):
+def numbers(
+    shape,   # of the tensor
+    device,  # torch device
+    dtype,   # torch dtype
+) -> torch.Tensor:
     """A tensor to compute with: 0.5 everywhere on a CPU, where making random numbers would take most of the budget;
     random on a GPU, whose clock rises when all bits are alike."""
     return torch.rand(shape, device=device, dtype=dtype) if device.type == 'cuda' else torch.full(
@@ -146,7 +150,14 @@ def _token_run(kind: str, size: tuple, batch: int, device, dtype) -> tuple:
     return Call(kind, 2*px*px*c, 0, 5*c*px, c*px), attend
 
 # %% ../../nbs/timing/calibrate.ipynb #3a208c20
-def specimen(kind: str, size: tuple, batch: int, device, dtype, channels_last=True) -> tuple:
+def specimen(
+    kind: str,           # a key of `conv_specimens` or `other_specimens`
+    size: tuple,         # an entry of that kind's list
+    batch: int,          # images of a batch
+    device,              # torch device
+    dtype,               # torch dtype
+    channels_last=True,  # memory order of the images
+) -> tuple:
     "(call, function that runs it) of one of the specimens."
     a = (batch, device, dtype)
     if isinstance(size[0], Op): return _conv_run(*size, *a, channels_last)
@@ -154,7 +165,11 @@ def specimen(kind: str, size: tuple, batch: int, device, dtype, channels_last=Tr
                                                   'attention') else _map_run(kind, *size, *a, channels_last)
 
 # %% ../../nbs/timing/calibrate.ipynb #608e3dcf
-def queued(f, device, n=12) -> tuple:
+def queued(
+    f,       # function of no arguments
+    device,  # torch device
+    n=12,    # calls in the queue
+) -> tuple:
     """(work, asking) in milliseconds of a call on a GPU: the queue is held until `n` of them are in it, so neither
     waits for the other."""
     f()
@@ -177,7 +192,11 @@ def _call_and_host_ms(f, device) -> tuple:
     return time_call(f, device, repeats=_COPIES - 1, warmup=1).ms, 0.
 
 # %% ../../nbs/timing/calibrate.ipynb #31770bf8
-def wake(device, dtype, seconds=0.5):
+def wake(
+    device,       # torch device
+    dtype,        # torch dtype
+    seconds=0.5,  # how long, in seconds
+):
     "Keep a GPU at work until its clock is up and its libraries are loaded."
     f, end = specimen('spatial', conv_specimens()['spatial'][2], 64, device, dtype)[1], time.perf_counter() + seconds
     with torch.inference_mode():
@@ -187,10 +206,12 @@ def wake(device, dtype, seconds=0.5):
 
 # %% ../../nbs/timing/calibrate.ipynb #89d78a6e
 def measure_calls(
-    device, dtype='fp32', channels_last=True,
-    batches=None,    # default: (8, 1) on a CPU, (64, 8) on a GPU
-    budget_s=16.0,   # of measuring, shared among the kinds
-    look=None,       # called with (kind, number of kinds done)
+    device,              # torch device
+    dtype='fp32',        # fp32, bf16 or fp16
+    channels_last=True,  # memory order of the images
+    batches=None,        # default: (8, 1) on a CPU, (64, 8) on a GPU
+    budget_s=16.0,       # of measuring, shared among the kinds
+    look=None,           # called with (kind, number of kinds done)
 ) -> list:
     "[(call, batch, ms, ms of asking)] of all specimens; what is slower than its share of the budget is left out."
     batches = batches or ((8, 1) if device.type == 'cpu' else (64, 8))
@@ -210,7 +231,9 @@ def measure_calls(
     return out
 
 # %% ../../nbs/timing/calibrate.ipynb #b98cffc1
-def spread(items) -> list:
+def spread(
+    items,  # a list
+) -> list:
     "The items reordered so that every prefix covers the whole list."
     n = len(items)
     return [items[i] for i in sorted(range(n), key=lambda i: (i*0.6180339887) % 1)]
@@ -287,13 +310,13 @@ def _with_host(rates: dict, measured: list) -> dict:
 
 # %% ../../nbs/timing/calibrate.ipynb #fd29de36
 def calibrate(
-    device='auto',       # as for `pick_device`
-    dtype='fp32',        # fp32, bf16 or fp16
-    channels_last=True,
-    name='this machine',
-    budget_s=15.0,       # of measuring; fitting adds a few seconds
-    look=None,           # as for `measure_calls`
-    command='',          # for the provenance; default: this process's own
+    device='auto',        # as for `pick_device`
+    dtype='fp32',         # fp32, bf16 or fp16
+    channels_last=True,   # memory order of the images
+    name='this machine',  # name of the profile
+    budget_s=15.0,        # of measuring; fitting adds a few seconds
+    look=None,            # as for `measure_calls`
+    command='',           # for the provenance; default: this process's own
 ) -> Profile:
     "Measure this device in under 20 s (`origin` notes if it was busy); raises `LayerscaleError` if it cannot do so."
     start, device = time.perf_counter(), pick_device(device)
@@ -312,9 +335,11 @@ def calibrate(
 # %% ../../nbs/timing/calibrate.ipynb #ef803ac0
 def judged(
     name: str, module, size, cost,  # a network, built; (h, w) of its images; macs, params and acts of one
-    profile: Profile,
+    profile: Profile,               # rates of the device
     predict,                        # batch -> predicted milliseconds
-    batch, device, repeats,
+    batch,                          # images of a batch
+    device,                         # torch device
+    repeats,                        # most repeats of a timing
 ) -> dict:
     "One network measured the way its profile was, beside its prediction."
     how = dict(dtype=profile.dtype, channels_last=profile.channels_last, spread=SPREAD)
@@ -325,11 +350,11 @@ def judged(
 
 # %% ../../nbs/timing/calibrate.ipynb #b109ffaa
 def validate_profile(
-    profile: Profile,
-    names,           # networks of the zoo
-    batch=8,
-    device='cpu',
-    repeats=5,
+    profile: Profile,  # rates of the device
+    names,             # networks of the zoo
+    batch=8,           # images of a batch
+    device='cpu',      # torch device, or 'auto'
+    repeats=5,         # most repeats of a timing
 ) -> list:
     "One row per network: macs, params and acts of an image, measured and predicted milliseconds of a batch."
     rows, device = [], pick_device(device)
@@ -338,7 +363,7 @@ def validate_profile(
         net = named_net(name)
         row = judged(net.name,
                      build(net).eval(), (net.r, net.r),
-                     complexity(net).total, profile, lambda b: predict_ms(net, profile, b), batch, device, repeats)
+                     cost(net).total, profile, lambda b: predict_ms(net, profile, b), batch, device, repeats)
         rows.append(dict(name=net.name, r=net.r) | row)
     return rows
 
@@ -368,7 +393,10 @@ VALIDATION = (
     'ViT-S/32')
 
 # %% ../../nbs/timing/calibrate.ipynb #b30ca25f
-def line_errors(x, y):
+def line_errors(
+    x,  # (n,) numbers to predict from
+    y,  # (n,) milliseconds
+) -> np.ndarray:
     "Relative errors of a line `a*x + b` (a, b >= 0), fitted for each point to all others."
     X, y = np.stack([np.asarray(x, float)/np.mean(x), np.ones(len(y))], 1), np.asarray(y, float)
     out = np.zeros(len(y))
@@ -378,7 +406,9 @@ def line_errors(x, y):
     return out
 
 # %% ../../nbs/timing/calibrate.ipynb #cfb89798
-def compare_predictors(rows):
+def compare_predictors(
+    rows,  # of `validate_profile`
+) -> pd.DataFrame:
     """Median and largest error (%) of the model and of a line through acts, macs and params, as a table; `rows` of
     `validate_profile`."""
     df = pd.DataFrame(rows)
@@ -396,7 +426,10 @@ def compare_predictors(rows):
     return pd.DataFrame(table).T
 
 # %% ../../nbs/timing/calibrate.ipynb #a2fd5ccc
-def plot_predicted(rows, ax=None):
+def plot_predicted(
+    rows,     # of `validate_profile`
+    ax=None,  # matplotlib axes; None: new ones
+):
     "Predicted against measured milliseconds, names at the worst four; the band is 15%. Returns the axes."
     df = pd.DataFrame(rows)
     ax = axes(ax, figsize=(5, 4))

@@ -10,7 +10,7 @@ import json, math, sys
 from dataclasses import asdict
 from pathlib import Path
 from ..core import LayerscaleError, check_number, provenance, tidy
-from ..nets.net import Net
+from ..nets.layer import Network
 from .measure import device_name, dtype_of, keep_memory, machine, pick_device, timing_row
 from .roofline import PROFILE_FILE, load_profile, save_profile
 from .trace import network_calls, opened, predict_calls
@@ -38,35 +38,39 @@ def _fitting_profile(
 
 # %% ../../nbs/timing/forecast.ipynb #30fc4629
 def forecast(
-    net, module,        # description or module; its torch module
-    size, profile,      # (h, w) in pixels; a `Profile` or None
-    mode='inference',
+    net, module,       # description or module; its torch module
+    size, profile,     # (h, w) in pixels; a `Profile` or None
+    mode='inference',  # 'inference' or 'train'
 ) -> tuple:
     "(a function that gives the `Prediction` of a batch, or None; why there is none)."
     if profile is None: return None, ''
     if mode != 'inference':
         return None, 'a profile holds rates of inference; the time of a training step is only measured'
     try:
-        found = network_calls(net if isinstance(net, Net) else module, size, profile.channels_last)
+        found = network_calls(net if isinstance(net, Network) else module, size, profile.channels_last)
         predict_calls(found, profile)  # a kind may be missing
     except LayerscaleError as e: return None, str(e)
     return (lambda batch: predict_calls(found, profile, batch)), ''
 
 # %% ../../nbs/timing/forecast.ipynb #a4dbd4cc
 def time_network(
-    name,             # as for `find.find`
-    batches=(1, 8),
-    imgsz=None, device='auto', dtype='fp32', mode='inference',
-    profile=None,     # path of a profile; default: `PROFILE_FILE` if it is there
-    **kw,             # for `timing_row`
+    name,              # as for `find.find`
+    batches=(1, 8),    # batch sizes to time
+    imgsz=None,        # pixels, 'WIDTHxHEIGHT' or (h, w); None: its own
+    device='auto',     # torch device, or 'auto'
+    dtype='fp32',      # fp32, bf16 or fp16
+    mode='inference',  # 'inference' or 'train'
+    profile=None,      # path of a profile; default: `PROFILE_FILE` if it is there
+    **kw               # for `timing_row`
 ) -> dict:
     """Measured (and, with a fitting profile, predicted) time of a network at each batch, with all that decides it;
     raises `LayerscaleError`."""
     device = pick_device(device)
     p, why = _fitting_profile(profile, device, dtype)
     net, make, size = opened(name, imgsz)
-    module, label = make(), net.name if isinstance(
-        net, Net) else str(name) if isinstance(name, (str, Path)) else type(net).__name__
+    module = make()
+    typed = str(name) if isinstance(name, (str, Path)) else type(net).__name__
+    label = net.name if isinstance(net, Network) else typed
     ahead, reason = forecast(net, module, size, p, mode)
     if device.type == 'cpu': keep_memory()
     rows, guessed, fits = [], {}, math.inf
@@ -103,7 +107,9 @@ def _time_text(r: dict) -> str:
     return '\n'.join(lines)
 
 # %% ../../nbs/timing/forecast.ipynb #14091b67
-def time_command(a) -> int:
+def time_command(
+    a,  # parsed command line
+) -> int:
     "`time`: a table, or one JSON object."
     r = time_network(a.name, _batches_of(a.batch), a.imgsz, a.device, a.dtype, a.mode, a.profile,
                      repeats=check_number(a.repeats, 'repeats', whole=True))
@@ -111,7 +117,9 @@ def time_command(a) -> int:
     return 0
 
 # %% ../../nbs/timing/forecast.ipynb #dfd85202
-def profile_command(a) -> int:
+def profile_command(
+    a,  # parsed command line
+) -> int:
     "`profile`: measure, write the file, and say what was found."
     from layerscale_nb.timing.calibrate import calibrate
     pick_device(a.device), dtype_of(a.dtype)

@@ -9,7 +9,8 @@ __all__ = ['LatencyFit', 'time_net', 'scale_to_latency']
 from dataclasses import dataclass
 from ..core import LayerscaleError, check_number
 from ..nets.ladder import SIDES, v4_large
-from ..nets.yolo import Yolo, build_yolo, check_memory
+from ..nets.memory import check_memory
+from ..nets.yolo import Yolo, build_yolo
 from .measure import pick_device, time_module
 
 # %% ../../nbs/timing/latency.ipynb #b5f97d53
@@ -21,7 +22,10 @@ class LatencyFit:
     tried: tuple  # of (name, w, d, ms)
 
 # %% ../../nbs/timing/latency.ipynb #660a3a10
-def time_net(net: Yolo, device=None) -> float:
+def time_net(
+    net: Yolo,    # the network
+    device=None,  # torch device; None: as for 'auto'
+) -> float:
     "Median milliseconds for one image of the network's own size on this device."
     device = device or pick_device()
     check_memory(net, net.imgsz)

@@ -20,7 +20,7 @@ from ..core import DoesNotFit, LayerscaleError, check_number, cpu_name, one_line
 # %% ../../nbs/timing/measure.ipynb #90d9d916
 def pick_device(
     name='auto',  # 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'
-):
+) -> torch.device:
     "A `torch.device`; 'auto' takes a GPU if there is one; raises `LayerscaleError` for one that is absent."
     if str(name) == 'auto': name = 'cuda' if torch.cuda.is_available() else 'cpu'
     try: device = torch.device(str(name))
@@ -38,13 +38,17 @@ def pick_device(
     return device
 
 # %% ../../nbs/timing/measure.ipynb #a329fb4e
-def device_name(device) -> str:
+def device_name(
+    device,  # torch device
+) -> str:
     "The device in words: the GPU's name, or the processor's."
     return torch.cuda.get_device_name(
         device) if device.type == 'cuda' else cpu_name() + ', its GPU'*(device.type == 'mps')
 
 # %% ../../nbs/timing/measure.ipynb #58526508
-def machine(device) -> tuple:
+def machine(
+    device,  # torch device
+) -> tuple:
     "(device in words, threads): what a time on this device belongs to."
     return device_name(device), torch.get_num_threads()
 
@@ -60,7 +64,9 @@ class Timing:
     waited: float = math.nan   # share of the time in which the process waited for a core; not known everywhere
 
 # %% ../../nbs/timing/measure.ipynb #9614f2fd
-def clock(device):
+def clock(
+    device,  # torch device; None: as for a CPU
+):
     "A function that times one call of `f` in milliseconds: by the GPU's events, or by the host's clock."
     if device is None or device.type != 'cuda':
         wait = torch.mps.synchronize if device is not None and device.type == 'mps' else lambda: None
@@ -83,10 +89,11 @@ def clock(device):
 
 # %% ../../nbs/timing/measure.ipynb #96d9ffce
 def time_call(
-    f,               # function of no arguments
-    device=None,     # torch.device to wait for; None: nothing to wait for
-    repeats=20, warmup=3,
-    budget_s=3.0,    # stop repeating after this many seconds (but never before 5 repeats)
+    f,             # function of no arguments
+    device=None,   # torch.device to wait for; None: nothing to wait for
+    repeats=20,    # most repeats of a timing
+    warmup=3,      # calls before the first timed one
+    budget_s=3.0,  # stop repeating after this many seconds (but never before 5 repeats)
 ) -> Timing:
     "Median and quartiles of the time of `f()`, and the peak of GPU memory."
     repeats, gpu = check_number(repeats, 'repeats', whole=True), device is not None and device.type == 'cuda'
@@ -117,7 +124,9 @@ def queued_seconds() -> dict:
     return out
 
 # %% ../../nbs/timing/measure.ipynb #5feae45b
-def waiting(device=None):
+def waiting(
+    device=None,  # torch device; None: as for a CPU
+):
     "A function that gives the share of the time since now in which a thread of this process waited for a core, or nan."
     before, wall, cpu = queued_seconds(), time.perf_counter(), time.process_time()
     def share() -> float:
@@ -141,7 +150,7 @@ def busy_note(*shares) -> str:
 def steadiest(
     measure,          # function that gives a `Timing`
     spread=math.inf,  # accepted (ms_q3 - ms_q1)/ms
-    tries=3,
+    tries=3,          # most timings
     seconds=30.,      # after so long no further try begins
 ) -> Timing:
     "The first timing within the accepted spread that had its cores, or the best of `tries`."
@@ -154,13 +163,17 @@ def steadiest(
 _DTYPES = ('fp32', 'bf16', 'fp16')  # number formats of a timed module
 
 # %% ../../nbs/timing/measure.ipynb #e2aec498
-def dtype_of(name: str):
+def dtype_of(
+    name: str,  # fp32, bf16 or fp16
+) -> torch.dtype:
     "torch's dtype of a short name; raises `LayerscaleError` for another one."
     if name not in _DTYPES: raise LayerscaleError(f"dtype is '{name}'. Known: {', '.join(_DTYPES)}.")
     return dict(fp32=torch.float32, bf16=torch.bfloat16, fp16=torch.float16)[name]
 
 # %% ../../nbs/timing/measure.ipynb #ed9b835a
-def native_half(device) -> str:
+def native_half(
+    device,  # torch device, a GPU
+) -> str:
     "The half-precision format that a GPU computes in: bf16 since Ampere, else fp16."
     return 'bf16' if torch.cuda.get_device_capability(device) >= (8, 0) else 'fp16'
 
@@ -172,14 +185,20 @@ def _cpu_has_bf16() -> bool:
     return info.exists() and any(f in info.read_text(encoding='utf-8') for f in ('avx512_bf16', 'amx_bf16'))
 
 # %% ../../nbs/timing/measure.ipynb #541c8ab2
-def precision(device, amp='auto') -> str:
+def precision(
+    device,      # torch device
+    amp='auto',  # 'auto', 'off', 'bf16' or 'fp16'
+) -> str:
     "'fp32', 'bf16' or 'fp16' for this device."
     if amp != 'auto': return dict(off='fp32', bf16='bf16', fp16='fp16')[amp]
     if device.type == 'cuda': return native_half(device)
     return 'bf16' if device.type == 'cpu' and _cpu_has_bf16() else 'fp32'
 
 # %% ../../nbs/timing/measure.ipynb #6a8d75d9
-def autocast(device, amp='auto'):
+def autocast(
+    device,      # torch device
+    amp='auto',  # 'auto', 'off', 'bf16' or 'fp16'
+) -> torch.autocast:
     "The context in which a network computes in the format of `precision`."
     mode = precision(device, amp)
     return torch.autocast(device.type, torch.float16 if mode == 'fp16' else torch.bfloat16, enabled=mode != 'fp32')
@@ -199,7 +218,9 @@ def _one_pass(model, x, mode: str):
 
 # %% ../../nbs/timing/measure.ipynb #6612dc95
 @contextmanager
-def untouched(model):
+def untouched(
+    model,  # a torch module
+):
     "Modes, gradients and buffers (running means) of a module are afterwards as they were."
     modes, grads, buffers = [(m, m.training) for m in model.modules()], [(p, p.grad) for p in model.parameters()], [
         (b, b.clone()) for b in model.buffers()]
@@ -214,11 +235,12 @@ def untouched(model):
 # %% ../../nbs/timing/measure.ipynb #c1c73b7a
 def time_module(
     model, size,         # a torch module, already on the device; (h, w) of the images
-    device, batch=1,
+    device,              # torch device
+    batch=1,             # images of a batch
     mode='inference',    # or 'train'
     channels_last=True,  # memory order of the images
-    channels=3,
-    **kw,                # for `time_call`
+    channels=3,          # channels of the images
+    **kw                 # for `time_call`
 ) -> Timing:
     """Time of one pass on random images of this size and batch; raises `LayerscaleError` if the module cannot run so,
     `DoesNotFit` if memory is too small."""
@@ -239,8 +261,10 @@ def time_module(
 
 # %% ../../nbs/timing/measure.ipynb #5b36e91a
 def time_in_turns(
-    modules: dict,   # name -> (torch module, (h, w) of its images)
-    batch=1, device='auto', rounds=3,
+    modules: dict,  # name -> (torch module, (h, w) of its images)
+    batch=1,        # images of a batch
+    device='auto',  # torch device, or 'auto'
+    rounds=3,       # how often each is timed
 ) -> dict:
     "Median milliseconds of each module, timed in turns so that a disturbance of the machine hits all."
     device, times = pick_device(device), {n: [] for n in modules}
@@ -252,7 +276,9 @@ def time_in_turns(
     return {n: statistics.median(t) for n, t in times.items()}
 
 # %% ../../nbs/timing/measure.ipynb #2bca4960
-def out_of_memory(error: Exception) -> bool:
+def out_of_memory(
+    error: Exception,  # the exception
+) -> bool:
     "Does this error say that memory is used up, the computer's or the GPU's?"
     texts = 'out of memory', "can't allocate memory", 'not enough memory', 'status_alloc_failed'
     return isinstance(
@@ -260,7 +286,9 @@ def out_of_memory(error: Exception) -> bool:
         (MemoryError, DoesNotFit)) or isinstance(error, RuntimeError) and any(s in str(error).lower() for s in texts)
 
 # %% ../../nbs/timing/measure.ipynb #69e6ad10
-def give_back(device):
+def give_back(
+    device,  # torch device
+):
     "Return the GPU memory that torch holds for later; does nothing on a CPU."
     if device.type == 'cuda':
         gc.collect()
@@ -268,7 +296,10 @@ def give_back(device):
 
 # %% ../../nbs/timing/measure.ipynb #c61ecfb6
 @contextmanager
-def memory_fence(device, share=0.8):
+def memory_fence(
+    device,     # torch device
+    share=0.8,  # share of the free memory
+):
     """Inside it, a CPU allocation beyond this share of the free memory fails instead of killing the process (Linux
     only)."""
     if device.type != 'cpu' or not psutil.LINUX:
@@ -282,10 +313,12 @@ def memory_fence(device, share=0.8):
 
 # %% ../../nbs/timing/measure.ipynb #528d06a2
 def largest_batch(
-    model, size, device,
-    mode='inference',
-    limit=1024,      # stop looking here
-    budget_s=30.0,   # or when one pass takes longer than this
+    model,             # a torch module, already on the device
+    size,              # (h, w) of the images in pixels
+    device,            # torch device
+    mode='inference',  # 'inference' or 'train'
+    limit=1024,        # stop looking here
+    budget_s=30.0,     # or when one pass takes longer than this
 ) -> int:
     "The largest power of two that fits; raises `LayerscaleError` if not even one image does."
     batch = 0
@@ -307,10 +340,16 @@ def largest_batch(
 
 # %% ../../nbs/timing/measure.ipynb #d8dd7958
 def timing_row(
-    name: str, model, size, device, batch,
-    mode='inference', dtype='fp32', channels_last=True,
-    spread=math.inf,  # for `steadiest`
-    **kw,             # for `time_call`
+    name: str,           # name of the row
+    model,               # a torch module
+    size,                # (h, w) of the images in pixels
+    device,              # torch device
+    batch,               # images of a batch
+    mode='inference',    # 'inference' or 'train'
+    dtype='fp32',        # fp32, bf16 or fp16
+    channels_last=True,  # memory order of the images
+    spread=math.inf,     # for `steadiest`
+    **kw                 # for `time_call`
 ) -> dict:
     "One measurement with all that decides it. A batch too large is halved; `note` says so, and if it had to wait."
     asked, order = batch, torch.channels_last if channels_last else torch.contiguous_format

@@ -15,16 +15,15 @@ from typing import NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode
 from ..core import LayerscaleError, check_size
-from ..nets import build as modules, yolo
 from ..nets.count import (
     NeedsValues, Recorder, as_input, check_module, count, observe, reason, tensors, watch)
 from ..nets.find import find, own_size, pixels
-from ..nets.net import Net, Op
+from ..nets.layer import Network, Op
 from ..nets.operators import FACTORS, FIRST_TWO, KINDS, PRODUCTS, attention_macs, conv_macs
 from ..plot import axes, plain_text
 from .calibrate import judged
 from .measure import keep_memory, pick_device
-from .roofline import Call, Profile, call_times, calls, conv_kind, padding
+from .roofline import Call, NEAREST_KIND, Profile, call_times, calls, conv_kind, padding, rated
 
 # %% ../../nbs/timing/trace.ipynb #1b5b3abf
 _SAME = {  # torch's core operator: the kind of pass `calibrate` knows it as
@@ -36,13 +35,6 @@ _SAME = {  # torch's core operator: the kind of pass `calibrate` knows it as
     'upsample_nearest2d': 'upsample'}
 # of `count.KINDS`
 _PASS_KINDS = dict(batch_norm='norm', layer_norm='layernorm', softmax='softmax', max_pool='pool', avg_pool='pool')
-_NEAREST = {  # a kind without rates: the next of its sort; all others: 'add'
-    **dict.fromkeys(('hardtanh', 'clamp', 'clamp_min', 'hardswish'), 'relu'), 'leaky_relu': 'hardswish',
-    **dict.fromkeys(('sigmoid', 'tanh', 'exp', 'elu', 'mish'), 'silu'), 'hardsigmoid': 'hardswish',
-    'softmax': 'gelu',
-    'cat of slices': 'reorder',
-    **dict.fromkeys(('reorder', 'index', 'roll'), 'copy'),
-    **dict.fromkeys(('sum', 'amax'), 'mean')}
 _IN_PLACE = ('relu', 'leaky_relu', 'silu', 'hardswish', 'mish')  # measured in place
 # no number is moved
 _NOTHING_MOVED = {
@@ -50,12 +42,17 @@ _NOTHING_MOVED = {
     'lift_fresh', 'resize_', 'set_'}
 
 # %% ../../nbs/timing/trace.ipynb #95eb3762
-def order(t) -> tuple:
+def order(
+    t,  # a tensor
+) -> tuple:
     "The axes of a tensor that are longer than 1, from the slowest to the fastest in memory."
     return tuple(sorted((i for i in range(t.ndim) if t.shape[i] > 1), key=lambda i: -t.stride(i)))
 
 # %% ../../nbs/timing/trace.ipynb #85691ba1
-def dense(t, like) -> bool:
+def dense(
+    t,     # a tensor
+    like,  # the tensor whose order is asked for
+) -> bool:
     "Does `t` lie in memory without gaps, in the order of `like`?"
     last = torch.channels_last if like.ndim == 4 and not like.is_contiguous() else torch.contiguous_format
     return t.is_contiguous(memory_format=last)
@@ -102,8 +99,8 @@ def _pass_calls(name: str, how: str, args, out) -> list:
         window = read/made if 'adaptive' in name else math.prod(args[1])
         # 5 for a 3x3 with stride 2, the pool that is measured
         return [Call(kind, 0, 0, int(made*(window + 1)/2), made)]
-    if _NEAREST.get(kind, kind) == 'mean': return [Call(kind, 0, 0, read, 0)]
-    if {kind, _NEAREST.get(kind)} & {*_IN_PLACE} and made:
+    if NEAREST_KIND.get(kind, kind) == 'mean': return [Call(kind, 0, 0, read, 0)]
+    if {kind, NEAREST_KIND.get(kind)} & {*_IN_PLACE} and made:
         return [Call(kind, 0, 0, read, 0), Call('add', 0, 0, made, made)]
     return [Call(kind, 0, 0, read + made, made)]
 
@@ -114,7 +111,13 @@ class Tracer(Recorder):
         super().__init__()
         self.channels_last, self.trace = channels_last, []
 
-    def op(self, f, args, kwargs):
+    def op(
+        self,
+        f,       # torch operator
+        args,    # its positional arguments
+        kwargs,  # its keyword arguments
+    ):
+        "As `Recorder.op`, and writes down the calls of the operator."
         out = super().op(f, args, kwargs)
         (name, how, _), made = self.ops[f], tensors(out)
         if how == 'view' or name in _NOTHING_MOVED or not made or not tensors(args): return out
@@ -124,7 +127,14 @@ class Tracer(Recorder):
         self.trace += [c._replace(part=self.stack[-1]) for c in found]
         return out
 
-    def run(self, f, args, kwargs, key):
+    def run(
+        self,
+        f,       # torch operator
+        args,    # its positional arguments
+        kwargs,  # its keyword arguments
+        key,     # the answer is remembered under this
+    ) -> tuple:
+        "As `Operators.run`, with a convolution's output in the asked memory order."
         fact, out = super().run(f, args, kwargs, key)
         if PRODUCTS.get(self.ops[f][0]) is conv_macs and self.channels_last and out.ndim == 4:
             out = out.contiguous(memory_format=torch.channels_last)  # a device answers so; meta tensors need not
@@ -154,7 +164,9 @@ def _whole_attention(tracer):
     finally: F.scaled_dot_product_attention = fused
 
 # %% ../../nbs/timing/trace.ipynb #1a801665
-def folded(trace: list) -> list:
+def folded(
+    trace: list,  # of `Call`, in order
+) -> list:
     """The calls with squeeze and excitation as it was measured: its two layers and what is between are one call, and
     so are its gate and the sigmoid before."""
     out = []
@@ -172,9 +184,10 @@ def folded(trace: list) -> list:
 
 # %% ../../nbs/timing/trace.ipynb #65c274e9
 def module_calls(
-    module,      # any torch module
-    size,        # (h, w) of the images in pixels
-    channels_last=True, channels=3,
+    module,              # any torch module
+    size,                # (h, w) of the images in pixels
+    channels_last=True,  # memory order of the images
+    channels=3,          # channels of the images
 ) -> list:
     """Every `Call` of one inference pass over one image, in order, found without memory or data; raises
     `LayerscaleError` if the module fails, or if shapes do not decide its path."""
@@ -196,20 +209,6 @@ def module_calls(
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
     return folded(rec.trace)
 
-# %% ../../nbs/timing/trace.ipynb #2190efb4
-def _rated(
-    calls: list, profile: Profile,
-) -> tuple:
-    """(the calls with each kind the profile lacks replaced by the nearest one it has, {kind that was replaced: share
-    of all numbers moved})."""
-    def known(kind):
-        while kind not in profile.rates and kind != 'add': kind = _NEAREST.get(kind, 'add')
-        return kind
-    moved, guessed = sum(c.n*c.moved for c in calls) or 1, Counter()
-    for c in calls:
-        if not c.macs and c.kind not in profile.rates: guessed[c.kind] += c.n*c.moved/moved
-    return [c if c.macs else c._replace(kind=known(c.kind)) for c in calls], dict(guessed.most_common())
-
 # %% ../../nbs/timing/trace.ipynb #22c71a07
 class Prediction(NamedTuple):
     "Predicted time of one inference pass."
@@ -218,41 +217,47 @@ class Prediction(NamedTuple):
     guessed: dict  # kind without rates of its own -> share of all numbers moved
 
 # %% ../../nbs/timing/trace.ipynb #eaa9fcf8
-def opened(net, imgsz=None) -> tuple:
+def opened(
+    net,         # as for `network_calls`
+    imgsz=None,  # pixels, 'WIDTHxHEIGHT' or (h, w); None: its own
+) -> tuple:
     """(description or module, a function that gives the torch module in eval mode, (h, w) in pixels) of a network or
     its name; raises `LayerscaleError` with the nearest name."""
     yours = not isinstance(net, (str, Path))
     if not yours: net = find(net)
-    if isinstance(net, Net):
-        size = pixels(imgsz, net.r)
-        return net, lambda: modules.build(net, size).eval(), size
-    if isinstance(net, yolo.Yolo):
-        return net, lambda: yolo.build_yolo(net).eval(), check_size(net.imgsz if imgsz is None else imgsz, net.stride)
+    if isinstance(net, Network):
+        size = net.sized(imgsz)
+        return net, lambda: net.build(size).eval(), size
     # yours stays as it is
     return net, lambda: (copy.deepcopy(net) if yours else net).eval(), pixels(imgsz, own_size(net))
 
 # %% ../../nbs/timing/trace.ipynb #59771b3b
 def network_calls(
-    net,               # a `Net`, a `Yolo`, a torch module, or a name as for `find.find`
-    imgsz=None,        # pixels, 'WIDTHxHEIGHT' or (h, w); default: the network's own
-    channels_last=True,
+    net,                 # a `Network`, a torch module, or a name as for `find.find`
+    imgsz=None,          # pixels, 'WIDTHxHEIGHT' or (h, w); default: the network's own
+    channels_last=True,  # memory order of the images
 ) -> list:
-    """The calls of one inference pass over one image: in closed form for a `Net`, else from its module; raises
-    `LayerscaleError`."""
+    """The calls of one inference pass over one image: in closed form where the network is described, else from its
+    module; raises `LayerscaleError`."""
     net, module, size = opened(net, imgsz)
-    return calls(net, size) if isinstance(net, Net) else module_calls(module(), size, channels_last)
+    return calls(net, size) if isinstance(net, Network) else module_calls(module(), size, channels_last)
 
 # %% ../../nbs/timing/trace.ipynb #0c74ac42
-def predict_calls(calls: list, profile: Profile, batch=1) -> Prediction:
+def predict_calls(
+    calls: list,       # of `Call`
+    profile: Profile,  # rates of the device
+    batch=1,           # images of a batch
+) -> Prediction:
     "Predicted time of these calls for a batch."
-    found, guessed = _rated(calls, profile)
+    found, guessed = rated(calls, profile)
     times = call_times(found, profile, batch)
     return Prediction(sum(t.ms for t in times), times, guessed)
 
 # %% ../../nbs/timing/trace.ipynb #b815f70e
 def predict_time(
     net, profile: Profile,  # as for `network_calls`; rates of the device
-    batch=1, imgsz=None,
+    batch=1,                # images of a batch
+    imgsz=None,             # pixels, 'WIDTHxHEIGHT' or (h, w); None: its own
 ) -> Prediction:
     """Predicted time of one inference pass of any network over a batch; raises `LayerscaleError` if it cannot be found
     or its path depends on the pixels."""
@@ -266,7 +271,9 @@ _WORK = {  # sort of work: its kinds, and a colour; all other kinds are products
     'add, gate, pool': (('add', 'gate', 'mean', 'pool'), '#999999')}
 
 # %% ../../nbs/timing/trace.ipynb #ff77cb10
-def shares(p: Prediction) -> dict:
+def shares(
+    p: Prediction,  # the prediction
+) -> dict:
     "Share of the predicted time by sort of work: products, and each of `_WORK`."
     sort = {k: name for name, (kinds, _) in _WORK.items() for k in kinds}
     out = dict.fromkeys(('products', *_WORK), 0.0)
@@ -274,7 +281,10 @@ def shares(p: Prediction) -> dict:
     return out
 
 # %% ../../nbs/timing/trace.ipynb #ab3bf2f0
-def plot_shares(predictions: dict, ax=None):
+def plot_shares(
+    predictions: dict,  # name -> `Prediction`
+    ax=None,            # matplotlib axes; None: new ones
+):
     "What the time of each network consists of, as bars; `predictions` is name -> `Prediction`. Returns the axes."
     ax = axes(ax, figsize=(6, 0.9 + 0.32*len(predictions)))
     rows, left = [shares(p) for p in predictions.values()], [0.0]*len(predictions)
@@ -298,9 +308,12 @@ MODULES = {  # name: size of the images; none is used by `calibrate`, none is a 
 
 # %% ../../nbs/timing/trace.ipynb #877e1c6d
 def validate_any(
-    profile: Profile,
+    profile: Profile,      # rates of the device
     names=tuple(MODULES),  # as for `find.find`
-    batch=8, device='cpu', imgsz=None, repeats=5,
+    batch=8,               # images of a batch
+    device='cpu',          # torch device, or 'auto'
+    imgsz=None,            # pixels or 'WIDTHxHEIGHT'; None: of `MODULES`, or its own
+    repeats=5,             # most repeats of a timing
 ) -> list:
     """One row per network, as of `calibrate.validate_profile`, for networks of any sort; `guessed` is the share of
     moved numbers without rates of their own."""
@@ -314,5 +327,5 @@ def validate_any(
             name, module, size, cost, profile, lambda b: predict_calls(found, profile, b).ms, batch, device, repeats)
         rows.append(
             dict(name=name, size=f'{size[1]}x{size[0]}') | row
-            | dict(guessed=round(sum(_rated(found, profile)[1].values()), 4)))
+            | dict(guessed=round(sum(rated(found, profile)[1].values()), 4)))
     return rows

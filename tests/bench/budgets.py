@@ -21,9 +21,10 @@ def median_s(f, n): return statistics.median(timed(f) for _ in range(n))
 
 def main():
     from layerscale_nb.live.explorers import scaling_explorer
-    from layerscale_nb.nets.net import complexity
+    from layerscale_nb.nets.layer import cost
     from layerscale_nb.detect.scenes import road_scenes
-    from layerscale_nb.nets.yolo import cost, yolov8
+    from layerscale_nb.nets.yolo import yolov8
+    from layerscale_nb.nets.layer import cost
     from layerscale_nb.nets.zoo import named_net
     vit, b7, box = named_net('ViT-G/14'), named_net('EN-B7'), scaling_explorer('EN-B7', 'dwr', 4)
     slider = box.children[1].children[1]
@@ -32,7 +33,7 @@ def main():
     rows = [('import layerscale_nb', import_s('layerscale_nb'), 0.3), ('import layerscale_nb.nets.yolo', import_s('layerscale_nb.nets.yolo'), 0.3),
             ('import layerscale_nb.cli', import_s('layerscale_nb.cli'), 0.3),
             ('import layerscale_nb.nets.zoo', import_s('layerscale_nb.nets.zoo'), 0.3),
-            ('closed form of EN-B7', median_s(lambda: complexity(b7), 200), 0.001), ('closed form of ViT-G/14', median_s(lambda: complexity(vit), 200), 0.001),
+            ('closed form of EN-B7', median_s(lambda: cost(b7), 200), 0.001), ('closed form of ViT-G/14', median_s(lambda: cost(vit), 200), 0.001),
             ('slider of scaling_explorer, EN-B7', median_s(move, 100), 0.1),
             ('closed-form cost of yolov8x at 640', median_s(lambda: cost(yolov8('x'), 640), 50), 0.005),
             ('320 RoadScenes of 320x96', median_s(lambda: road_scenes(320), 3), 3.0)]
