@@ -289,3 +289,17 @@ def test_public_parameters_have_docments(repo):
         args = [a for a in f.args.args + f.args.kwonlyargs if a.arg not in ('self', 'cls')]
         said += ['#' in lines[a.lineno - 1][a.col_offset:] for a in args]
     assert len(said) > 1000 and sum(said)/len(said) > 0.9, f'{sum(said)} of {len(said)}'
+
+
+def test_one_name_means_one_thing(repo):
+    "No two modules define the same name, private ones included."
+    homes = {}
+    for m, p in modules(repo).items():
+        for n in ast.parse(p.read_text()).body:
+            if isinstance(n, (ast.FunctionDef, ast.ClassDef)): names = [n.name]
+            elif isinstance(n, ast.Assign):
+                names = [x.id for t in n.targets for x in ast.walk(t) if isinstance(x, ast.Name) and x.id != '__all__']
+            else: names = []
+            for name in names: homes.setdefault(name, set()).add(m)
+    twice = {name: sorted(where) for name, where in homes.items() if len(where) > 1}
+    assert not twice and len(homes) > 900, twice

@@ -217,7 +217,7 @@ def test_memory_runs_out_for_real(monkeypatch):
     row = r.timing_row('conv', conv, (1024, 1024), cpu, 4096, repeats=3, warmup=0)
     assert 1 <= row['batch'] < 4096 and row['ms'] > 0
     assert row['note'].startswith(f"batch 4096 did not fit into memory; {row['batch']} did")
-    assert row['batch'] <= r.largest_batch(conv, (1024, 1024), cpu, limit=4096)*2
+    assert row['batch'] <= r.probe_largest_batch(conv, (1024, 1024), cpu, limit=4096)*2
     class Fat(torch.nn.Conv2d):
         def to(self, *a, **kw): raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
     with pytest.raises(LayerscaleError, match='its weights do not fit'): r.timing_row('fat', Fat(3, 1, 1), (8, 8), cpu, 1)
@@ -439,9 +439,9 @@ def test_bench_predictor_with_names(tmp_path, monkeypatch, capsys):
 def test_stored_predictions_of_modules(repo):
     "The stored table holds every network of the list at both batches, and its predictions follow from its profile."
     from layerscale_nb.experiments.actbound import read_rows
-    from layerscale_nb.timing.trace import MODULES, predict_time
+    from layerscale_nb.timing.trace import MODULE_NAMES, predict_time
     rows = read_rows(repo/'nbs'/'results'/'predictor_modules_cpu.csv')
-    assert {(r['name'], r['batch']) for r in rows} == {(n, b) for n in MODULES for b in (8, 1)}
+    assert {(r['name'], r['batch']) for r in rows} == {(n, b) for n in MODULE_NAMES for b in (8, 1)}
     p = load_profile(repo/'nbs'/'results'/'predictor_modules_cpu_profile.json')
     for r in rows:
         if r['name'] in ('yolov8n', 'torchvision:mobilenet_v3_large'):  # the one in closed form, the other traced

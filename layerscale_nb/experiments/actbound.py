@@ -28,7 +28,7 @@ from ..timing.calibrate import VALIDATION, calibrate, compare_predictors, valida
 from ..timing.measure import (
     SPREAD, device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row)
 from ..timing.roofline import Profile, layer_times, load_profile, predict_ms, save_profile
-from ..timing.trace import MODULES, opened, validate_any
+from ..timing.trace import MODULE_NAMES, opened, validate_any
 
 # %% ../../nbs/experiments/actbound.ipynb #5e7f3f7b
 class Job(NamedTuple):
@@ -451,7 +451,8 @@ def bench_time_command(
         sys.argv[1:])
     how = dict(device=a.device, minutes=check_number(a.minutes, 'minutes'), look=say, command=command)
     if a.what == 'predictor' and a.names:
-        how |= dict(rows_of=validate_any, names=tuple(MODULES) if a.names == ['modules'] else a.names, imgsz=a.imgsz)
+        how |= dict(rows_of=validate_any, names=tuple(MODULE_NAMES) if a.names == ['modules'] else a.names,
+                    imgsz=a.imgsz)
         for name in [] if a.names == ['modules'] else a.names:
             opened(name, a.imgsz)  # a wrong name or size is said before anything is measured
     rows = (bench_acts if a.what == 'acts' else _bench_predictor)(out, **how)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SPREAD', 'pick_device', 'device_name', 'machine', 'Timing', 'clock', 'time_call', 'keep_memory', 'queued_seconds',
            'waiting', 'busy_note', 'steadiest', 'dtype_of', 'native_half', 'precision', 'autocast', 'untouched',
-           'time_module', 'time_in_turns', 'out_of_memory', 'give_back', 'memory_fence', 'largest_batch', 'timing_row']
+           'time_module', 'time_in_turns', 'out_of_memory', 'give_back', 'memory_fence', 'probe_largest_batch',
+           'timing_row']
 
 # %% ../../nbs/timing/measure.ipynb #8068d337
 import ctypes, gc, math, resource, statistics, time
@@ -312,7 +313,7 @@ def memory_fence(
     finally: resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 # %% ../../nbs/timing/measure.ipynb #528d06a2
-def largest_batch(
+def probe_largest_batch(
     model,             # a torch module, already on the device
     size,              # (h, w) of the images in pixels
     device,            # torch device
