@@ -103,10 +103,11 @@ def placed(
     h: int,     # height of the input map
     w: int,     # width of the input map
     held=0,     # numbers of other maps that wait while it runs
+    ends=False,  # is it the last of a block?
 ) -> Layer:
     "An `op` on an input map of `h` by `w`."
     side = KINDS[op.kind].side
-    return Layer(part, op, n, *(side(op, h, w) if side else (h, w)), h*w, held)
+    return Layer(part, op, n, *(side(op, h, w) if side else (h, w)), h*w, held, ends)
 
 # %% ../../nbs/nets/layer.ipynb #3bcf4a26
 def channels(
@@ -128,6 +129,9 @@ def place_block(
 ) -> tuple:
     "(layers, h, w) of a block on an input map of `h` by `w`."
     if not block.path: return [], h, w
+    if len(block.path) == 1 and block.shortcut is None and isinstance(block.path[0], Op):  # one layer: most rows
+        only = placed(part, block.path[0], n, h, w, held, True)
+        return [only], only.h, only.w
     (cin, cout), out, side, waits = channels(block), [], (h, w), held
     ops = any(isinstance(item, Op) for item in block.path)  # a block of blocks ends once
     for i, item in enumerate(block.path):
