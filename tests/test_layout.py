@@ -303,3 +303,15 @@ def test_one_name_means_one_thing(repo):
             for name in names: homes.setdefault(name, set()).add(m)
     twice = {name: sorted(where) for name, where in homes.items() if len(where) > 1}
     assert not twice and len(homes) > 900, twice
+
+
+def test_each_page_asks_its_question(repo):
+    "A page's second line and its module's first are the same question, and the README lists it with a link."
+    readme = (repo/'README.md').read_text()
+    for m, p in exports(repo).items():
+        title = next(''.join(c['source']) for c in json.loads(p.read_text())['cells'] if c['cell_type'] == 'markdown')
+        name, question = title.split('\n')[0], title.split('\n')[2]
+        assert name.startswith('# ') and len(name) < 40 and question.startswith('> ') and question.endswith('?'), m
+        assert ast.get_docstring(ast.parse(modules(repo)[m].read_text())) == question[2:], m
+        link = f'[{m}](nbs/{m.replace(".", "/")}.ipynb): {question[2:]}'
+        assert m in ALIASES or link in readme, link
