@@ -401,10 +401,9 @@ def count_command(a) -> int:
     from layerscale_nb.nets.memory import memory_json, memory_text
     for name in a.names:
         c = cost_of(name, a.imgsz, a.scale, a.real)
-        net = described(name, a.scale) if a.memory else None
-        if a.json:
-            print(json.dumps(count_json(c, a.stages) | (dict(memory=memory_json(net, c.size)) if net else {})))
-        else: print(count_text(c, a.stages) + (f'\n{memory_text(net, c.size)}' if net else ''), flush=True)
+        memory = dict(memory=memory_json(described(name, a.scale), c.size)) if a.memory else {}
+        if a.json: print(json.dumps(count_json(c, a.stages) | memory))
+        else: print('\n'.join([count_text(c, a.stages), *map(memory_text, memory.values())]), flush=True)
     return 0
 
 # %% ../nbs/cli.ipynb #c7a04cb0

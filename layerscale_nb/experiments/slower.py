@@ -7,7 +7,7 @@ __all__ = ['darknet53', 'csp_darknet53']
 
 # %% ../../nbs/experiments/slower.ipynb #a31491d0
 from ..nets.csp import CspNet, CspStage, csp_ize
-from ..timing.roofline import Profile, call_ms, calls, rated
+from ..timing.roofline import Profile, call_ms, calls
 
 # %% ../../nbs/experiments/slower.ipynb #1b92d546
 def darknet53() -> CspNet:
@@ -23,5 +23,5 @@ def csp_darknet53() -> CspNet:
 # %% ../../nbs/experiments/slower.ipynb #5b955b62
 def _split_ms(net: CspNet, profile: Profile, size=128, batch=1) -> dict:
     "Predicted milliseconds of a backbone: arithmetic, memory, calls."
-    ways = [[c.n*v for v in call_ms(c, profile, batch)] for c in rated(calls(net, size), profile)[0]]
+    ways = [[c.n*v for v in call_ms(c, profile, batch)] for c in calls(net, size)]
     return dict(zip(('arithmetic', 'memory', 'calls'), map(sum, zip(*ways))))

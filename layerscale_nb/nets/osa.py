@@ -7,9 +7,9 @@ __all__ = ['OSA_FORMS', 'osa_convs', 'build_osa', 'OsaBlock', 'cio', 'receptive_
 
 # %% ../../nbs/nets/osa.ipynb #aa1dc670
 from dataclasses import dataclass, replace
-from ..core import LayerscaleError, check_number, check_size, nearest
+from ..core import LayerscaleError, check_number, nearest
 from .csp import conv
-from .layer import Block, Op, place_block
+from .layer import Block, Square, place_block, plain_op
 from .rounding import nearest_multiple
 
 # %% ../../nbs/nets/osa.ipynb #40c16d9b
@@ -62,7 +62,7 @@ def build_osa(
 
 # %% ../../nbs/nets/osa.ipynb #8c11ae10
 @dataclass(frozen=True)
-class OsaBlock:
+class OsaBlock(Square):
     "A block that collects the outputs of its `k` layers (Scaled-YOLOv4, section 3.2), as a `Network` on one map."
     b: int            # channels in
     g: int            # growth: channels of each layer
@@ -76,19 +76,12 @@ class OsaBlock:
     def name(self):
         "Its form and numbers in words."
         return f'{self.form} b={self.b} g={self.g} k={self.k}'
-    @property
-    def size(self):
-        "Map size (h, w) it is made for."
-        return self.side, self.side
-    def sized(self, size=None) -> tuple:
-        "(h, w) of the map; raises `LayerscaleError` for what is no size."
-        return check_size(self.side if size is None else size, stride=1)
     def layers(self, size=None) -> list:
         "All `Layer`s in order, for one image."
         *convs, last = osa_convs(self.b, self.g, self.k, self.form)
-        join = lambda c: Op('concat', c, c, norm=False, act=False)
         read = last.cin*(2 if self.form.startswith('pcb') else 1)  # a partial block joins all and reads half
-        path = (*convs, last, join(self.b + self.k*self.g)) if self.form == 'dense' else (*convs, join(read), last)
+        path = (*convs, last, plain_op(
+            'concat', self.b + self.k*self.g)) if self.form == 'dense' else (*convs, plain_op('concat', read), last)
         return place_block('block', Block(path), 1, *self.sized(size))[0]
     def rescaled(self, d=1.0, w=1.0, r=1.0, g=None, rounding=None) -> 'OsaBlock':
         "The block with layers, channels (growth too) and map multiplied; channels stay even."

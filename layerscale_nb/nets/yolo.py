@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from ..core import LayerscaleError, MOST, brief, check_number, check_size, keep_number, nearest
-from .layer import Block, Op, cost, place_block, placed
+from .layer import Block, Op, Square, cost, place_block, placed, plain_op
 from .memory import check_memory
 
 # %% ../../nbs/nets/yolo.ipynb #0f75985e
@@ -37,7 +37,7 @@ ACTIVATIONS = dict(SiLU=None, Mish='torch.nn.Mish()', LeakyReLU='torch.nn.LeakyR
 
 # %% ../../nbs/nets/yolo.ipynb #bfc2eed4
 @dataclass(frozen=True)
-class Yolo:
+class Yolo(Square):
     "A YOLO graph and its scale: rows as in Ultralytics' yaml, depth `d`, width `w`, `max_channels`, `nc` classes."
     rows: tuple = yolov8_rows()
     d: float = 1.0              # multiplies the repeats of each block
@@ -55,14 +55,11 @@ class Yolo:
         if not (isinstance(self.act, str) and self.act in ACTIVATIONS):
             raise LayerscaleError(f"activation '{self.act}': {nearest(self.act, ACTIVATIONS)}")
     @property
-    def size(self): return self.imgsz, self.imgsz
+    def side(self): return self.imgsz
     @cached_property
     def resolved(self): return resolve(self)
     @cached_property
     def blocks(self): return tuple(_ROWS[l.kind](l) for l in self.resolved if l.kind not in _HEADS)
-    def sized(self, size=None) -> tuple:
-        "(h, w) in pixels, both multiples of the stride; raises `LayerscaleError` otherwise."
-        return check_size(self.imgsz if size is None else size, self.stride)
     def layers(self, size=None) -> list:
         "All `Layer`s in order, for one image."
         return yolo_layers(self, self.sized(size))
@@ -192,32 +189,28 @@ def _conv(cin: int, cout: int, k=1, stride=1, pad=None) -> Op:
     "Ultralytics' `Conv`: convolution, batch norm, and a non-linearity that puts out a new map."
     return Op('conv', cin, cout, k, stride, pad=k//2 if pad is None else pad, fresh=True)
 
-def _plain_op(kind: str, c: int, **more) -> Op:
-    "A layer without norm and non-linearity, with as many channels out as in."
-    return Op(kind, c, c, norm=False, act=False, **more)
-
 # %% ../../nbs/nets/yolo.ipynb #5dd2c342
 def _c2f(l: Row) -> Block:
     "C2f with `n` bottlenecks of two 3x3 convolutions on half the channels."
     c, short = l.cout//2, (*l.args, False)[0]
     inner = Block((_conv(c, c, 3), _conv(c, c, 3)), () if short else None, times=l.n)
     joined = (2 + l.n)*c
-    return Block((_conv(l.cin[0], 2*c), _plain_op('copy', c), inner, _plain_op('concat_slices', joined),
+    return Block((_conv(l.cin[0], 2*c), plain_op('copy', c), inner, plain_op('concat_slices', joined),
                   _conv(joined, l.cout)))
 
 # %% ../../nbs/nets/yolo.ipynb #a92652eb
 def _sppf(l: Row) -> Block:
     "SPPF: halve the channels, pool three times, join the four maps."
     c, k = l.cin[0]//2, (*l.args, 5)[0]
-    pool = _plain_op('pool', c, k=k)
-    return Block((_conv(l.cin[0], c), pool, pool, pool, _plain_op('concat', 4*c), _conv(4*c, l.cout)))
+    pool = plain_op('pool', c, k=k)
+    return Block((_conv(l.cin[0], c), pool, pool, pool, plain_op('concat', 4*c), _conv(4*c, l.cout)))
 
 # %% ../../nbs/nets/yolo.ipynb #0d7b3be7
 def _c3(l: Row) -> Block:
     "C3 with `n` bottlenecks of a 1x1 and a 3x3 convolution on half the channels."
     c, short = l.cout//2, (*l.args, True)[0]
     inner = Block((_conv(c, c), _conv(c, c, 3)), () if short else None, times=l.n)
-    return Block((_conv(l.cin[0], c), inner, _conv(l.cin[0], c), _plain_op('concat', 2*c), _conv(2*c, l.cout)))
+    return Block((_conv(l.cin[0], c), inner, _conv(l.cin[0], c), plain_op('concat', 2*c), _conv(2*c, l.cout)))
 
 # %% ../../nbs/nets/yolo.ipynb #9a6584cf
 def _bottleneck(l: Row) -> Block:
@@ -237,7 +230,7 @@ def _detect(l: Row, nc: int) -> tuple:
     box, cls = max(16, l.cin[0]//4, 64), max(l.cin[0], min(nc, 100))
     last = lambda mid, out: Op('conv', mid, out, bias=True, norm=False, act=False)
     branch = lambda c, mid, out: Block((_conv(c, mid, 3), _conv(mid, mid, 3), last(mid, out)))
-    op = _plain_op
+    op = plain_op
     tail = [(op('concat_slices', 64 + nc), 1), (op('softmax', 64), 1), (op('copy', 64), 1),
             (Op('conv', 16, 1, norm=False, act=False), 4), *[(op('add', 2), 1)]*5, (op('concat_slices', 4), 1),
             (op('copy', 4), 1), (op('copy', nc), 1), (op('concat', 4 + nc), 1)]
@@ -248,19 +241,19 @@ def _anchor_head(l: Row, nc: int) -> tuple:
     "The anchor head of YOLOv3 to v5: `na*(nc + 5)` outputs at each place of each map, then joined."
     out = l.args[0]*(nc + 5)
     maps = [(Block((Op('conv', c, out, bias=True, norm=False, act=False),)),) for c in l.cin]
-    return maps, [(_plain_op('concat_slices', out), 1)]
+    return maps, [(plain_op('concat_slices', out), 1)]
 
 # %% ../../nbs/nets/yolo.ipynb #972890f3
 _HEADS = {'Detect': _detect, 'AnchorHead': _anchor_head}  # rows that read several maps and end the graph
 _ROWS = {
     'Conv': lambda l: Block((_conv(l.cin[0], l.cout, l.k, int(l.stride/l.strides[0]), (*l.args[2:], None)[0]),)),
     'Bottleneck': _bottleneck, 'C2f': _c2f, 'C3': _c3, 'SPPF': _sppf,
-    'Concat': lambda l: Block((_plain_op('concat', l.cout),)),
-    'nn.Upsample': lambda l: Block((_plain_op('upsample', l.cout, k=int(l.strides[0]/l.stride)),)),
+    'Concat': lambda l: Block((plain_op('concat', l.cout),)),
+    'nn.Upsample': lambda l: Block((plain_op('upsample', l.cout, k=int(l.strides[0]/l.stride)),)),
     'nn.MaxPool2d': lambda l: Block((
-        _plain_op('pool', l.cout, k=l.k, stride=int(l.stride/l.strides[0]), pad=(*l.args[2:], 0)[0]),)),
-    'nn.BatchNorm2d': lambda l: Block((_plain_op('norm', l.cout),)),
-    'nn.Mish': lambda l: Block((Op('act', l.cout, l.cout, norm=False, act=False, fresh=True),))}
+        plain_op('pool', l.cout, k=l.k, stride=int(l.stride/l.strides[0]), pad=(*l.args[2:], 0)[0]),)),
+    'nn.BatchNorm2d': lambda l: Block((plain_op('norm', l.cout),)),
+    'nn.Mish': lambda l: Block((plain_op('act', l.cout, fresh=True),))}
 
 # %% ../../nbs/nets/yolo.ipynb #31b82226
 def _head_layers(part: str, l: Row, nc: int, maps: list, held: int) -> list:

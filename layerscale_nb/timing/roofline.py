@@ -198,22 +198,6 @@ def find_profile(
     if isinstance(profile, Profile): return profile
     return load_profile(profile or PROFILE_FILE) if profile or Path(PROFILE_FILE).exists() else None
 
-# %% ../../nbs/timing/roofline.ipynb #915adc75
-def call_ms(
-    c: Call,           # the call
-    profile: Profile,  # rates of the device
-    batch=1,           # images of a batch
-) -> tuple:
-    """(arithmetic, traffic, overhead) of one call in milliseconds; raises `LayerscaleError` for a kind the profile
-    does not have."""
-    if c.kind not in profile.rates:
-        raise LayerscaleError(f"profile {profile.name} has no rates for '{c.kind}' "
-                              "layers. Measure it again: layerscale profile.")
-    r = profile.rates[c.kind]
-    gmac, *mb, call = (
-        x*r[t] for x, t in zip(features(c, batch, profile.cache_mb, 4 if profile.dtype == 'fp32' else 2), TERMS))
-    return gmac, sum(mb), call
-
 # %% ../../nbs/timing/roofline.ipynb #e5582252
 NEAREST_KIND = {  # a kind without rates: the next of its sort; all others: 'add'
     **dict.fromkeys(('hardtanh', 'clamp', 'clamp_min', 'hardswish'), 'relu'), 'leaky_relu': 'hardswish',
@@ -223,6 +207,30 @@ NEAREST_KIND = {  # a kind without rates: the next of its sort; all others: 'add
     'cat of slices': 'reorder',
     **dict.fromkeys(('reorder', 'index', 'roll'), 'copy'),
     **dict.fromkeys(('sum', 'amax'), 'mean')}
+
+# %% ../../nbs/timing/roofline.ipynb #120bb686
+def _rates_of(kind: str, profile: Profile) -> dict:
+    "The rates of a kind, else of the nearest kind that the profile has; raises `LayerscaleError` if there is none."
+    known = kind
+    while known not in profile.rates:
+        if known not in NEAREST_KIND:
+            raise LayerscaleError(f"profile {profile.name} has no rates for '{kind}' "
+                                  "layers. Measure it again: layerscale profile.")
+        known = NEAREST_KIND[known]
+    return profile.rates[known]
+
+# %% ../../nbs/timing/roofline.ipynb #915adc75
+def call_ms(
+    c: Call,           # the call
+    profile: Profile,  # rates of the device
+    batch=1,           # images of a batch
+) -> tuple:
+    """(arithmetic, traffic, overhead) of one call in milliseconds; raises `LayerscaleError` for a kind the profile
+    does not have."""
+    r = _rates_of(c.kind, profile)
+    gmac, *mb, call = (
+        x*r[t] for x, t in zip(features(c, batch, profile.cache_mb, 4 if profile.dtype == 'fp32' else 2), TERMS))
+    return gmac, sum(mb), call
 
 # %% ../../nbs/timing/roofline.ipynb #b0be06de
 def rated(
@@ -259,7 +267,7 @@ def call_times(
     for c in calls:
         a, t, o = call_ms(c, profile, batch)
         out.append(LayerTime(c.part, c.kind, c.n, c.n*((max(a, t) if profile.form == 'max' else a + t) + o), t > a))
-    asked = [c.n*profile.rates[c.kind].get('host', 0) for c in calls]
+    asked = [c.n*_rates_of(c.kind, profile).get('host', 0) for c in calls]
     return out if sum(asked) <= sum(l.ms for l in out) else [l._replace(ms=ms) for l, ms in zip(out, asked)]
 
 # %% ../../nbs/timing/roofline.ipynb #caf636e2
@@ -270,8 +278,7 @@ def layer_times(
     size=None,         # pixels: an int, 'WIDTHxHEIGHT' or (h, w); default: the network's own
 ) -> list:
     "Predicted time of every call of one pass over a batch, in order."
-    found = [rated([c], profile)[0][0] if c.kind in NEAREST_KIND else c for c in calls(net, size)]
-    return call_times(found, profile, batch)
+    return call_times(calls(net, size), profile, batch)
 
 # %% ../../nbs/timing/roofline.ipynb #a42f90af
 def predict_ms(
