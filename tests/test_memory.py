@@ -1,76 +1,41 @@
 """Peak memory in closed form against what torch allocates: each tensor's bytes from the operator that makes it to the
 moment it is gone, on the meta device where networks allow it (there tensors have a size and no memory)."""
-import weakref
-
 import pytest
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from layerscale_nb.core import DoesNotFit, LayerscaleError
-from layerscale_nb.nets.csp import CspStage
+from layerscale_nb.experiments.memory import MEASURED, allocated_bytes, maps_bytes, measured_network, process_peaks
 from layerscale_nb.nets.find import find
 from layerscale_nb.nets.memory import check_memory, largest_batch, memory_bytes
-from layerscale_nb.nets.osa import OsaBlock
 from layerscale_nb.nets.yolo import Yolo
 
-STAGES = dict(csp=CspStage('dark', 128, 4, .5, .5, 'yolov4', 40), plain=CspStage('res', 128, 4, side=40),
-              osa=OsaBlock(64, 32, 4, 'osa', 40), pcb=OsaBlock(64, 32, 4, 'pcb', 40))
-NAMES = ('ResNet-50', 'ResNet-18', 'ResNeXt-50', 'EN-B0', 'EN-B3', 'RegNetX-400MF', 'RegNetY-4.0GF', 'RegNetZ-500MF',
-         'ViT-S/16', 'ViT-B/32', 'yolov8n', 'yolov8m', 'yolov5s', 'yolov4-tiny', 'yolov4-csp', 'yolov4-p5', *STAGES)
 
-
-class Live(TorchDispatchMode):
-    "Bytes of tensors that are alive, all but a model's own; `peak` is the most at once."
-    def __init__(self, model):
-        super().__init__()
-        self.now = self.peak = 0
-        self.seen = {t.untyped_storage()._cdata: None for t in (*model.parameters(), *model.buffers())}
-
-    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
-        out = f(*args, **kwargs or {})
-        for t in tree_leaves(out):
-            if isinstance(t, torch.Tensor): self.add(t.untyped_storage())
-        return out
-
-    def add(self, storage):
-        key, n = storage._cdata, storage.nbytes()
-        if key in self.seen: return
-        self.seen[key] = weakref.ref(storage, lambda _: self.drop(key, n))
-        self.now += n
-        self.peak = max(self.peak, self.now)
-
-    def drop(self, key, n):
-        self.now -= n
-        self.seen.pop(key, None)
-
-
-def allocated(model, channels, size, batch, training):
-    "Peak bytes of the tensors of one pass, its input included, or of a forward and a backward pass."
-    model.train(training)
-    for p in model.parameters(): p.grad = None
-    where = Live(model)
-    x = torch.empty(batch, channels, *size, device=next(model.parameters()).device)
-    where.seen[x.untyped_storage()._cdata] = None  # counted once, below
-    with torch.set_grad_enabled(training), where:
-        y = model(x)
-        if training: sum(t.sum() for t in tree_leaves(y) if isinstance(t, torch.Tensor)).backward()
-    return where.peak + 4*x.numel()
-
-
-@pytest.mark.parametrize('name', NAMES)
-def test_peaks_are_within_15_percent(name):
-    "Twenty networks at two batches, inference and training; the optimizer's and the average's numbers are left out."
-    net = STAGES.get(name) or find(name)
-    size = (192, 192) if isinstance(net, Yolo) else net.size
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('name', MEASURED)
+def test_peaks_are_within_15_percent(name, training):
+    "Twenty networks at two batches; weights, the optimizer's and the average's numbers are left out."
+    net, size, channels = measured_network(name)
     model = net.build(size)  # Ultralytics' models ask tensors for values, so they run on real ones, and small
     if not isinstance(net, Yolo): model = model.to('meta')
-    channels, params = getattr(net, 'b', 3), memory_bytes(net, size, batch=0)
     for batch in (2, 8):
-        told = memory_bytes(net, size, batch) - params
-        assert told == pytest.approx(allocated(model, channels, size, batch, False), rel=0.15), (batch, 'inference')
-        told = memory_bytes(net, size, batch, training=True) - 4*params  # without weights, optimizer and average
-        assert told == pytest.approx(allocated(model, channels, size, batch, True), rel=0.15), (batch, 'training')
+        told = maps_bytes(net, size, batch, training)
+        assert told == pytest.approx(allocated_bytes(model, (batch, channels, *size), training), rel=0.15), batch
+
+
+def test_a_process_holds_what_was_estimated():
+    net, size, _ = measured_network('EN-B0')
+    for (batch, training), held in process_peaks('EN-B0', (8,)).items():
+        assert held == pytest.approx(maps_bytes(net, size, batch, training)/1e6, rel=0.15)
+
+
+def test_stored_peaks(repo):
+    "The stored table holds every network, and its estimates are today's."
+    from layerscale_nb.experiments.actbound import read_rows
+    rows = read_rows(repo/'nbs'/'results'/'memory_cpu.csv')
+    assert {(r['name'], r['batch'], r['training']) for r in rows} == {(n, b, t) for n in MEASURED for b in (4, 16) for t in (False, True)}
+    for r in rows:
+        net, size, _ = measured_network(r['name'])
+        assert r['estimated_mb'] == pytest.approx(maps_bytes(net, size, r['batch'], r['training'])/1e6, abs=0.01)
+        assert r['estimated_mb'] == pytest.approx(r['allocated_mb'], rel=0.15), r
 
 
 def test_formats_batches_and_refusals():

@@ -48,14 +48,13 @@ def draw_network(
         x += gap*3*(last not in (None, part))
         tall, thick, last = max(2, h*y_scale), max(1, c*x_scale), part
         colour = _STAGE_COLOURS[min(len(_STAGE_COLOURS) - 1, round(math.log2(top/h)))]
+        look = f'width="{thick:.1f}" height="{tall:.1f}" fill="{colour}"'
+        said = f'<title>{escape(part)}: {c} channels, {w}x{h}</title>'
         for _ in range(n):
-            out.append(f'<rect x="{x + gap:.1f}" '
-                       f'y="{(top*y_scale - tall)/2:.1f}" width="{thick:.1f}" '
-                       f'height="{tall:.1f}" '
-                       f'fill="{colour}"><title>{escape(part)}: {c} channels, {w}x{h}</title></rect>')
+            out.append(f'<rect x="{x + gap:.1f}" y="{(top*y_scale - tall)/2:.1f}" {look}>{said}</rect>')
             x += gap + thick
-    return (f'<svg width="{x + 2:.0f}" height="{top*y_scale + 2:.0f}" role="img" '
-            f'aria-label="{escape(network.name)}">{"".join(out)}</svg>')
+    size = f'width="{x + 2:.0f}" height="{top*y_scale + 2:.0f}"'
+    return f'<svg {size} role="img" aria-label="{escape(network.name)}">{"".join(out)}</svg>'
 
 # %% ../../nbs/live/explorers.ipynb #b8a34749
 def _draw_pair(base: Network, net: Network, width=760, height=150) -> str:

@@ -46,7 +46,9 @@ class CspStage(Square):
 
     def __post_init__(self): _check_csp_stage(self)
     @property
-    def name(self): return f'{self.kind} b={self.b} k={self.k}' + (f' {self.transition}' if self.transition else '')
+    def name(self):
+        "Its kind and numbers in words."
+        return f'{self.kind} b={self.b} k={self.k}' + (f' {self.transition}' if self.transition else '')
     def layers(self, size=None) -> list:
         "All `Layer`s in order, for one image."
         return place_block('stage', CspBlock(self), 1, *self.sized(size))[0]
@@ -62,11 +64,17 @@ class CspStage(Square):
         "The torch module: (n, b, h, w) in, (n, b, h, w) out."
         return build_stage(self)
     @property
-    def outer(self): return round(self.b*self.ratio)  # width of the path through the blocks
+    def outer(self):
+        "Channels of the path through the blocks."
+        return round(self.b*self.ratio)  # width of the path through the blocks
     @property
-    def past(self): return round(self.b*self.cross)   # width of the path past them
+    def past(self):
+        "Channels of the path past the blocks."
+        return round(self.b*self.cross)   # width of the path past them
     @property
-    def inner(self): return self.b//INNER[self.kind]  # width inside a block: the same in the CSP form
+    def inner(self):
+        "Channels inside a block."
+        return self.b//INNER[self.kind]  # width inside a block: the same in the CSP form
 
 # %% ../../nbs/nets/csp.ipynb #b2bf6a4f
 def _check_csp_stage(s: CspStage):
@@ -243,7 +251,9 @@ class CspNet(Chain, Square):
     act = 'silu'
 
     @property
-    def stride(self): return 2**len(self.stages)
+    def stride(self):
+        "Image sides must be multiples of it."
+        return 2**len(self.stages)
     def blocks(self) -> list:
         "[(part, [(block, how many), ...]), ...] from stem to head."
         widths, one = [self.stem, *(s.b for s in self.stages)], lambda *ops: (Block(ops), 1)

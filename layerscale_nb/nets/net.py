@@ -151,13 +151,21 @@ class Net(Chain):
 
     def __post_init__(self): _check_net(self)
     @property
-    def d(self): return sum(s.d for s in self.stages)
+    def d(self):
+        "Blocks of all stages together."
+        return sum(s.d for s in self.stages)
     @property
-    def ws(self): return tuple(s.w for s in self.stages)
+    def ws(self):
+        "Channels of each stage."
+        return tuple(s.w for s in self.stages)
     @property
-    def ds(self): return tuple(s.d for s in self.stages)
+    def ds(self):
+        "Blocks of each stage."
+        return tuple(s.d for s in self.stages)
     @property
-    def size(self): return self.r, self.r
+    def size(self):
+        "Image size (h, w) it is made for."
+        return self.r, self.r
     def sized(self, size=None) -> tuple:
         "(h, w) in pixels, from `net.r`, an int or a pair; raises `LayerscaleError` for a size it cannot take."
         return image_side(self, size)
