@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST', 'human', 'human_pair', 'LayerscaleError', 'DoesNotFit', 'one_line', 'brief', 'nearest', 'check_keys',
-           'check_number', 'keep_number', 'check_size', 'write_atomic', 'write_rows', 'tidy', 'plain_file', 'read_yaml',
-           'stored', 'fingerprint', 'versions', 'cpu_name', 'provenance']
+           'check_number', 'keep_number', 'check_size', 'write_atomic', 'tidy', 'plain_file', 'read_yaml', 'stored',
+           'fingerprint', 'versions', 'cpu_name', 'provenance']
 
 # %% ../nbs/core.ipynb #e99858b2
-import csv, difflib, hashlib, io, json, math, os, platform, sys
+import difflib, hashlib, json, math, os, platform, sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass, is_dataclass
 from datetime import datetime, timezone
@@ -163,6 +163,8 @@ def write_atomic(
         with open(part, 'wb') as f:
             if callable(content): content(f)
             else: f.write(content if isinstance(content, bytes) else content.encode())
+            f.flush()
+            os.fsync(f.fileno())  # else a power cut may leave an empty file under the new name
         os.replace(part, path)
     except (OSError, RuntimeError) as e:
         with suppress(OSError): part.unlink()
@@ -171,19 +173,6 @@ def write_atomic(
         raise LayerscaleError(f'cannot write {path}: {why}. Free some space or '
                               'choose another folder; nothing older was lost.') from e
     return path
-
-# %% ../nbs/core.ipynb #5e2eb0bf
-def write_rows(
-    rows: list,  # dicts, one for each row
-    path,        # where to write
-) -> Path:
-    """Replace a csv file by these dicts; its columns are all their keys, and what is missing or not-a-number is left
-    empty."""
-    text = io.StringIO(newline='')
-    out = csv.DictWriter(text, list(dict.fromkeys(k for r in rows for k in r)), lineterminator='\n')
-    out.writeheader()
-    out.writerows({k: '' if v != v else v for k, v in r.items()} for r in rows)
-    return write_atomic(path, text.getvalue())
 
 # %% ../nbs/core.ipynb #2b7d1204
 def tidy(

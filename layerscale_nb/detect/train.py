@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import torch
 import torch.distributed as dist
-from ..core import LayerscaleError, check_number, fingerprint, one_line, write_atomic, write_rows
+from ..core import LayerscaleError, check_number, fingerprint, one_line, write_atomic
 from .anchors import build_detector, net_loss
 from .augment import Augment, Store, make_batch, store_digest
 from .detection import detect, truth_matches
@@ -23,6 +23,7 @@ from .metrics import scores
 from .optim import make_optimizer
 from ..nets.memory import check_memory, free_bytes
 from ..nets.yolo import Yolo, quiet_ultralytics
+from ..table import write_rows
 from ..timing.measure import autocast, keep_memory, pick_device, precision
 
 # %% ../../nbs/detect/train.ipynb #ddf662dd

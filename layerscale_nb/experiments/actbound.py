@@ -15,7 +15,7 @@ import ipywidgets as W
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from ..core import LayerscaleError, check_number, human, provenance, tidy, write_rows
+from ..core import LayerscaleError, check_number, human, provenance, tidy
 from ..live.explorers import distinct_factors
 from ..nets.build import build
 from ..nets.layer import cost
@@ -24,6 +24,7 @@ from ..nets.scale import alpha_rule, scale
 from ..nets.zoo import named_net
 from ..plot import axes, log_ticks, metric, plain_text
 from ..svg import Mark, flip_book, svg_chart
+from ..table import write_rows
 from ..timing.calibrate import VALIDATION, calibrate, compare_predictors, validate_profile
 from ..timing.measure import (
     SPREAD, device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row)

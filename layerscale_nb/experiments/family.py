@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 import torch
-from ..core import (
-    LayerscaleError, check_number, one_line, plain_file, provenance, write_atomic, write_rows)
+from ..core import LayerscaleError, check_number, one_line, plain_file, provenance, write_atomic
 from ..detect.anchors import anchors_of, build_detector, fit_anchors, with_anchors
 from ..detect.augment import make_batch, make_store, store_digest
 from ..detect.datasets import load_data
@@ -28,6 +27,7 @@ from ..nets.layer import cost
 from ..nets.memory import check_memory, free_bytes
 from ..nets.yolo import Yolo
 from ..study.runs import exhaust, finished_row
+from ..table import write_rows
 from ..timing.measure import busy_note, pick_device, steadiest, time_module
 
 # %% ../../nbs/experiments/family.ipynb #d83949cd

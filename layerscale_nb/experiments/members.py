@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from torch import device as torch_device
 import torch
-from ..core import LayerscaleError, one_line, provenance, versions, write_atomic, write_rows
+from ..core import LayerscaleError, one_line, provenance, versions, write_atomic
 from ..detect.augment import STILL, make_batch, make_store
 from ..detect.datasets import roadscenes
 from ..detect.store import to_frames
@@ -22,6 +22,7 @@ from ..nets.layer import cost
 from ..nets.memory import check_memory, free_bytes, memory_bytes
 from ..nets.yolo import Yolo, build_yolo, quiet_ultralytics
 from ..study.runs import exhaust
+from ..table import write_rows
 from ..timing.measure import (
     busy_note, device_name, pick_device, precision, steadiest, time_module, waiting)
 

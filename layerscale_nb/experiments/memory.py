@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from ..core import LayerscaleError, one_line, provenance, write_rows
+from ..core import LayerscaleError, one_line, provenance
 from .actbound import read_rows
 from .members import memory_mb
 from ..nets.csp import CspStage
@@ -22,6 +22,7 @@ from ..nets.memory import memory_bytes
 from ..nets.osa import OsaBlock
 from ..nets.yolo import Yolo
 from ..plot import axes
+from ..table import write_rows
 
 # %% ../../nbs/experiments/memory.ipynb #57bfd26e
 STAGES = dict(csp=CspStage('dark', 128, 4, .5, .5, 'yolov4', 40), plain=CspStage('res', 128, 4, side=40),

@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from scipy.optimize import nnls
-from ..core import LayerscaleError, check_number, check_size, one_line, provenance, write_rows
+from ..core import LayerscaleError, check_number, check_size, one_line, provenance
 from ..cost import Cost
 from ..detect.datasets import load_data, roadscenes
 from ..detect.store import natural_size
 from ..nets.layer import cost
 from ..nets.scale import realised
 from ..nets.yolo import Yolo, identity
+from ..table import write_rows
 
 # %% ../../nbs/live/trial.ipynb #4828967e
 @dataclass(frozen=True)

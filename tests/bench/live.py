@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from layerscale_nb.core import provenance, write_atomic, write_rows
+from layerscale_nb.core import provenance, write_atomic
+from layerscale_nb.table import write_rows
 from layerscale_nb.live.retrain import live_explorer
 from layerscale_nb.live.panel import pump, wait
 from layerscale_nb.timing.measure import pick_device
