@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MOST', 'human', 'human_pair', 'LayerscaleError', 'DoesNotFit', 'one_line', 'brief', 'nearest', 'check_keys',
-           'check_number', 'keep_number', 'check_size', 'write_atomic', 'tidy', 'plain_file', 'read_yaml', 'stored',
-           'fingerprint', 'versions', 'cpu_name', 'provenance']
+           'check_number', 'keep_number', 'check_size', 'write_atomic', 'tidy', 'plain_file', 'read_yaml', 'read_json',
+           'stored', 'fingerprint', 'versions', 'cpu_name', 'provenance']
 
 # %% ../nbs/core.ipynb #e99858b2
 import difflib, hashlib, json, math, os, platform, sys
@@ -226,6 +226,17 @@ def read_yaml(
         if not isinstance(e, plain): why = 'a value is not what its tag says'
         if hasattr(e, 'encoding'): why = f'{why}: save it as UTF-8 text'
     raise LayerscaleError(f'{path}{at}: not readable as YAML ({why}).') from None
+
+# %% ../nbs/core.ipynb #e4b3bf2c
+def read_json(
+    path,  # path of a .json file
+) -> dict:
+    "The object in a JSON file (UTF-8); raises `LayerscaleError` if the file is missing, damaged or holds anything else."
+    try: found = json.loads(Path(plain_file(path)).read_text(encoding='utf-8'))
+    except (OSError, ValueError, RecursionError) as e:
+        raise LayerscaleError(f'{path}: not readable as JSON ({one_line(e)}).') from None
+    if isinstance(found, dict): return found
+    raise LayerscaleError(f'{path}: holds {brief(found)}, and a JSON object with named values was expected.')
 
 # %% ../nbs/core.ipynb #73506f89
 def stored(

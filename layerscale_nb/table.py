@@ -6,7 +6,7 @@
 __all__ = ['read_rows', 'write_rows', 'locked', 'Table', 'fill', 'sweep']
 
 # %% ../nbs/table.ipynb #d56407f4
-import csv, io, json, math, os, re, time, warnings
+import csv, io, math, re, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path

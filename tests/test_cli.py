@@ -51,7 +51,7 @@ def test_config_with_unknown_key(tmp_path, capsys):
 
 def test_a_config_sets_any_number_of_the_recipe(tmp_path):
     from dataclasses import asdict
-    from layerscale_nb.study.runs import load_config
+    from layerscale_nb.study.variants import load_config
     from layerscale_nb.detect.train import Recipe
     numbers = {k: v for k, v in asdict(Recipe()).items() if isinstance(v, float)}
     assert 'muon' in numbers and len(numbers) > 8
@@ -60,7 +60,7 @@ def test_a_config_sets_any_number_of_the_recipe(tmp_path):
 
 
 def test_a_config_may_say_off(tmp_path):
-    from layerscale_nb.study.runs import load_config
+    from layerscale_nb.study.variants import load_config
     (tmp_path/'c.yaml').write_text('amp: off\n')
     assert load_config(tmp_path/'c.yaml').recipe.amp == 'off'
 
@@ -82,7 +82,7 @@ def test_paths_that_are_something_else(tmp_path, capsys, repo):
 
 
 def test_shipped_configs_are_the_five(repo):
-    from layerscale_nb.study.runs import VARIANTS, load_config
+    from layerscale_nb.study.variants import VARIANTS, load_config
     found = {v.name: v for p in sorted((repo/'configs').glob('*.yaml')) for v in load_config(p).variants}
     assert found == {v.name: v for v in VARIANTS}
 

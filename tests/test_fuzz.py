@@ -170,7 +170,7 @@ def price_it(net, size=None):
 
 
 def read_config(path):
-    from layerscale_nb.study.runs import load_configs, plan
+    from layerscale_nb.study.variants import load_configs, plan
     s = load_configs([path])
     plan(s, 4, s.imgsz or (96, 320)).to_string().encode()
 
@@ -225,7 +225,7 @@ def options(argv):
 def every_size(value):
     "Each door that an image size or a whole number comes in by."
     from layerscale_nb.nets.find import pixels
-    from layerscale_nb.study.runs import Study, with_options
+    from layerscale_nb.study.variants import Study, with_options
     doors = (check_size, lambda v: pixels(v, 224), lambda v: with_options(Study(), imgsz=v),
              lambda v: check_number(v, 'batch', whole=True))
     for door in doors:
@@ -507,7 +507,7 @@ def test_a_kernel_that_takes_minutes(tmp_path, row):
 @pytest.mark.parametrize('key', ['depth', 'width'])
 @pytest.mark.parametrize('value', ['.inf', '1e308', '[1]'])
 def test_multipliers_of_a_config(tmp_path, key, value):
-    from layerscale_nb.study.runs import load_config
+    from layerscale_nb.study.variants import load_config
     (tmp_path/'c.yaml').write_text(f'{key}: {value}\n')
     with pytest.raises(LayerscaleError, match=f'c.yaml: {key} is .*; it must be a number > 0'):
         load_config(tmp_path/'c.yaml')

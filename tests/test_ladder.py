@@ -231,7 +231,7 @@ def test_realised_of_a_thinner_body(name):
 def test_ablation_configs_are_the_table(repo):
     "Eight files, each a network of Table 8; the figures in their comments are the printed ones, and the count agrees."
     import re
-    from layerscale_nb.study.runs import load_configs
+    from layerscale_nb.study.variants import load_configs
     paths = sorted((repo/'configs'/'ablation').glob('*.yaml'))
     s = load_configs(paths)
     assert {v.net for v in s.variants} == set(ABLATION) and [v.net for v in s.variants] == [v.name for v in s.variants] == [p.stem for p in paths]

@@ -172,7 +172,8 @@ def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, mon
     from layerscale_nb.detect import train as module
     from layerscale_nb.experiments.bench import bench_limit
     from layerscale_nb.cli import main
-    from layerscale_nb.study.runs import Study, exhaust
+    from layerscale_nb.study.runs import exhaust
+    from layerscale_nb.study.variants import Study
     begin, built, net, data = module.start, [], Yolo(d=.33, w=.125, nc=5), roadscenes(4, 4)
     monkeypatch.setattr(module, 'start', lambda *a, **k: built.append(a) or begin(*a, **k))
     words = 'study --base 1 0.125 512 --n-val 4 --variants baseline --device cpu --imgsz 32x32 --batch 1'.split()

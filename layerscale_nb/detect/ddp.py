@@ -30,11 +30,9 @@ def run_rank(
         'nccl' if cuda else 'gloo', init_method=f'file://{Path(folder).resolve()}/meet', rank=rank, world_size=world)
     try:
         train, val = (make_store(f, device) for f in (job['train'], job['val']))
-        run = fit(job['net'], train, val, job['recipe'], job['seed'], device, job['folder'])
-        while True: next(run)
-    except StopIteration as e:
-        total = sum(float(v.detach().double().abs().sum()) for v in e.value.model.parameters())
-        write_atomic(Path(job['folder'])/f'rank{rank}.json', json.dumps(dict(weights=total, steps=e.value.step)))
+        run = fit(job['net'], train, val, job['recipe'], job['seed'], device, job['folder']).finish()
+        total = sum(float(v.detach().double().abs().sum()) for v in run.model.parameters())
+        write_atomic(Path(job['folder'])/f'rank{rank}.json', json.dumps(dict(weights=total, steps=run.step)))
     finally: dist.destroy_process_group()
 
 # %% ../../nbs/detect/ddp.ipynb #efbe9d48

@@ -22,7 +22,8 @@ from ..detect.metrics import scores
 from ..detect.train import Recipe, check_batch_norm, epoch_order, fit, start, train_step
 from ..nets.find import find
 from ..nets.yolo import Yolo, build_yolo, quiet_ultralytics, to_dict, yolov8
-from ..study.runs import Setting, Study, open_setting
+from ..study.runs import Setting, open_setting
+from ..study.variants import Study
 from ..timing.measure import autocast, device_name
 
 # %% ../../nbs/experiments/bench.ipynb #b47a4cfe

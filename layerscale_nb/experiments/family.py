@@ -8,25 +8,24 @@ __all__ = ['FAMILY', 'ABLATED', 'HEADED', 'Member', 'member_net', 'open_data', '
            'augmented', 'augment_table']
 
 # %% ../../nbs/experiments/family.ipynb #2e8f91dc
-import json, math
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 import numpy as np
 from torch import nn
 import torch
-from ..core import LayerscaleError, check_number, one_line, plain_file, provenance, write_atomic
+from ..core import LayerscaleError, check_number, one_line, plain_file, provenance
 from ..detect.anchors import anchors_of, build_detector, fit_anchors, with_anchors
 from ..detect.augment import make_batch, make_store, store_digest
 from ..detect.datasets import load_data
 from ..detect.detection import detect
 from ..detect.metrics import box_iou, match_all, scores
 from ..detect.store import to_frames
-from ..detect.train import Recipe, fit, save_checkpoint
+from ..detect.train import Recipe, fit
 from ..nets.ladder import named_yolo, with_head
 from ..nets.layer import cost
-from ..nets.memory import check_memory, free_bytes
 from ..nets.yolo import Yolo
-from ..study.runs import exhaust, finished_row
+from ..study.runs import RunFolder
 from ..table import write_rows
 from ..timing.measure import busy_note, pick_device, steadiest, time_module
 
@@ -148,17 +147,11 @@ def train_member(
     folder, device = Path(folder), pick_device(device)
     names, train, val = open_data(data, m.size, n_train, n_val, device)
     config = dict(member=asdict(m), epochs=epochs, seed=seed, data=store_digest(train, val))
-    if row := finished_row(folder, config): return row
-    write_atomic(folder/'config.json', json.dumps(config))
     corners = train.boxes[train.valid].cpu()
-    net, recipe = member_net(m, len(names), corners[:, 2:] - corners[:, :2]), Recipe(epochs=epochs)
-    check_memory(net, m.size, recipe.batch, training=True, free=free_bytes(device))
-    s = exhaust(fit(net, train, val, recipe, seed, device, folder))
-    save_checkpoint(s, names, folder/'best.pt', m.size)
-    row = _member_row(m, s, val, Path(str(data)).name, len(train), command)
-    write_atomic(folder/'row.json', json.dumps(row, indent=1))
-    (folder/'state.pt').unlink(missing_ok=True)
-    return row
+    net = member_net(m, len(names), corners[:, 2:] - corners[:, :2])
+    def begin(folder): return fit(net, train, val, Recipe(epochs=epochs), seed, device, folder)
+    def end(run, folder): return _member_row(m, run, val, Path(str(data)).name, len(train), command)
+    return RunFolder(folder, config, begin, end, names).finish().row
 
 # %% ../../nbs/experiments/family.ipynb #e955cf68
 def run_family(

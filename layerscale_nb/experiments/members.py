@@ -21,7 +21,6 @@ from ..nets.ladder import LADDER, named_yolo
 from ..nets.layer import cost
 from ..nets.memory import check_memory, free_bytes, memory_bytes
 from ..nets.yolo import Yolo, build_yolo, quiet_ultralytics
-from ..study.runs import exhaust
 from ..table import write_rows
 from ..timing.measure import (
     busy_note, device_name, pick_device, precision, steadiest, time_module, waiting)
@@ -48,10 +47,10 @@ def few_steps(
     seed=0,     # random seed
     **kw        # for `Recipe`
 ) -> tuple:
-    """(session, loss of each step, median ms of a step but the first) of the package's trainer, with AdamW for all
+    """(run, loss of each step, median ms of a step but the first) of the package's trainer, with AdamW for all
     weights."""
-    s = exhaust(
-        fit(net, store, store, Recipe(**dict(epochs=steps, batch=2, augment=STILL, muon=0.) | kw), seed, store.device))
+    recipe = Recipe(**dict(epochs=steps, batch=2, augment=STILL, muon=0.) | kw)
+    s = fit(net, store, store, recipe, seed, store.device).finish()
     at = [r['train_s'] for r in s.rows]
     return s, [r['loss'] for r in s.rows], 1e3*statistics.median(b - a for a, b in zip(at, at[1:]))
 
@@ -84,7 +83,7 @@ def by_yolo(
 
 # %% ../../nbs/experiments/members.ipynb #ef5d262f
 def reopened(
-    s,              # a finished `train.Session`
+    s,              # a finished `train.Run`
     path, x, other, # its checkpoint; two images (1, 3, h, w)
     trusted=False,  # did you write the checkpoint yourself? Opening it runs what it names
 ) -> dict:
@@ -136,7 +135,7 @@ def origin(
 
 # %% ../../nbs/experiments/members.ipynb #329db339
 def _trained_row(net: Yolo, store, steps: int, seed: int, muon: float) -> tuple:
-    "(session, what the steps cost): raises `LayerscaleError` before anything is built if memory is too small."
+    "(run, what the steps cost): raises `LayerscaleError` before anything is built if memory is too small."
     device, side = store.device, store.size[0]
     check_memory(net, side, 2, training=True, free=free_bytes(device))
     few_steps(named_yolo('yolov8n').rescaled(w=0.1), two_scenes(64, 0, device), 2)

@@ -17,7 +17,8 @@ from ..detect.train import Recipe, fit
 from .bench import seconds_to
 from ..nets.yolo import yolov8
 from ..plot import axes, plain_text
-from ..study.runs import Study, open_setting
+from ..study.runs import open_setting
+from ..study.variants import Study
 from ..timing.measure import device_name, machine
 
 # %% ../../nbs/experiments/recipe.ipynb #fa9ae99c

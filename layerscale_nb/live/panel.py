@@ -197,7 +197,11 @@ def _on_speed(p, m):
 def _on_start(p, m):
     "A run begins, perhaps with half the batch that was asked for."
     told = dict(m['trial'], imgsz=tuple(m['trial']['imgsz']))
-    p.run, p.facts, p.row, p.curve, p.maps, p.step_ms = Trial(**told), m, None, [], [], math.nan
+    done = m['rows']  # of a run that goes on where it was stopped
+    p.run, p.facts, p.step_ms = Trial(**told), m, math.nan
+    p.curve = [(r['epoch'], r['loss']) for r in done]
+    p.maps = [(r['epoch'], r['map50']) for r in done if r['map50'] is not None]
+    p.row = next((r for r in reversed(done) if r['map50'] is not None), None)
     p.ui.bar.value, p.ui.bar.bar_style = 0, ''
 
 # %% ../../nbs/live/panel.ipynb #3fb088e8

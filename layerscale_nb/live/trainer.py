@@ -7,11 +7,10 @@ __all__ = ['pictures', 'device_place', 'train_trial', 'train_or_halve', 'Trainer
 
 # %% ../../nbs/live/trainer.ipynb #7b4022ae
 import base64, json, statistics, time
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 import cv2
-import torch
 from ..core import DoesNotFit, LayerscaleError, fingerprint, provenance, tidy, write_atomic
 from ..detect.datasets import load_data
 from ..detect.detection import detect
@@ -19,29 +18,33 @@ from ..detect.store import draw_boxes
 from ..detect.train import Recipe, fit, save_checkpoint
 from .trial import Trial, check_trial, network, trial_call
 from ..nets.layer import cost
-from ..nets.yolo import build_yolo, identity
-from ..study.runs import Study, open_setting
-from ..timing.measure import give_back, machine, out_of_memory
+from ..nets.yolo import identity
+from ..study.engine import faster_steps
+from ..study.runs import open_setting
+from ..study.variants import Study
+from ..table import locked
+from ..timing.measure import give_back, machine
+
+# %% ../../nbs/live/trainer.ipynb #90fc974a
+def _recipe_of(t: Trial, **kw) -> Recipe:
+    "How a trial is trained."
+    return Recipe(**dict(epochs=t.epochs, batch=t.batch, lr=t.lr) | kw)
 
 # %% ../../nbs/live/trainer.ipynb #d7ec6252
 def _probe(st, t: Trial):
-    "Time some training steps of a trial's network; yields None after each and returns (Cost, batch, median ms)."
+    "Time some training steps of a trial's network: yields None after each, at last a message 'speed'."
     net, seen, ms = network(t, len(st.names)), [], []
-    recipe = Recipe(epochs=50, batch=t.batch, lr=t.lr, eval_share=0.001)
-    with closing(fit(net, st.train, st.val, recipe, t.seed, st.device)) as steps:
+    run = fit(net, st.train, st.val, _recipe_of(t, epochs=50, eval_share=0.001), t.seed, st.device)
+    with closing(faster_steps(run)) as steps:
         for p in steps:
             seen.append((p.step, p.seconds*1e3))
             yield None
             ms = [(b[1] - a[1])/(b[0] - a[0]) for a, b in zip(seen[1:], seen[2:]) if b[0] > a[0]]
-            if len(ms) >= 8 or (len(ms) >= 3 and sum(ms) > 400): break
-    return cost(net, st.size).total, min(t.batch, len(st.train)), statistics.median(ms or [seen[-1][1]/seen[-1][0]])
-
-# %% ../../nbs/live/trainer.ipynb #9d2776a7
-def _average_of(net, state, device):
-    "The averaged weights of a saved state, as a module in eval mode."
-    model = build_yolo(net)
-    model.load_state_dict(torch.load(state, map_location='cpu', weights_only=True)['average'])
-    return model.to(device, memory_format=torch.channels_last).eval()
+            if len(ms) >= 8 or (len(ms) >= 5 and sum(ms) > 400): break
+    ms = sorted(ms or [seen[-1][1]/seen[-1][0]])
+    faster = ms[:(len(ms) + 1)//2]  # the others had the wrong number of threads, or were disturbed
+    yield dict(kind='speed', cost=asdict(cost(net, st.size).total), batch=min(t.batch, len(st.train)),
+               ms=statistics.median(faster))
 
 # %% ../../nbs/live/trainer.ipynb #1cdcdfd5
 def pictures(
@@ -76,33 +79,37 @@ def device_place(
     name, n = machine(device)
     return name + (f", {n} thread{'s'*(n > 1)}" if device.type == 'cpu' else '')
 
+# %% ../../nbs/live/trainer.ipynb #743c5002
+def _drop_states(out, keep=3):
+    "Remove all states of stopped runs but the latest."
+    states = sorted(Path(out).glob('*/state.pt'), key=lambda p: p.stat().st_mtime)
+    for p in states[:-keep]: p.unlink(missing_ok=True)
+
 # %% ../../nbs/live/trainer.ipynb #6ca3650b
 def train_trial(
     st,        # `Setting`
     t: Trial,  # the trial
     out,       # folder of all runs
 ):
-    "Train one trial; yields messages: 'start', 'progress' (at most five a second), 'pictures' (after each validation)."
+    """Train one trial, or go on with it if it was stopped; yields messages: 'start', 'progress' (at most five a
+    second), 'pictures' (after each validation)."""
     net, folder = network(t, len(st.names)), Path(out)/_run_name(st, t)
-    recipe, state = Recipe(epochs=t.epochs, batch=t.batch, lr=t.lr), folder/'state.pt'
-    told = 0.
-    write_atomic(folder/'trial.json',
-                 json.dumps(dict(asdict(t), **provenance(trial_call(t), device_place(st.device), t.seed)), indent=1))
-    yield dict(kind='start', run=folder.name, trial=asdict(t), device=device_place(st.device), epochs=t.epochs)
+    run, told = fit(net, st.train, st.val, _recipe_of(t), t.seed, st.device, folder), 0.
+    origin = provenance(trial_call(t), device_place(st.device), t.seed)
+    write_atomic(folder/'trial.json', json.dumps(dict(asdict(t), **origin), indent=1))
+    yield dict(kind='start', run=folder.name, trial=asdict(t), device=device_place(st.device), epochs=t.epochs,
+               rows=[tidy(r) for r in run.rows])
     try:
-        with closing(fit(net, st.train, st.val, recipe, t.seed, st.device, folder)) as steps:
-            while True:
-                try: p = next(steps)
-                except StopIteration as e:
-                    session = e.value
-                    break
+        with closing(faster_steps(run)) as steps:
+            for p in steps:
                 due = p.row or time.perf_counter() - told > 0.2
                 if due: told = time.perf_counter()
                 yield dict(tidy(asdict(p)), kind='progress', row=p.row and tidy(p.row)) if due else None
                 if p.row and p.row['map50'] == p.row['map50']:
-                    yield dict(kind='pictures', epoch=p.epoch, jpeg=pictures(st, _average_of(net, state, st.device)))
-        save_checkpoint(session, st.names, folder/'best.pt', st.size)
-    finally: state.unlink(missing_ok=True)
+                    yield dict(kind='pictures', epoch=p.epoch, jpeg=pictures(st, run.average))
+        save_checkpoint(run, st.names, folder/'best.pt', st.size)
+        (folder/'state.pt').unlink(missing_ok=True)
+    finally: _drop_states(out)
 
 # %% ../../nbs/live/trainer.ipynb #1e6e6855
 def train_or_halve(
@@ -113,9 +120,10 @@ def train_or_halve(
     "`train_trial`; when memory runs out, once more with half the batch, and a 'note' that says so."
     small = replace(t, batch=t.batch//2)
     for trial in (t, small):
-        try: return (yield from train_trial(st, trial, out))
-        except (MemoryError, RuntimeError, DoesNotFit) as e:
-            if not out_of_memory(e): raise
+        try:
+            yield from train_trial(st, trial, out)
+            return
+        except DoesNotFit: pass
         if trial is small or not small.batch:
             raise LayerscaleError(f'out of memory at batch {trial.batch} and '
                                   f'{st.size[1]}x{st.size[0]}. Choose a smaller width or '
@@ -136,11 +144,14 @@ class Trainer:
                    size=list(st.size))
         while self.probes and not job['train']:
             d, w = self.probes[-1]
-            c, batch, ms = yield from _probe(st, replace(t, d=d, w=w))
+            yield from _probe(st, replace(t, d=d, w=w))
             self.probes.pop()
-            yield dict(kind='speed', cost=asdict(c), batch=batch, ms=ms)
-        if job['train']:
-            with _only_one(job['out']): yield from train_or_halve(st, t, job['out'])
+        if not job['train']: return
+        with locked(Path(job['out'])/'.lock', 0) as mine:
+            if not mine:
+                raise LayerscaleError(f'another explorer is already training in {job["out"]}. Stop it '
+                                      'there, or give this one its own folder (out=...).')
+            yield from train_or_halve(st, t, job['out'])
     def open(
         self,
         t: Trial,  # the trial
@@ -155,20 +166,3 @@ class Trainer:
             kept = list(self.settings.items())[-1:]
             self.settings = dict(kept) | {t.imgsz: open_setting(Study(data=ds, imgsz=t.imgsz, device=t.device))}
         return self.settings[t.imgsz]
-
-# %% ../../nbs/live/trainer.ipynb #a19367c7
-@contextmanager
-def _only_one(out):
-    """Hold the folder's lock; raises `LayerscaleError` if another process trains there. Where the system has no such
-    locks, does nothing."""
-    try: import fcntl
-    except ImportError:
-        yield
-        return
-    Path(out).mkdir(parents=True, exist_ok=True)
-    with (Path(out)/'.lock').open('w', encoding='utf-8') as f:
-        try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LayerscaleError(f'another explorer is already training in {out}. Stop it '
-                                  'there, or give this one its own folder (out=...).') from None
-        yield
