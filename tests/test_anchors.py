@@ -16,7 +16,7 @@ from layerscale_nb.core import LayerscaleError
 from layerscale_nb.detect.datasets import roadscenes
 from layerscale_nb.detect.store import to_frames
 from layerscale_nb.nets.ladder import LADDER, named_yolo, with_head
-from layerscale_nb.study.runs import exhaust
+
 from layerscale_nb.detect.detection import detect, validate
 from layerscale_nb.detect.train import Recipe, fit, save_checkpoint, start, train_step
 from layerscale_nb.nets.yolo import build_yolo, quiet_ultralytics
@@ -184,7 +184,7 @@ def trained(tmp_path_factory):
     store, sides = scenes()
     net = with_anchors(named_yolo('yolov5n', 5).rescaled(1, .75), fit_anchors(sides, 3, 3))
     recipe = Recipe(epochs=60, batch=2, ema=.9, lr=4e-3, eval_share=.05, augment=STILL)
-    s = exhaust(fit(net, store, store, recipe, device=CPU, folder=folder))
+    s = fit(net, store, store, recipe, device=CPU, folder=folder).finish()
     save_checkpoint(s, roadscenes(1, 1).names, folder/'best.pt', store.size)
     return s, store, folder
 
@@ -244,14 +244,14 @@ def test_training_goes_on_where_it_stopped(tmp_path):
     store, sides = scenes()
     net = with_anchors(named_yolo('yolov5n', 5).rescaled(1, .5), fit_anchors(sides, 3, 3))
     recipe = Recipe(epochs=3, batch=4)
-    whole = exhaust(fit(net, store, store, recipe, device=CPU))
+    whole = fit(net, store, store, recipe, device=CPU).finish()
     for p in fit(net, store, store, recipe, device=CPU, folder=tmp_path):
         if p.row and p.epoch == 2: break
-    again = exhaust(fit(net, store, store, recipe, device=CPU, folder=tmp_path))
+    again = fit(net, store, store, recipe, device=CPU, folder=tmp_path).finish()
     assert [r['epoch'] for r in again.rows] == [1, 2, 3]
     assert all(torch.equal(a, b) for a, b in zip(whole.average.state_dict().values(), again.average.state_dict().values()))
     with pytest.raises(LayerscaleError, match='another run'):
-        exhaust(fit(with_anchors(net, COCO_ANCHORS), store, store, recipe, device=CPU, folder=tmp_path))
+        fit(with_anchors(net, COCO_ANCHORS), store, store, recipe, device=CPU, folder=tmp_path).finish()
 
 
 def test_checkpoints_of_the_flat_package_open(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 import layerscale_nb.timing.measure as r
+from layerscale_nb.table import read_rows
 from layerscale_nb.timing.measure import Timing, busy_note, queued_seconds, steadiest, waiting
 
 NOTE = 'the machine was busy: {} of the time was spent waiting for a core'
@@ -119,10 +120,10 @@ def test_a_row_of_a_study_says_it(tiny, machine, monkeypatch):
     import torch
 
     from layerscale_nb.study import runs as study
-    from layerscale_nb.nets.yolo import Yolo, build_yolo
+    from layerscale_nb.nets.yolo import Yolo
     c = machine(0.0, 0.6, 0.7, 0.8)
     st = SimpleNamespace(size=(32, 32), device=torch.device('cpu'))
-    t = study.timings(build_yolo(Yolo(d=.33, w=.125, nc=2)), st)
+    t = study.timings(Yolo(d=.33, w=.125, nc=2), st)
     assert c.looks == 4 and t['latency_ms'] == 10 and t['note'] == NOTE.format('60%')
 
 
@@ -134,7 +135,7 @@ def test_a_note_reaches_the_screen_and_the_report(repo, tmp_path, monkeypatch):
 
     from layerscale_nb.study import report
 
-    from layerscale_nb.cli import Line, tell
+    from layerscale_nb.study.screen import Line, tell
     df = pd.read_csv(repo/'nbs'/'results'/'kitti_cyclist_width_depth.csv')
     screen, log, note = io.StringIO(), io.StringIO(), NOTE.format('43%')
     row = json.loads(df.iloc[0].to_json()) | dict(note=note)
@@ -156,7 +157,7 @@ def test_remembered_times_and_profiles_say_it(tmp_path, monkeypatch):
     from layerscale_nb.nets.ladder import named_yolo
     monkeypatch.setattr(members, 'waiting', lambda device: lambda: 0.5)
     members.remembered(tmp_path/'t.csv', lambda net: 7., 'made up')(named_yolo('yolov5n'))
-    assert members.stored_rows(tmp_path/'t.csv')[0]['note'] == NOTE.format('50%')
+    assert read_rows(tmp_path/'t.csv')[0]['note'] == NOTE.format('50%')
     monkeypatch.setattr(calibrate, 'measure_calls', lambda *a: [])
     monkeypatch.setattr(calibrate, 'fit_rates', lambda *a, **k: (1, 'sum', {}, dict(sum=0.1)))
     for share, note in ((0.5, NOTE.format('50%')), (0.01, '')):

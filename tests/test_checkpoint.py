@@ -9,7 +9,7 @@ import pytest
 
 from layerscale_nb.experiments.bench import write_yolo
 from layerscale_nb.detect.store import to_frames
-from layerscale_nb.study.runs import exhaust, open_setting, train_run
+from layerscale_nb.study.runs import open_setting, train_run
 from layerscale_nb.detect.detection import detect
 from layerscale_nb.detect.train import Recipe
 from layerscale_nb.nets.yolo import quiet_ultralytics
@@ -20,7 +20,7 @@ def trained(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
     s = replace(tiny, n_train=96, recipe=Recipe(epochs=12, lr=5e-3))
     st = open_setting(s)
-    return st, exhaust(train_run(st, s.variants[1], 0, folder)), folder
+    return st, train_run(st, s.variants[1], 0, folder).finish().row, folder
 
 
 def test_predict_agrees_with_our_detections(trained):

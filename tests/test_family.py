@@ -210,14 +210,15 @@ def test_a_member_with_its_own_head(tmp_path):
 def test_a_member_goes_the_whole_way(tmp_path):
     "A process of its own for each; what fails is a row with its sentence and is tried again; what is finished is not."
     pytest.importorskip('onnx', reason='the onnx package is not installed here: pip install onnx to run this test')
-    from layerscale_nb.experiments.members import COLUMNS, run_members, stored_rows
+    from layerscale_nb.experiments.members import COLUMNS, run_members
+    from layerscale_nb.table import read_rows
     out = tmp_path/'members.csv'
     run_members(out, ('yolov5n', 'yolov9n'), steps=4)
-    good, bad = rows = stored_rows(out)
+    good, bad = rows = read_rows(out)
     assert tuple(good) == COLUMNS and good['said'] == '' and bad['said'].startswith("no network 'yolov9n'") and bad['params'] == ''
     assert int(good['params']) == cost(named_yolo('yolov5n'), 640).params and float(good['reload_diff']) == 0
     assert float(good['loss_last']) < float(good['loss_first']) and float(good['onnx_diff_px']) < 1e-3*float(good['moves_px'])
-    assert run_members(out, ('yolov5n',), steps=4) == rows                     # nothing is run again
+    assert run_members(out, ('yolov5n',), steps=4) == [good]                   # nothing is run again
 
 
 def test_a_dead_child_is_a_row(monkeypatch):
@@ -240,16 +241,17 @@ def test_stored_members_are_the_whole_ladder(repo):
 def test_times_are_remembered(tmp_path):
     from layerscale_nb.nets.ladder import v4_large
     from layerscale_nb.timing.latency import scale_to_latency
-    from layerscale_nb.experiments.members import remembered, stored_rows, time_reduced
+    from layerscale_nb.experiments.members import remembered, time_reduced
+    from layerscale_nb.table import read_rows
     asked = []
     def fake(net): asked.append(net.name); return cost(net, net.imgsz).macs/1e10
     path = tmp_path/'times.csv'
     first = scale_to_latency(50, time_of=remembered(path, fake, 'made up'))
     n = len(asked)
     again = scale_to_latency(50, time_of=remembered(path, how='made up'))
-    assert (again.net, again.tried) == (first.net, first.tried) and len(asked) == n == len(first.tried) == len(stored_rows(path))
+    assert (again.net, again.tried) == (first.net, first.tried) and len(asked) == n == len(first.tried) == len(read_rows(path))
     with pytest.raises(LayerscaleError, match='has no time .other. of yolov4-p5 at width 1 and depth 1'): remembered(path, how='other')(v4_large(5))
-    path.write_text(path.read_text().replace(stored_rows(path)[0]['device'], 'another machine'))
+    path.write_text(path.read_text().replace(read_rows(path)[0]['device'], 'another machine'))
     with pytest.raises(LayerscaleError, match='holds times of another machine, and this is .* one file for each device'): remembered(path, fake, 'made up')(v4_large(5))
     assert time_reduced(named_yolo('yolov4-tiny'), 4, 'cpu', 1) > 0
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from layerscale_nb.core import LayerscaleError, write_atomic
-from layerscale_nb.study.runs import exhaust, open_setting, run_study, train_run
+from layerscale_nb.study.runs import open_setting, run_study, train_run
 from layerscale_nb.detect.train import Recipe
 
 ARGS = ['study', '--base', '1', '0.125', '512', '--n-train', '32', '--n-val', '8', '--epochs', '4', '--variants', 'baseline', 'depth_033', '--device', 'cpu']
@@ -86,7 +86,7 @@ def test_results_come_back_from_their_runs(whole, tmp_path):
 
 
 def test_another_recipe_is_another_study(tiny, tmp_path):
-    exhaust(train_run(open_setting(replace(tiny, recipe=Recipe(epochs=1))), tiny.variants[1], 0, tmp_path/'depth_033_seed0'))
+    train_run(open_setting(replace(tiny, recipe=Recipe(epochs=1))), tiny.variants[1], 0, tmp_path/'depth_033_seed0').finish().row
     with pytest.raises(LayerscaleError, match='holds a study with another recipe .depth_033_seed0.'): next(run_study(open_setting(replace(tiny, recipe=Recipe(epochs=2))), tmp_path))
 
 
@@ -132,35 +132,36 @@ def test_out_of_memory_is_a_sentence(tiny, tmp_path, monkeypatch):
     import layerscale_nb.detect.train as train
     def full(s, batch): raise RuntimeError('CUDA out of memory. Tried to allocate 20.00 GiB')
     monkeypatch.setattr(train, 'train_step', full)
-    with pytest.raises(LayerscaleError, match='baseline_seed0: out of memory at batch 8 and 320x96. Use a smaller --batch'): list(run_study(open_setting(tiny), tmp_path))
+    failed = [(e.run, e.row['error']) for e in run_study(open_setting(tiny), tmp_path) if e.kind == 'failed']
+    sentence = 'out of memory at batch 8 and 320x96. Use a smaller batch or image size; finished epochs are kept.'
+    assert failed == [('baseline_seed0', sentence), ('depth_033_seed0', sentence)]
+    assert list(pd.read_csv(tmp_path/'results.csv').status) == ['failed', 'failed']
 
 
 def test_other_settings_are_not_overwritten(tiny, tmp_path):
     st = open_setting(tiny)
-    exhaust(train_run(st, tiny.variants[1], 0, tmp_path/'r'))
+    train_run(st, tiny.variants[1], 0, tmp_path/'r').finish().row
     before = (tmp_path/'r'/'row.json').read_text()
     with pytest.raises(LayerscaleError, match='other settings .recipe differ.'):
-        exhaust(train_run(open_setting(replace(tiny, recipe=Recipe(epochs=5))), tiny.variants[1], 0, tmp_path/'r'))
+        train_run(open_setting(replace(tiny, recipe=Recipe(epochs=5))), tiny.variants[1], 0, tmp_path/'r').finish().row
     assert (tmp_path/'r'/'row.json').read_text() == before
 
 
 def test_damaged_state_is_a_sentence(tiny, tmp_path):
-    run = train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path)
-    for p in run:
+    for p in train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path):
         if p.row: break
     (tmp_path/'state.pt').write_bytes(b'rubbish')
-    with pytest.raises(LayerscaleError, match='state.pt: this state cannot be read'): exhaust(train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path))
+    with pytest.raises(LayerscaleError, match='state.pt: this state cannot be read'): train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path).finish().row
 
 
 def test_state_with_code_in_it_is_refused(tiny, tmp_path):
     import torch
     class Evil:
         def __reduce__(self): return (os.mkdir, (str(tmp_path/'pwned'),))
-    run = train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path)
-    for p in run:
+    for p in train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path):
         if p.row: break
     torch.save(Evil(), tmp_path/'state.pt')
-    with pytest.raises(LayerscaleError, match='cannot be read'): exhaust(train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path))
+    with pytest.raises(LayerscaleError, match='cannot be read'): train_run(open_setting(tiny), tiny.variants[1], 0, tmp_path).finish().row
     assert not (tmp_path/'pwned').exists()
 
 
@@ -196,6 +197,6 @@ def test_cuda_asked_for_and_absent():
 
 def test_seeds_differ_and_repeat(tiny, tmp_path):
     st = open_setting(replace(tiny, recipe=Recipe(epochs=1)))
-    rows = [exhaust(train_run(st, tiny.variants[1], seed, tmp_path/name)) for seed, name in ((0, 'a'), (0, 'b'), (1, 'c'))]
+    rows = [train_run(st, tiny.variants[1], seed, tmp_path/name).finish().row for seed, name in ((0, 'a'), (0, 'b'), (1, 'c'))]
     loss = [pd.read_csv(tmp_path/n/'epochs.csv').loss[0] for n in 'abc']
     assert loss[0] == loss[1] != loss[2] and rows[0]['config'] == rows[1]['config'] != rows[2]['config']

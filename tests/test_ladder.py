@@ -157,14 +157,14 @@ def trained(tmp_path_factory):
     from layerscale_nb.detect.augment import make_store
     from layerscale_nb.detect.datasets import roadscenes
     from layerscale_nb.detect.store import to_frames
-    from layerscale_nb.study.runs import exhaust
+
     from layerscale_nb.detect.train import Recipe, fit, save_checkpoint
     import torch
     ds, folder, out = roadscenes(8, 4, size=(128, 128)), tmp_path_factory.mktemp('ladder'), {}
     stores = [make_store(to_frames(x, (128, 128)), torch.device('cpu')) for x in (ds.train, ds.val)]
     for name in BODIES + ('d53-fpnspp-leaky', 'cd53s-cfpnspp-mish'):
         net = with_head(named_yolo(name, len(ds.names)).rescaled(0.1, 0.07))
-        s = exhaust(fit(net, *stores, Recipe(epochs=2, batch=4), device=torch.device('cpu')))
+        s = fit(net, *stores, Recipe(epochs=2, batch=4), device=torch.device('cpu')).finish()
         out[name] = (s, ds, save_checkpoint(s, ds.names, folder/name/'best.pt', (128, 128)))  # Ultralytics takes a file named yolov5n.pt for its own and would download another
     return out
 

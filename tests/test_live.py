@@ -218,7 +218,7 @@ def test_kept_rows_keep_what_a_reader_adds(tmp_path):
     keep_row(tmp_path, row)
     t = pd.read_csv(tmp_path/'kept.csv', dtype=str); t['mine'] = 'good'; t.to_csv(tmp_path/'kept.csv', index=False)
     rows = keep_row(tmp_path, row | dict(run='00000002'))
-    assert [r['data'] for r in read_kept(tmp_path)] == ['2011', '2011'] and [r.get('mine') for r in rows] == ['good', None] and 'mine' in pd.read_csv(tmp_path/'kept.csv')
+    assert [r['data'] for r in read_kept(tmp_path)] == ['2011', '2011'] and [r.get('mine') for r in rows] == ['good', ''] and 'mine' in pd.read_csv(tmp_path/'kept.csv')
 
 
 def test_stop_and_live_act_within_a_step(real):

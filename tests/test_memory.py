@@ -29,7 +29,7 @@ def test_a_process_holds_what_was_estimated():
 
 def test_stored_peaks(repo):
     "The stored table holds every network, and its estimates are today's."
-    from layerscale_nb.experiments.actbound import read_rows
+    from layerscale_nb.table import read_rows
     rows = read_rows(repo/'nbs'/'results'/'memory_cpu.csv')
     assert {(r['name'], r['batch'], r['training']) for r in rows} == {(n, b, t) for n in MEASURED for b in (4, 16) for t in (False, True)}
     for r in rows:

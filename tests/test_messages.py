@@ -259,6 +259,7 @@ def test_two_numbers_of_a_sentence_differ(need, free, words):
 def test_what_is_needed_and_what_is_free_are_told_apart(tiny, monkeypatch, tmp_path):
     from layerscale_nb.detect import augment
     from layerscale_nb.study import runs as study
+    from layerscale_nb.study.variants import networks
     from layerscale_nb.nets import memory, yolo
     from layerscale_nb.nets.layer import cost
     net = yolo.yolov8('n')
@@ -271,7 +272,7 @@ def test_what_is_needed_and_what_is_free_are_told_apart(tiny, monkeypatch, tmp_p
     sentence = '10 images of 100x100 need 600 kB of memory, and 594 kB can be used (nine tenths of what is free).'
     with says(sentence): augment.check_image_memory(10, size, free=660_000)
     st = study.open_setting(tiny)
-    params = [cost(n, st.size).params for n in study.networks(tiny, len(st.names)).values()]
+    params = [cost(n, st.size).params for n in networks(tiny, len(st.names)).values()]
     free = 32*max(params) + 3*sum(params) + 50e6 - 1000
     monkeypatch.setattr(shutil, 'disk_usage', lambda p: SimpleNamespace(free=free))
     with says('the study needs about') as e: study.check_space(st, tmp_path)
@@ -282,17 +283,18 @@ def test_what_is_needed_and_what_is_free_are_told_apart(tiny, monkeypatch, tmp_p
 def test_a_data_set_in_a_study_is_its_name(tmp_path, monkeypatch):
     "Errors and config.json hold the name; the images decide the fingerprint."
     from layerscale_nb.study import runs as study
+    from layerscale_nb.study.variants import Study, Variant
     from layerscale_nb.detect.augment import STILL
     from layerscale_nb.detect.datasets import roadscenes
     from layerscale_nb.detect.train import Recipe
     from layerscale_nb.live.trial import Trial, check_trial
     monkeypatch.setattr(study, 'timings', lambda *a: {})
-    sets, v = [roadscenes(8, 4, seed) for seed in (0, 1)], study.Variant('baseline')
+    sets, v = [roadscenes(8, 4, seed) for seed in (0, 1)], Variant('baseline')
     recipe = Recipe(epochs=1, augment=STILL)
     how = dict(imgsz=(32, 64), base=(.33, .125, 512), variants=(v,), recipe=recipe, device='cpu')
     assert len(repr(sets[0])) < 100 and str(sets[0]) == 'roadscenes'
-    st, other = (study.open_setting(study.Study(data=ds, **how)) for ds in sets)
-    row = study.exhaust(study.train_run(st, v, 0, tmp_path/'baseline_seed0'))
+    st, other = (study.open_setting(Study(data=ds, **how)) for ds in sets)
+    row = study.train_run(st, v, 0, tmp_path/'baseline_seed0').finish().row
     config = json.loads((tmp_path/'baseline_seed0'/'config.json').read_text())
     assert config['data'] == 'roadscenes' == row['data'] and len(json.dumps(config)) < 2000
     hashes = [fingerprint(study.run_config(s, v, 0)) for s in (st, other)]
@@ -300,6 +302,6 @@ def test_a_data_set_in_a_study_is_its_name(tmp_path, monkeypatch):
     with says('holds a study with another data'): study.check_folder(other, tmp_path)
     empty = tuple(replace(x, boxes=x.boxes[:0], cls=x.cls[:0]) for x in sets[0].train)
     bare = replace(sets[0], name='mine', train=empty)
-    with says('mine: the 8 training images hold no labelled box'): study.open_setting(study.Study(data=bare, **how))
+    with says('mine: the 8 training images hold no labelled box'): study.open_setting(Study(data=bare, **how))
     with says('data is <Dataset roadscenes: 5 classes, 8 + 4 images>; a run in the background needs a name'):
         check_trial(Trial(data=sets[0]))

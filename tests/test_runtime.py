@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from layerscale_nb.table import read_rows
 from layerscale_nb.cli import main
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.nets.net import Net, Stage, Stem
@@ -146,7 +147,7 @@ def test_rows_are_whole_and_not_measured_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(a, 'measure_job', fake)
     jobs, out = a.jobs_of(bases=('EN-B0',), factors=(2,), batches=(1,))[:4], tmp_path/'r.csv'
     with pytest.raises(KeyboardInterrupt): a.bench_acts(out, jobs, 'cpu')
-    assert [r['ms'] for r in a.read_rows(out)] == [1.5, 1.5] and a.read_rows(out)[0]['note'] == 'a, "b"'
+    assert [r['ms'] for r in read_rows(out)] == [1.5, 1.5] and read_rows(out)[0]['note'] == 'a, "b"'
     calls.clear()
     assert len(a.bench_acts(out, jobs, 'cpu')) == 4 and calls == jobs[2:]
 
@@ -246,7 +247,7 @@ def test_a_network_that_cannot_run_is_left_out_and_the_others_go_on(tmp_path, mo
     monkeypatch.setattr(a, 'measure_job', picky)
     jobs = [a.Job('RegNetX-200MF', '', 1, 1, d) for d in ('bf16', 'fp32')]
     with pytest.warns(UserWarning, match='left out: no bf16 here'): rows = a.bench_acts(tmp_path/'r.csv', jobs, 'cpu', repeats=3)
-    assert [r['dtype'] for r in rows] == ['fp32'] and len(a.read_rows(tmp_path/'r.csv')) == 1
+    assert [r['dtype'] for r in rows] == ['fp32'] and len(read_rows(tmp_path/'r.csv')) == 1
 
 
 @pytest.mark.parametrize('ms, words', [((10., 10.3), 'Level at batch 8'), ((10., 11.), 'a is 1.10 times faster at batch 8. You guessed b.')])
@@ -278,7 +279,7 @@ def test_a_gpu_hides_the_shorter_of_asking_and_working():
 
 
 def test_stored_predictions_are_within_fifteen_percent_and_ahead_of_every_line(repo):
-    from layerscale_nb.experiments.actbound import read_rows
+    from layerscale_nb.table import read_rows
     from layerscale_nb.timing.calibrate import compare_predictors
     for name in ('predictor_cpu.csv', 'predictor_modules_cpu.csv'):
         t = compare_predictors([r for r in read_rows(repo/'nbs'/'results'/name) if r['batch'] == 8])['median']
@@ -296,7 +297,8 @@ def test_a_model_without_half_precision():
 
 
 def test_explorer_moves(repo):
-    from layerscale_nb.experiments.actbound import read_rows, runtime_explorer, runtime_page
+    from layerscale_nb.experiments.actbound import runtime_explorer, runtime_page
+    from layerscale_nb.table import read_rows
     p, rows = profile(gmac=20., near_mb=.03), read_rows(repo/'nbs'/'results'/'actbound_cpu.csv')
     box = runtime_explorer([p, replace(p, name='other')], rows)
     (nets, alphas), (factor, batches), out = box.children[0].children, box.children[1].children, box.children[2]
@@ -429,7 +431,7 @@ def test_bench_predictor_with_names(tmp_path, monkeypatch, capsys):
     assert main(words) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [(r['name'], r['size'], r['batch']) for r in rows] == [('yolov8n', '64x64', 8), ('yolov8n', '64x64', 1)] and {'command', 'versions', 'device', 'seed', 'date'} <= set(rows[0])
-    assert main(words) == 0 and json.loads(capsys.readouterr().out) == a.read_rows('m.csv') and (tmp_path/'m_profile.json').exists()
+    assert main(words) == 0 and json.loads(capsys.readouterr().out) == read_rows('m.csv') and (tmp_path/'m_profile.json').exists()
     save_profile(replace(load_profile(tmp_path/'m_profile.json'), device='another machine'), tmp_path/'m_profile.json')
     assert main(words) == 2 and 'm_profile.json is a profile of another machine' in capsys.readouterr().err
     save_profile(replace(load_profile(tmp_path/'m_profile.json'), **here), tmp_path/'m_profile.json')
@@ -438,7 +440,7 @@ def test_bench_predictor_with_names(tmp_path, monkeypatch, capsys):
 
 def test_stored_predictions_of_modules(repo):
     "The stored table holds every network of the list at both batches, and its predictions follow from its profile."
-    from layerscale_nb.experiments.actbound import read_rows
+    from layerscale_nb.table import read_rows
     from layerscale_nb.timing.trace import MODULE_NAMES, predict_time
     rows = read_rows(repo/'nbs'/'results'/'predictor_modules_cpu.csv')
     assert {(r['name'], r['batch']) for r in rows} == {(n, b) for n in MODULE_NAMES for b in (8, 1)}

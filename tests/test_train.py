@@ -164,7 +164,7 @@ def test_a_state_belongs_to_its_images(tmp_path):
     net, r = Yolo(d=.33, w=.125, nc=5), Recipe(epochs=2)
     for p in fit(net, train, val, r, device=CPU, folder=tmp_path):
         if p.row: break
-    with pytest.raises(LayerscaleError, match='other network, recipe, images or seed'): next(fit(net, replace(train, images=255 - train.images), val, r, device=CPU, folder=tmp_path))
+    with pytest.raises(LayerscaleError, match='other network, recipe, images or seed'): fit(net, replace(train, images=255 - train.images), val, r, device=CPU, folder=tmp_path)
 
 
 def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, monkeypatch):
@@ -172,7 +172,7 @@ def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, mon
     from layerscale_nb.detect import train as module
     from layerscale_nb.experiments.bench import bench_limit
     from layerscale_nb.cli import main
-    from layerscale_nb.study.runs import exhaust
+    
     from layerscale_nb.study.variants import Study
     begin, built, net, data = module.start, [], Yolo(d=.33, w=.125, nc=5), roadscenes(4, 4)
     monkeypatch.setattr(module, 'start', lambda *a, **k: built.append(a) or begin(*a, **k))
@@ -187,10 +187,10 @@ def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, mon
     refused = pytest.raises(LayerscaleError, match='leaves batch norm one value')
     with refused: fit_on_ranks(net, small, small, tmp_path, Recipe(batch=2), world=2, device='cpu')
     with refused: bench_limit(st, net, turns=1, steps=1)
-    with refused: next(fit(net, st.train, st.val, Recipe(batch=1, small=0.5), device=CPU))
+    with refused: fit(net, st.train, st.val, Recipe(batch=1, small=0.5), device=CPU)
     one = make_store(to_frames(data.train[:1], (32, 32)), CPU)
-    with refused: next(fit(net, one, st.val, Recipe(batch=8), device=CPU))
+    with refused: fit(net, one, st.val, Recipe(batch=8), device=CPU)
     assert not built
     for size, batch in (((32, 32), 2), ((64, 32), 1)):
         store = make_store(to_frames(data.train, size), CPU)
-        assert exhaust(fit(net, store, store, Recipe(epochs=1, batch=batch, small=0.5), device=CPU)).step == 4//batch
+        assert fit(net, store, store, Recipe(epochs=1, batch=batch, small=0.5), device=CPU).finish().step == 4//batch

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'two_scenes', 'few_steps', 'apart', 'by_yolo', 'reopened', 'exported', 'memory_mb', 'origin',
-           'check_member', 'own_row', 'child_row', 'stored_rows', 'run_members', 'time_reduced', 'remembered']
+           'check_member', 'own_row', 'child_row', 'run_members', 'time_reduced', 'remembered']
 
 # %% ../../nbs/experiments/members.ipynb #6c4061bc
-import copy, csv, json, math, statistics, subprocess, sys, tempfile
+import copy, json, math, statistics, subprocess, sys, tempfile
 from pathlib import Path
 import numpy as np
 from torch import device as torch_device
@@ -21,7 +21,7 @@ from ..nets.ladder import LADDER, named_yolo
 from ..nets.layer import cost
 from ..nets.memory import check_memory, free_bytes, memory_bytes
 from ..nets.yolo import Yolo, build_yolo, quiet_ultralytics
-from ..table import write_rows
+from ..table import Table, fill
 from ..timing.measure import (
     busy_note, device_name, pick_device, precision, steadiest, time_module, waiting)
 
@@ -204,14 +204,6 @@ def child_row(
     said = f'the process ended with {r.returncode}: {one_line(r.stderr, last=True, most=200)}'
     return dict(member=name, said=said) | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
 
-# %% ../../nbs/experiments/members.ipynb #d43aa2e0
-def stored_rows(
-    path,  # csv file
-) -> list:
-    "The rows of a csv as dicts of text; none if there is no file."
-    path = Path(path)
-    return list(csv.DictReader(path.read_text(encoding='utf-8').splitlines())) if path.exists() else []
-
 # %% ../../nbs/experiments/members.ipynb #b62b98ac
 def run_members(
     out,                    # the csv to write; its finished rows are kept
@@ -219,15 +211,10 @@ def run_members(
     **kw,                   # for `check_member`
 ) -> list:
     "Take every member the whole way, one process and one row after the other; failed ones are tried again."
-    rows = {r['member']: r for r in stored_rows(out)}
     kw['command'] = ('python -c "from layerscale_nb.experiments.members import run_members; '
                      f'run_members({Path(out).name!r}{"".join(f", {k}={v!r}" for k, v in kw.items())})"')
-    for name in members:
-        if name in rows and not rows[name]['said']: continue
-        rows[name] = dict.fromkeys(COLUMNS, '') | child_row(name, **kw)
-        order = [*(n for n in LADDER if n in rows), *(n for n in rows if n not in LADDER)]
-        write_rows([rows[n] for n in order], out)
-    return list(rows.values())
+    def make(key): return dict.fromkeys(COLUMNS, '') | child_row(key['member'], **kw)
+    return fill(Table(out, ('member',), ('said',)), [dict(member=n) for n in members], make, good=lambda r: not r['said'])
 
 # %% ../../nbs/experiments/members.ipynb #eb0e2ac9
 def time_reduced(
@@ -253,23 +240,20 @@ def remembered(
 ):
     """`time_of` with a csv as its memory, so that a search can be stopped and asked again; raises `LayerscaleError`
     for a network that it has not and may not time."""
+    table = Table(path, ('name', 'w', 'd', 'imgsz', 'act', 'how', 'params', 'macs'), ('ms', 'device'))
     def f(net: Yolo) -> float:
-        own = cost(net, net.imgsz)
-        rows, key = stored_rows(path), dict(
-            name=net.name, w=f'{net.w:g}', d=f'{net.d:g}', imgsz=str(net.imgsz), how=how, params=str(own.params),
-            macs=str(own.macs))
-        here = device_name(pick_device())
-        if time_of and any(r['device'] != here for r in rows):
-            raise LayerscaleError(f"{path} holds times of {rows[0]['device']}, and this "
-                                  f"is {here}. Take one file for each device.")
-        for r in rows:
-            if all(r[k] == v for k, v in key.items()) and r.get('act', net.act) == net.act:
-                return float(r['ms'])  # older rows do not name the activation
+        own, here = cost(net, net.imgsz), device_name(pick_device())
+        key = dict(name=net.name, w=f'{net.w:g}', d=f'{net.d:g}', imgsz=net.imgsz, act=net.act, how=how,
+                   params=own.params, macs=own.macs)
+        others = {r['device'] for r in table.rows()} - {here}
+        if time_of and others:
+            raise LayerscaleError(f'{path} holds times of {others.pop()}, and this is {here}. Take one file for each '
+                                  'device.')
+        if row := table.find(key): return row['ms']
         if time_of is None:
             raise LayerscaleError(f'{path} has no time ({how}) of {net.name} at width {net.w:g} and depth '
                                   f'{net.d:g}. Give time_of to measure it, and a csv of your own.')
         share = waiting(pick_device())
-        row = key | dict(act=net.act, ms=round(time_of(net), 2), note=busy_note(share()))
-        write_rows([*rows, row | origin(command, pick_device(), '')], path)
+        table.add(key | dict(ms=round(time_of(net), 2), note=busy_note(share()), **origin(command, pick_device(), '')))
         return f(net)
     return f

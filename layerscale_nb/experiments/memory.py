@@ -13,7 +13,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from ..core import LayerscaleError, one_line, provenance
-from .actbound import read_rows
 from .members import memory_mb
 from ..nets.csp import CspStage
 from ..nets.find import find
@@ -22,7 +21,7 @@ from ..nets.memory import memory_bytes
 from ..nets.osa import OsaBlock
 from ..nets.yolo import Yolo
 from ..plot import axes
-from ..table import write_rows
+from ..table import Table
 
 # %% ../../nbs/experiments/memory.ipynb #57bfd26e
 STAGES = dict(csp=CspStage('dark', 128, 4, .5, .5, 'yolov4', 40), plain=CspStage('res', 128, 4, side=40),
@@ -138,17 +137,18 @@ def bench_memory(
     command='',            # command line stored in the rows; '': this process's own
 ) -> list:
     "Estimated, allocated and held MB of every network, batch and mode; returns the rows."
-    rows = read_rows(out)
-    for name in (n for n in names if n not in {r['name'] for r in rows}):
+    table = Table(out, ('name', 'batch', 'training'))
+    have = {r['name'] for r in table.rows()}
+    for name in (n for n in names if n not in have):
         net, size, channels = measured_network(name)
         model = net.build(size) if isinstance(net, Yolo) else net.build(size).to('meta')
-        rows += [
-            dict(name=name, size=f'{size[1]}x{size[0]}', batch=batch, training=training, estimated_mb=round(
-                maps_bytes(net, size, batch, training)/1e6, 2), allocated_mb=round(
-                    allocated_bytes(model, (batch, channels, *size), training)/1e6, 2), held_mb=round(held, 2),
-                 **provenance(command)) for (batch, training), held in process_peaks(name, batches).items()]
-        write_rows(rows, out)
-    return rows
+        for (batch, training), held in process_peaks(name, batches).items():
+            mb = [maps_bytes(net, size, batch, training)/1e6,
+                  allocated_bytes(model, (batch, channels, *size), training)/1e6, held]
+            table.add(dict(name=name, size=f'{size[1]}x{size[0]}', batch=batch, training=training,
+                           **{k: round(v, 2) for k, v in zip(('estimated_mb', 'allocated_mb', 'held_mb'), mb)},
+                           **provenance(command)))
+    return table.rows()
 
 # %% ../../nbs/experiments/memory.ipynb #86e4416d
 def plot_memory(

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
 import torch
-from ..core import check_number, fingerprint, provenance, write_atomic
+from ..core import check_number, fingerprint, provenance
 from ..detect.augment import Augment, STILL
 from ..detect.train import Recipe, fit
 from .bench import seconds_to
@@ -19,6 +19,7 @@ from ..nets.yolo import yolov8
 from ..plot import axes, plain_text
 from ..study.runs import open_setting
 from ..study.variants import Study
+from ..table import Table, fill, frame
 from ..timing.measure import device_name, machine
 
 # %% ../../nbs/experiments/recipe.ipynb #fa9ae99c
@@ -56,6 +57,9 @@ def _ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
                 s_to_20=to(0, .2), map50=last['map50'], map50_95=last['map50_95'], s=spent, img_s=curve[-1][1]/spent,
                 threads=torch.get_num_threads())
 
+# %% ../../nbs/experiments/recipe.ipynb #2397285c
+_RECIPE_KEY = 'config', 'device', 'threads'
+
 # %% ../../nbs/experiments/recipe.ipynb #26e0ea06
 def bench_recipe(
     data='roadscenes',      # data set as in `load_data`
@@ -72,24 +76,24 @@ def bench_recipe(
 ) -> pd.DataFrame:
     """Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the rows of these
     settings on this machine."""
-    out, base = Path(out), Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
-    df, mine = pd.read_csv(out) if out.exists() else pd.DataFrame(), []
+    base = Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
+    plain = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=base, **study))
+    square = None
+    if any('square' in _PIECES[p] for p in pieces): square = open_setting(replace(plain.study, imgsz=(max(plain.size),)*2))
+    jobs = {}
     for seed in seeds:
         for piece in pieces:
             change = dict(_PIECES[piece])
-            square = change.pop('square', False)
+            st = square if change.pop('square', False) else plain
             recipe = replace(base, **change)
-            st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=recipe, **study))
-            if square: st = open_setting(replace(st.study, imgsz=(max(st.size),)*2))
-            config = fingerprint(dict(digest=st.digest, recipe=asdict(recipe), seed=seed))
-            mine.append((config, *machine(st.device)))
-            if len(df) and mine[-1] in set(zip(df.config, df.device, df.threads)): continue
-            row = _ablation_run(st, piece, recipe, seed, look and (lambda p: look(f'{piece}, seed {seed}', p)))
-            row |= dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', epochs=recipe.epochs,
-                        config=config, **provenance(command, device_name(st.device), seed))
-            df = pd.concat([df, pd.DataFrame([row])], ignore_index=True)
-            write_atomic(out, df.to_csv(index=False))
-    return df[[r in mine for r in zip(df.config, df.device, df.threads)]]
+            jobs[fingerprint(dict(digest=st.digest, recipe=asdict(recipe), seed=seed))] = piece, st, recipe, seed
+    def make(key):
+        piece, st, recipe, seed = jobs[key['config']]
+        row = _ablation_run(st, piece, recipe, seed, look and (lambda p: look(f'{piece}, seed {seed}', p)))
+        return row | dict(data=Path(str(data)).name, imgsz=f'{st.size[1]}x{st.size[0]}', epochs=recipe.epochs,
+                          **provenance(command, device_name(st.device), seed))
+    keys = [dict(zip(_RECIPE_KEY, (config, *machine(plain.device)))) for config in jobs]
+    return frame(fill(Table(out, _RECIPE_KEY, text=('config',)), keys, make))
 
 # %% ../../nbs/experiments/recipe.ipynb #596155c4
 def ablation_table(

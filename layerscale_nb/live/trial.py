@@ -7,20 +7,19 @@ __all__ = ['SLIDER_DEPTHS', 'SLIDER_WIDTHS', 'EPOCHS', 'Trial', 'check_trial', '
            'fit_speed', 'Forecast', 'forecast_trial', 'look_at', 'read_kept', 'keep_row', 'kept_row']
 
 # %% ../../nbs/live/trial.ipynb #50b99f41
-import inspect, math, time
+import inspect, math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 import numpy as np
-import pandas as pd
 from scipy.optimize import nnls
-from ..core import LayerscaleError, check_number, check_size, one_line, provenance
+from ..core import LayerscaleError, check_number, check_size, provenance
 from ..cost import Cost
 from ..detect.datasets import load_data, roadscenes
 from ..detect.store import natural_size
 from ..nets.layer import cost
 from ..nets.scale import realised
 from ..nets.yolo import Yolo, identity
-from ..table import write_rows
+from ..table import Table
 
 # %% ../../nbs/live/trial.ipynb #4828967e
 @dataclass(frozen=True)
@@ -150,21 +149,17 @@ def look_at(
     n_train, n_val = (len(range(have)[:asked]) for have, asked in zip(n, (t.n_train, t.n_val)))
     return ds.names, n_train, n_val, natural_size(ds, min(320, ds.train[0].size[1]))
 
+# %% ../../nbs/live/trial.ipynb #10a72d5a
+def _kept_table(out) -> Table:
+    "The table of kept runs of a folder."
+    return Table(Path(out)/'kept.csv', ('run',), ('map50', 'macs', 'data'), text=('run', 'data'))
+
 # %% ../../nbs/live/trial.ipynb #3b893a17
 def read_kept(
     out,  # folder of all runs
 ) -> list:
     "The kept rows (dicts) of a folder; raises `LayerscaleError` if the file cannot be read."
-    path = Path(out)/'kept.csv'
-    if not path.exists(): return []
-    try: df = pd.read_csv(path, dtype=dict(run=str, data=str))
-    except (ValueError, OSError) as e:
-        why = one_line(e)
-        raise LayerscaleError(f'{path}: not readable as a table ({why}). Move it away to start a new one.') from None
-    missing = {'run', 'map50', 'macs', 'data'} - set(df)
-    if missing:
-        raise LayerscaleError(f'{path}: column {sorted(missing)[0]} is missing. Move the file away to start a new one.')
-    return df.to_dict('records')
+    return _kept_table(out).rows()
 
 # %% ../../nbs/live/trial.ipynb #3f4e01c4
 def keep_row(
@@ -172,9 +167,7 @@ def keep_row(
     row: dict,  # the row of a run, of `kept_row`
 ) -> list:
     "Add a row to a folder's `kept.csv`, in place of an earlier one of the same run; returns all rows."
-    rows = [r for r in read_kept(out) if r['run'] != row['run']] + [row]
-    write_rows([{k: r.get(k) for k in row} | r for r in rows], Path(out)/'kept.csv')
-    return rows
+    return _kept_table(out).add(row)
 
 # %% ../../nbs/live/trial.ipynb #b68c30c6
 def kept_row(

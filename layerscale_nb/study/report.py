@@ -14,9 +14,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import t
-from ..core import LayerscaleError, one_line, plain_file, write_atomic
+from ..core import LayerscaleError, write_atomic
 from ..detect.metrics import Matches, paired_bootstrap
 from ..plot import METRICS, axes, colours, family, frontier, label_points, metric, plain_text
+from ..table import frame, read_rows
 
 # %% ../../nbs/study/report.ipynb #f956e8b7
 def read_results(
@@ -27,9 +28,7 @@ def read_results(
     path = path/'results.csv' if path.is_dir() else path
     if not path.exists():
         raise LayerscaleError(f'{path}: no results yet. Run `layerscale study --out {path.parent}` first.')
-    try: df = pd.read_csv(plain_file(path))
-    except (ValueError, OSError) as e:
-        raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}).') from None
+    df = frame(read_rows(path, text=('variant',)))
     missing = [c for c in ('status', 'variant', 'seed', 'map50') if c not in df]
     if missing:
         raise LayerscaleError(f'{path}: no results of a study, the column '

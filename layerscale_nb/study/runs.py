@@ -332,7 +332,7 @@ def faster_threads(
 ) -> int:
     "Threads with which a training step of this network is faster here and now, one or all: six steps are tried."
     before = torch.get_num_threads()
-    if before == 1: return 1
+    if before == 1 or st.device.type != 'cpu': return before
     choice, last = FasterThreads(tries=3), 0.
     try:
         for p in fit(net, st.train, st.val, replace(st.study.recipe, epochs=10), 0, st.device):
@@ -356,12 +356,15 @@ def _threads_of(s: StudyFolder, jobs: int) -> int:
 # %% ../../nbs/study/runs.ipynb #f1ad187c
 @contextmanager
 def _engine(s: StudyFolder, jobs):
-    "Yields a function from names of runs to pairs (name, message): this process in turn, or `jobs` side by side."
-    if not jobs:
-        yield lambda names: in_turn(s.train, names)
+    "Yields a function from names of runs to pairs (name, message): in turn in this process, or `jobs` side by side."
+    threads, before = _threads_of(s, jobs) if jobs else None, torch.get_num_threads()
+    if jobs and jobs > 1:
+        with _packed(s) as work: yield lambda names: side_by_side(work, names, jobs, threads, s.out/'log.txt')
         return
-    threads = _threads_of(s, jobs)
-    with _packed(s) as work: yield lambda names: side_by_side(work, names, jobs, threads, s.out/'log.txt')
+    try:
+        torch.set_num_threads(threads or before)
+        yield lambda names: in_turn(s.train, names)
+    finally: torch.set_num_threads(before)
 
 # %% ../../nbs/study/runs.ipynb #dc638c7b
 def _eta(work: dict, seen: dict, jobs: int) -> float:
@@ -399,8 +402,9 @@ def _left(s: StudyFolder, names, wait_s=0.) -> list:
 def _train_all(s: StudyFolder, names: list, jobs, tell):
     "Train these runs, and what other processes leave behind; yields `Event`s."
     names = _left(s, names)
-    if jobs: names.sort(key=lambda n: -cost(s.net(n), s.st.size).acts)
     if not names: return
+    if jobs == 'auto': jobs = choose_jobs(s, len(names))
+    if jobs: names.sort(key=lambda n: -cost(s.net(n), s.st.size).acts)
     with _engine(s, jobs) as run:
         while names:
             away = []
@@ -438,7 +442,8 @@ def run_study(
     st: Setting,  # `Setting`
     out,          # folder of the study
     command='',   # the command line, for the provenance
-    jobs=None,    # processes that train side by side; None: none but this one
+    jobs=None,    # runs that train at once, in processes of their own if several; 'auto': `choose_jobs`; None: one, with
+                  # torch's threads as they are
 ):
     """Run every variant with every seed, then time the networks; yields `Event`s. `out/results.csv` holds a row per
     trained run at any time. What breaks one run does not stop the others."""
