@@ -236,7 +236,7 @@ def _study_header(st, out) -> str:
     return '\n'.join(lines + [f'results: {out}'])
 
 # %% ../nbs/cli.ipynb #d30c7643
-class _until_interrupted:
+class _Interruptible:
     """Iterates over a generator until Ctrl-C and then closes it, between two steps, so that it can save; a second
     Ctrl-C interrupts at once."""
     def __init__(self, events): self.events, self.interrupted = events, False
@@ -258,31 +258,33 @@ class _until_interrupted:
 # %% ../nbs/cli.ipynb #9b28f256
 def _run_command(a) -> int:
     "`study` and `train`: run, show one line per run, write results.csv and report.html; returns the exit status."
-    from layerscale_nb.study.report import differences, read_results, verdicts, write_report
+    from layerscale_nb.study.report import damaged_matches, differences, read_results, verdicts, write_report
     from layerscale_nb.study.runs import open_setting, run_study
     jobs = 'auto' if a.jobs is None else check_number(a.jobs, 'jobs', whole=True)
     out, s = Path(a.out), study_of(a)
     st = open_setting(s)
     print(_study_header(st, out), flush=True)
     if getattr(a, 'plan', False): return 0
-    command, line, done = 'layerscale ' + ' '.join(sys.argv[1:]), Line(), set()
+    command, line, done, failed = 'layerscale ' + ' '.join(sys.argv[1:]), Line(), set(), []
     out.mkdir(parents=True, exist_ok=True)
     log_file = open(out/'log.txt', 'a', buffering=1, encoding='utf-8', errors='backslashreplace')
     with log_file as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
         log.write(f'# {command}\n{_study_header(st, out)}\n')
-        with _until_interrupted(run_study(st, out, command, jobs)) as events:
+        with _Interruptible(run_study(st, out, command, jobs)) as events:
             for e in events:
                 if e.kind in ('trained', 'done', 'skip'): done.add(e.run)
+                if e.kind == 'failed': failed.append(e.row['error'])
                 tell(e, line, log)
         line.show('', 'study')
         if events.interrupted:
             line.keep(f'stopped. {len(done)} finished run(s) are in {out/"results.csv"}; the same command continues.'
                       if done else 'stopped. The same command continues.')
             return 130
-        if not done: raise LayerscaleError(f'no run finished; see {out/"log.txt"}.')
+        if not done: raise LayerscaleError(f'no run finished. {failed[0]}')
         report = write_report(out)
-        d = differences(read_results(out), out)
-    for v in [] if d is None else verdicts(d): print(v)
+        rows = read_results(out)
+        d = differences(rows, out)
+    for v in [*damaged_matches(rows, out), *([] if d is None else verdicts(d))]: print(v)
     print(f'report: {report}')
     return 0
 

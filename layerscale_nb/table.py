@@ -45,10 +45,12 @@ def read_rows(
 def frame(
     source,  # rows of `read_rows`, or a csv file
 ):
-    "Rows as a pandas `DataFrame`; empty cells are not-a-number. Raises `LayerscaleError` for a file that is no table."
+    "Rows as a pandas `DataFrame`; empty cells of columns with numbers are not-a-number. Raises `LayerscaleError` for a file that is no table."
     import pandas as pd  # half a second, and most commands do without
     rows = source if isinstance(source, list) else read_rows(source)
-    return pd.DataFrame(rows).replace('', math.nan).infer_objects()
+    df = pd.DataFrame(rows)
+    numbers = [c for c in df if any(not isinstance(v, str) for v in df[c])]
+    return df.assign(**{c: df[c].replace('', math.nan).infer_objects() for c in numbers})
 
 # %% ../nbs/table.ipynb #5e2eb0bf
 def write_rows(

@@ -197,7 +197,7 @@ def _on_speed(p, m):
 def _on_start(p, m):
     "A run begins, perhaps with half the batch that was asked for."
     told = dict(m['trial'], imgsz=tuple(m['trial']['imgsz']))
-    done = m['rows']  # of a run that goes on where it was stopped
+    done = m.get('rows', [])  # of a run that goes on where it was stopped
     p.run, p.facts, p.step_ms = Trial(**told), m, math.nan
     p.curve = [(r['epoch'], r['loss']) for r in done]
     p.maps = [(r['epoch'], r['map50']) for r in done if r['map50'] is not None]

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['read_results', 'by_variant', 'leaderboard', 'short', 'plot_overall', 'plot_scaling', 'plot_frontier', 'plot_classes',
-           'plot_radar', 'plot_correlation', 'plot_spread', 'plot_cost', 'differences', 'plot_differences', 'verdicts',
-           'figure_html', 'busy_runs', 'sections', 'write_report']
+           'plot_radar', 'plot_correlation', 'plot_spread', 'plot_cost', 'damaged_matches', 'differences',
+           'plot_differences', 'verdicts', 'figure_html', 'busy_runs', 'sections', 'write_report']
 
 # %% ../../nbs/study/report.ipynb #340b3307
-import base64, html, io, math
+import base64, html, io, math, zipfile, zlib
+from contextlib import suppress
 from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from scipy.stats import t
-from ..core import LayerscaleError, write_atomic
+from ..core import LayerscaleError, one_line, plain_file, write_atomic
 from ..detect.metrics import Matches, paired_bootstrap
 from ..plot import METRICS, axes, colours, family, frontier, label_points, metric, plain_text
 from ..table import frame, read_rows
@@ -275,14 +276,37 @@ def _seed_differences(df, base='baseline') -> pd.DataFrame:
                  verdict='better' if low > 0 else 'worse' if high < 0 else 'not shown'))
     return pd.DataFrame(rows, columns=_DIFFERENCE).set_index('variant')
 
+# %% ../../nbs/study/report.ipynb #e5170594
+def _matches(folder, variant: str, seed) -> Matches:
+    "The stored matches of a run; raises `LayerscaleError` if the file is damaged."
+    path = Path(folder)/f'{variant}_seed{seed}'/'matches.npz'
+    try: return Matches.load(plain_file(path))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as e:
+        raise LayerscaleError(f'{path}: these matches cannot be read ({one_line(e)}), so the run is compared over '
+                              f'seeds only. Delete {path.parent} to train it again.') from None
+
+# %% ../../nbs/study/report.ipynb #49a0b03f
+def damaged_matches(
+    df,      # table of `read_results`
+    folder,  # folder of the study
+) -> list:
+    "A sentence for each run whose matches cannot be read."
+    said = []
+    for v, s in zip(df.variant, df.seed):
+        try: (Path(folder)/f'{v}_seed{s}').exists() and _matches(folder, v, s)
+        except LayerscaleError as e: said.append(str(e))
+    return said
+
 # %% ../../nbs/study/report.ipynb #4974cf07
 def _image_differences(df, folder, seed=None, base='baseline', draws=1000) -> pd.DataFrame:
-    "The paired bootstrap over validation images for one seed; needs the run folders with their `matches.npz`."
+    "The paired bootstrap over validation images for one seed, of those whose matches can be read."
     seed, rows = (df.seed.min() if seed is None else seed), []
-    load = lambda v: Matches.load(Path(folder)/f'{v}_seed{seed}'/'matches.npz')
-    for v in [v for v in df[df.seed == seed].variant if v != base]:
-        d = paired_bootstrap(load(v), load(base), draws)
-        rows.append(dict(variant=v, diff=d.diff, low=d.low, high=d.high, sd=math.nan, runs=1, verdict=d.verdict))
+    with suppress(LayerscaleError):
+        known = _matches(folder, base, seed)
+        for v in [v for v in df[df.seed == seed].variant if v != base]:
+            with suppress(LayerscaleError):
+                d = paired_bootstrap(_matches(folder, v, seed), known, draws)
+                rows.append(dict(variant=v, diff=d.diff, low=d.low, high=d.high, sd=math.nan, runs=1, verdict=d.verdict))
     return pd.DataFrame(rows, columns=_DIFFERENCE).set_index('variant')
 
 # %% ../../nbs/study/report.ipynb #bb947293
@@ -296,7 +320,8 @@ def differences(
     if folder is None or not all(
         (Path(folder)/f'{v}_seed{df.seed.min()}'/'matches.npz').exists() for v in df.variant.unique()):
         return None
-    return _image_differences(df, folder).assign(over='images')
+    d = _image_differences(df, folder).assign(over='images')
+    return d if len(d) else None
 
 # %% ../../nbs/study/report.ipynb #4572295e
 def _all_differences(df, folder=None) -> pd.DataFrame:
@@ -429,6 +454,7 @@ def write_report(
                 for k in ('data', 'command', 'versions', 'device', 'date')}).to_csv())
     origin = df[['data', 'imgsz', 'n_train', 'n_val', 'base', 'epochs', 'device', 'versions', 'command',
                  'date']].drop_duplicates().T
+    damaged = '<br>'.join(map(html.escape, damaged_matches(df, folder)))
     parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}'
                     for t, s, h in sections(df, d, every))
     unshown = ['versions', 'command', 'device', 'status', *([] if busy_runs(df) else ['note'])]
@@ -437,7 +463,7 @@ def write_report(
 <title>{html.escape(title)}</title>
 <style>{_STYLE}</style><h1>{html.escape(title)}</h1>
 <p>{df.variant.nunique()} variants, {df.seed.nunique()} seed(s), {len(df)} runs.
-mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p>{parts}
+mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p><p class="key">{damaged}</p>{parts}
 <h2>All runs</h2>{runs}
 <h2>Origin</h2><div class="small">{_frame_html(origin)}</div></html>'''
     return write_atomic(Path(folder)/'report.html', page)

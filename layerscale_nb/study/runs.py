@@ -427,12 +427,12 @@ def _time_all(s: StudyFolder, names: list, tell):
 
 # %% ../../nbs/study/runs.ipynb #bff1edc4
 def _look_at(s: StudyFolder, name: str) -> tuple:
-    "('skip', row, note) of a finished run, ('failed', row, '') of one with a damaged file, ('', row, '') of one to train."
+    "('skip', row, note) of a trained run, ('failed', row, '') of one with a damaged file, ('', row, '') of one to train."
     try: row = s.row(name)
     except LayerscaleError as e:
         if 'other settings' in str(e): raise
         return 'failed', dict(status='failed', error=f'{e} Delete {s.out/name} to train this run again.'), ''
-    if not row or row['status'] != 'done': return '', row, ''
+    if not row or row['status'] == 'failed': return '', row, ''
     gone = [n for n in ('best.pt', 'matches.npz') if not (s.out/name/n).exists()]
     note = f'{s.out/name/gone[0]} is gone: delete {s.out/name} to train it again' if gone else ''
     return 'skip', row, note

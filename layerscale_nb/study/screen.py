@@ -85,7 +85,8 @@ def tell(
     elif e.kind == 'start': log.write(f'start {e.run}\n')
     elif e.kind == 'elsewhere': line.show(f'{name} is trained by another process', e.run)
     elif e.kind == 'failed': line.keep(f'{name} failed: {e.row["error"]}', e.run)
-    elif e.kind == 'done': line.show(f'timing: {e.run} {e.row["latency_ms"]:.1f} ms/image', 'study')
+    elif e.kind == 'done' and not e.row.get('note'):
+        line.show(f'timed: {e.run} {e.row["latency_ms"]:.1f} ms/image', 'study')
     else: line.keep(f'{name} {_result_text(e)}', e.run)
     if e.kind in ('trained', 'done', 'skip', 'failed'): log.write(json.dumps(e.row) + '\n')
 
