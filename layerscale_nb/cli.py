@@ -146,6 +146,14 @@ def _add_time_commands(add):
         q.add_argument('--dtype', default='fp32', help='fp32, bf16 or fp16 (default: %(default)s)')
         q.add_argument('--json', action='store_true', help='print one JSON object')
 
+# %% ../nbs/cli.ipynb #44e425bb
+def _add_folder_commands(add):
+    "`status` and `report`, which read the folder of a study."
+    for name, help, example in (('status', 'how far a study is, from any terminal', 'runs/kitti_cyclist'),
+                                ('report', 'write report.html from finished runs', 'runs/width_depth')):
+        p = add(name, help, f'examples:\n  layerscale {name}\n  layerscale {name} {example}')
+        p.add_argument('folder', nargs='?', default='runs/width_depth')
+
 # %% ../nbs/cli.ipynb #ebd6d7b8
 def make_parser() -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
@@ -183,11 +191,7 @@ def make_parser() -> argparse.ArgumentParser:
     d.add_argument('source', nargs='?', default='roadscenes')
     d.add_argument('--sheet', help='write a picture of labelled images here')
     d.add_argument('--notes', action='store_true', help='list every box that was dropped or clipped')
-    w = add('status', 'how far a study is, from any terminal',
-            'examples:\n  layerscale status\n  layerscale status runs/kitti_cyclist')
-    w.add_argument('folder', nargs='?', default='runs/width_depth')
-    r = add('report', 'write report.html from finished runs', 'examples:\n  layerscale report runs/width_depth')
-    r.add_argument('folder', nargs='?', default='runs/width_depth')
+    _add_folder_commands(add)
     _add_cost_commands(add)
     _add_time_commands(add)
     _add_bench_command(add)
@@ -421,8 +425,9 @@ def answer(argv: list) -> int:
         parser.print_help()
         return 0
     commands = dict(
-        study=_run_command, train=_run_command, data=_data_command, report=_report_command, status=_status_command, bench=_bench_command,
-        count=count_command, scale=_scale_command, time=_forecast_command, profile=_forecast_command)
+        study=_run_command, train=_run_command, data=_data_command, report=_report_command, status=_status_command,
+        bench=_bench_command, count=count_command, scale=_scale_command, time=_forecast_command,
+        profile=_forecast_command)
     try: return commands[a.cmd](a)
     except LayerscaleError as e:
         print(f'layerscale: {e}', file=sys.stderr)

@@ -231,7 +231,7 @@ def read_yaml(
 def read_json(
     path,  # path of a .json file
 ) -> dict:
-    "The object in a JSON file (UTF-8); raises `LayerscaleError` if the file is missing, damaged or holds anything else."
+    "The object in a JSON file (UTF-8); raises `LayerscaleError` if it is missing, damaged or holds anything else."
     try: found = json.loads(Path(plain_file(path)).read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as e:
         raise LayerscaleError(f'{path}: not readable as JSON ({one_line(e)}).') from None

@@ -100,7 +100,7 @@ def _result_text(e) -> str:
     return f'mAP50 {r["map50"]:.3f}  mAP50-95 {r["map50_95"]:.3f}  {latency}{words}'
 
 # %% ../../nbs/study/screen.ipynb #cc956e41
-def _state_of(folder: Path, lock: Path) -> dict:
+def _run_state(folder: Path, lock: Path) -> dict:
     "One run: its state in words, its finished epochs, its last mAP50."
     try:
         row, epochs = folder/'row.json', read_rows(folder/'epochs.csv')
@@ -121,4 +121,4 @@ def study_status(
     plan = read_json(folder/'study.json') if (folder/'study.json').exists() else {}
     names = dict.fromkeys([*plan.get('runs', []), *(p.parent.name for p in sorted(folder.glob('*/config.json')))])
     if not names: raise LayerscaleError(f'{folder}: no study here. Give the folder that `layerscale study --out` named.')
-    return [_state_of(folder/n, folder/'.locks'/n) for n in names]
+    return [_run_state(folder/n, folder/'.locks'/n) for n in names]
