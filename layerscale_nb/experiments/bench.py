@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TUNED', 'TRAINERS', 'seconds_to', 'bench_limit', 'write_yolo', 'ultralytics_child', 'bench_ultralytics', 'speed',
-           'compare_trainers', 'bench_train', 'bench_table', 'final_scores']
+           'compare_trainers', 'bench_train', 'bench_table', 'final_scores', 'bench_text']
 
 # %% ../../nbs/experiments/bench.ipynb #c4e440e8
 import json, os, re, statistics, subprocess, sys, tempfile, time
@@ -290,3 +290,20 @@ def final_scores(
     "Mean, lowest and highest final mAP50 over the seeds, of trainers that ran equally many epochs."
     t = bench_table(result).drop('ultralytics', errors='ignore')
     return t.groupby('trainer').final_map50.agg(['count', 'mean', 'min', 'max'])
+
+# %% ../../nbs/experiments/bench.ipynb #a2454f61
+def bench_text(
+    result: dict,  # result of `bench_train`
+) -> str:
+    "The comparison in words: a table, the ratios, the limit of the loop, and the final scores if there are seeds."
+    said = [bench_table(result).round(3).to_string()]
+    for who, c in result.get('ratios', {}).items():
+        other = dict(tuned='Ultralytics tuned').get(who, 'Ultralytics with its defaults')
+        said += [f"to mAP50 {v}: {'at least ' if x['at_least'] else ''}{x['ratio']:.1f} times faster than {other}"
+                 for v, x in c['to_map50'].items() if x['ratio']]
+    r = result['limit']
+    said.append(f"{r['img_s']:.0f} img/s in the training loop, {r['bare_img_s']:.0f} in a bare one: ratio "
+                f"{r['ratio']:.2f}, {r['ratio_adamw']:.2f} to one with AdamW")
+    seeds = {x['seed'] for x in result['runs']}
+    if len(seeds) > 1: said.append(f'final mAP50 over {len(seeds)} seeds:\n{final_scores(result).round(3).to_string()}')
+    return '\n'.join(said)
