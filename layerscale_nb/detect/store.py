@@ -66,13 +66,12 @@ def contact_sheet(
     tiles = []
     for x in items:
         pixels = x.image if isinstance(x.image, np.ndarray) else read_image(x.image)
-        tiles.append(draw_boxes(pixels, x.boxes, x.cls, ds.names, min(width/pixels.shape[1], 2*width/pixels.shape[0])))
-    h = max(t.shape[0] for t in tiles)
-    sheet = np.full((-(-len(tiles)//cols)*(h+6)-6, cols*(width+6)-6, 3), 255, np.uint8)
-    for i, t in enumerate(tiles):
-        r, c = divmod(i, cols)
-        sheet[r*(h+6):r*(h+6)+t.shape[0], c*(width+6):c*(width+6)+t.shape[1]] = t[:, :width]
-    return Image.fromarray(sheet)
+        zoom = min(width/pixels.shape[1], 2*width/pixels.shape[0])
+        tiles.append(draw_boxes(pixels, x.boxes, x.cls, ds.names, zoom)[:, :width])
+    w, h = width + 6, max(len(t) for t in tiles) + 6
+    sheet = Image.new('RGB', (cols*w - 6, -(-len(tiles)//cols)*h - 6), 'white')
+    for i, t in enumerate(tiles): sheet.paste(Image.fromarray(t), (i % cols*w, i//cols*h))
+    return sheet
 
 # %% ../../nbs/detect/store.ipynb #5e86a681
 @dataclass(frozen=True, eq=False)
@@ -97,9 +96,8 @@ def letterbox(
     if (nh, nw) != image.shape[:2]:
         image = cv2.resize(image, (nw, nh), interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
     top, left = (h-nh)//2, (w-nw)//2
-    out = np.full((h, w, 3), fill, np.uint8)
-    out[top:top+nh, left:left+nw] = image
-    return out, s, (left, top)
+    frame = cv2.copyMakeBorder(image, top, h-nh-top, left, w-nw-left, cv2.BORDER_CONSTANT, value=(fill,)*3)
+    return frame, s, (left, top)
 
 # %% ../../nbs/detect/store.ipynb #78e31aad
 def to_frames(
