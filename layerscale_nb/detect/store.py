@@ -6,7 +6,6 @@
 __all__ = ['PALETTE', 'dataset_summary', 'draw_boxes', 'contact_sheet', 'Frames', 'letterbox', 'to_frames', 'natural_size']
 
 # %% ../../nbs/detect/store.ipynb #5f5d7816
-from collections import Counter
 from dataclasses import dataclass
 import cv2, numpy as np, pandas as pd
 from PIL import Image
@@ -19,16 +18,14 @@ def dataset_summary(
     ds: Dataset,  # the data set
 ) -> pd.DataFrame:
     "Images and boxes per class in each split, with the median box height in pixels."
-    cols = {}
+    cols, tall, classes = {}, {}, range(len(ds.names))
     for split, items in (('train', ds.train), ('val', ds.val)):
-        counts = Counter(int(c) for x in items for c in x.cls)
-        cols[f'{split} images'] = [sum((x.cls == c).any() for x in items) for c in range(len(ds.names))] + [len(items)]
-        cols[f'{split} boxes'] = [counts[c] for c in range(len(ds.names))] + [sum(counts.values())]
-    tall = [
-        np.concatenate([(x.boxes[:, 3] - x.boxes[:, 1])[x.cls == c] for x in ds.train] or [[]])
-        for c in range(len(ds.names))]
-    tall.append(np.concatenate(tall))
-    cols['median height px'] = [round(float(np.median(t)), 1) if len(t) else None for t in tall]
+        heights = [[x.boxes[x.cls == c, 3] - x.boxes[x.cls == c, 1] for x in items] for c in classes]
+        tall[split] = [np.concatenate(h or [[]]) for h in heights]
+        tall[split].append(np.concatenate(tall[split]))
+        cols[f'{split} images'] = [sum(len(k) > 0 for k in h) for h in heights] + [len(items)]
+        cols[f'{split} boxes'] = [len(t) for t in tall[split]]
+    cols['median height px'] = [round(float(np.median(t)), 1) if len(t) else None for t in tall['train']]
     return pd.DataFrame(cols, index=[*ds.names, 'all'])
 
 # %% ../../nbs/detect/store.ipynb #20555b28
