@@ -113,17 +113,6 @@ def _colour_matrix(
     grey = torch.full((3, 3), third)
     return value.view(-1, 1, 1)*(grey + saturation.view(-1, 1, 1)*(turn - grey))
 
-# %% ../../nbs/detect/augment.ipynb #2d5f7e86
-def _reading_grid(
-    p: dict,  # from `draw`
-    size,     # (h, w) of the result
-):
-    "(n, h, w, 2) points of the original that each result pixel is read from."
-    (h, w), m, z, (tx, ty) = size, p['mirror'], p['zoom'], p['shift']
-    x, y = ((torch.arange(k, device=z.device)*2 + 1)/k - 1 for k in (w, h))
-    x, y = (x - tx[:, None])*(m/z)[:, None], (y - ty[:, None])/z[:, None]
-    return torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], -1)
-
 # %% ../../nbs/detect/augment.ipynb #1fea9da6
 def _warp_images(
     images,     # (n, 3, h, w) uint8, or float from 0 to 255
@@ -132,11 +121,14 @@ def _warp_images(
     grey=114.,  # what comes from outside
 ):
     "(n, 3, h, w) floats from 0 to 1: the images seen through mirror, zoom, shift and colour."
-    seen = F.grid_sample(
-        images.to(torch.float32, copy=True).sub_(grey), _reading_grid(p, size or images.shape[2:]),
-        padding_mode='zeros', align_corners=False)
-    m = p['colour']/255
-    return torch.baddbmm(m.sum(2, keepdim=True)*grey, m, seen.flatten(2)).view_as(seen).clamp_(0, 1)
+    (h, w), m, z, (tx, ty) = size or images.shape[2:], p['mirror'], p['zoom'], p['shift']
+    x, y = ((torch.arange(k, device=z.device)*2 + 1)/k - 1 for k in (w, h))
+    x, y = (x - tx[:, None])*(m/z)[:, None], (y - ty[:, None])/z[:, None]
+    points = torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], -1)  # where each pixel is read
+    above = images.to(torch.float32, copy=True).sub_(grey)
+    seen = F.grid_sample(above, points, padding_mode='zeros', align_corners=False)
+    colour = p['colour']/255
+    return torch.baddbmm(colour.sum(2, keepdim=True)*grey, colour, seen.flatten(2)).view_as(seen).clamp_(0, 1)
 
 # %% ../../nbs/detect/augment.ipynb #d9ca57e1
 def _warp_boxes(

@@ -20,8 +20,8 @@ class Camera:
     width: int           # pixels
     height: int          # pixels
     above: float = 1.65  # metres above the road
-    focal = property(lambda self: .581*self.width)
-    horizon = property(lambda self: .46*self.height)
+    focal = property(lambda self: .581*self.width, doc='Pixels that one metre covers, one metre ahead')
+    horizon = property(lambda self: .46*self.height, doc='Row of the horizon, in pixels from the top')
     def project(
         self,
         points,  # (n, 3) x, y, z in metres
