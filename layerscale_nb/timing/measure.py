@@ -83,8 +83,8 @@ def gpu_ms(
         last.synchronize()
     return first.elapsed_time(last)/n, asked*1e3/n
 
-def clock(
-    f,            # function of no arguments
+# %% ../../nbs/timing/measure.ipynb #fe588ed1
+def clock(f,            # function of no arguments
     device=None,  # torch device; None: as for a CPU
 ) -> float:
     "Milliseconds of one call of `f`: by the GPU's events, or by the host's clock."

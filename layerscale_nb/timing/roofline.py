@@ -205,12 +205,13 @@ NEAREST_KIND = {  # a kind without rates: the next of its sort; all others: 'add
     **dict.fromkeys(('reorder', 'index', 'roll'), 'copy'),
     **dict.fromkeys(('sum', 'amax'), 'mean')}
 
-# %% ../../nbs/timing/roofline.ipynb #120bb686
+# %% ../../nbs/timing/roofline.ipynb #1e763b51
 def _nearest_rated(kind: str, profile: Profile) -> str | None:
     "The kind itself, else the nearest kind that the profile has rates for; None if there is none."
     while kind is not None and kind not in profile.rates: kind = NEAREST_KIND.get(kind)
     return kind
 
+# %% ../../nbs/timing/roofline.ipynb #120bb686
 def _rates_of(kind: str, profile: Profile) -> dict:
     "The rates of a kind, else of the nearest kind that the profile has; raises `LayerscaleError` if there is none."
     known = _nearest_rated(kind, profile)
