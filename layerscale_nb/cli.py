@@ -9,7 +9,6 @@ __all__ = ['Whole', 'Seed', 'Positive', 'COMMANDS', 'study_of', 'make_parser', '
 import argparse, codecs, contextlib, inspect, json, os, signal, sys, threading, warnings
 from importlib.metadata import version
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Literal, get_args, get_origin
 from .core import LayerscaleError, check_number, check_size, human, nearest, tidy, write_atomic
 from .study.screen import Line, clock_text, progress_text, study_status, tell

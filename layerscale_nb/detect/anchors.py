@@ -23,15 +23,6 @@ from ..nets.yolo import Yolo, build_yolo
 # (w, h) in pixels at strides 8, 16, 32
 COCO_ANCHORS = (((10, 13), (16, 30), (33, 23)), ((30, 61), (62, 45), (59, 119)), ((116, 90), (156, 198), (373, 326)))
 
-# %% ../../nbs/detect/anchors.ipynb #3ce61d63
-def _square_anchors(
-    strides: tuple,  # pixels per cell of each map
-    na: int,         # anchors of each
-) -> tuple:
-    "Square anchors from 1.5 to 6 strides, as ((w, h), ...) for each stride."
-    sides = [1.5*4**(i/max(na - 1, 1)) for i in range(na)]
-    return tuple(tuple((round(s*a),)*2 for a in sides) for s in strides)
-
 # %% ../../nbs/detect/anchors.ipynb #829b137a
 def anchors_of(
     net: Yolo,  # the network
@@ -39,8 +30,11 @@ def anchors_of(
     "The anchors of a network that ends in an `AnchorHead` row: its own, else COCO's or squares."
     head = net.resolved[-1]
     strides = tuple(int(s) for s in head.strides)
+    na = head.args[0]
     if len(head.args) > 1: return head.args[1]
-    return COCO_ANCHORS if strides == (8, 16, 32) and head.args[0] == 3 else _square_anchors(strides, head.args[0])
+    if strides == (8, 16, 32) and na == 3: return COCO_ANCHORS
+    sides = [1.5*4**(i/max(na - 1, 1)) for i in range(na)]  # of squares, in strides: from 1.5 to 6
+    return tuple(tuple((round(s*a),)*2 for a in sides) for s in strides)
 
 # %% ../../nbs/detect/anchors.ipynb #b1a87e07
 def fit_anchors(
@@ -76,9 +70,8 @@ def with_anchors(
                               'it one with ladder.with_head(net, "anchor").')
     anchors = tuple(tuple((float(w), float(h)) for w, h in a) for a in anchors)
     if [len(a) for a in anchors] != [args[0]]*len(net.resolved[-1].src):
-        raise LayerscaleError(f'{net.name} needs {args[0]} anchors for each of '
-                              f'{len(net.resolved[-1].src)} maps, not '
-                              f'{[len(a) for a in anchors]}.')
+        raise LayerscaleError(f'{net.name} needs {args[0]} anchors for each of {len(net.resolved[-1].src)} maps, '
+                              f'not {[len(a) for a in anchors]}.')
     return replace(net, rows=net.rows[:-1] + ((frm, n, kind, (args[0], anchors)),))
 
 # %% ../../nbs/detect/anchors.ipynb #e4ad1a48
@@ -203,8 +196,8 @@ class AnchorHead(nn.Module):
         maps,  # (b, channels, h, w) of each stride
     ):
         "Raw numbers in training, else boxes and class probabilities."
-        raw, sizes = join_maps([f(m) for f, m in zip(self.convs, maps)], self.na), tuple(
-            (int(m.shape[2]), int(m.shape[3])) for m in maps)
+        raw = join_maps([f(m) for f, m in zip(self.convs, maps)], self.na)
+        sizes = tuple((int(m.shape[2]), int(m.shape[3])) for m in maps)
         if self.training: return dict(raw=raw, sizes=sizes)
         centre, side = _decode_anchors(raw.float(), cell_grid(sizes, self.strides, self.anchors, raw.device))
         y = torch.cat([centre, side, raw[:, 4:5].sigmoid()*raw[:, 5:].sigmoid()], 1)

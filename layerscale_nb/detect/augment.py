@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STILL', 'check_image_memory', 'Store', 'store_digest', 'fits_on', 'make_store', 'Augment', 'draw', 'mosaics',
-           'window', 'make_batch']
+           'make_batch']
 
 # %% ../../nbs/detect/augment.ipynb #4d4828e6
 import math, zlib
@@ -15,13 +15,6 @@ import torch.nn.functional as F
 from ..core import LayerscaleError, fingerprint, human_pair
 from ..nets.memory import free_bytes
 
-# %% ../../nbs/detect/augment.ipynb #0bf1dd09
-def _memory_need(
-    n: int, size,  # images; (h, w)
-) -> int:
-    "Bytes of `n` colour images of this size."
-    return n*3*size[0]*size[1]
-
 # %% ../../nbs/detect/augment.ipynb #ccce2fb7
 def check_image_memory(
     n: int, size,  # images; (h, w)
@@ -29,7 +22,7 @@ def check_image_memory(
 ):
     """Raise `LayerscaleError` if decoding the images would not fit into memory; while they are stacked they are there
     twice."""
-    free, need = free or free_bytes(), 2*_memory_need(n, size)
+    free, need = free or free_bytes(), 2*n*3*size[0]*size[1]
     if free and need > 0.9*free:
         needed, usable = human_pair(need, 0.9*free, 'B')
         raise LayerscaleError(f'{n} images of {size[1]}x{size[0]} need {needed} of memory, and {usable} can be used '
@@ -53,9 +46,8 @@ class Store:
 # %% ../../nbs/detect/augment.ipynb #af10babb
 def store_digest(*stores) -> str:
     "Fingerprint of all pixels, boxes and classes of some stores."
-    return fingerprint([[
-        zlib.crc32(np.ascontiguousarray(t.cpu().numpy()))
-        for t in (s.images.permute(0, 2, 3, 1), s.boxes, s.cls, s.valid)] for s in stores])
+    tensors = [(s.images.permute(0, 2, 3, 1), s.boxes, s.cls, s.valid) for s in stores]
+    return fingerprint([[zlib.crc32(np.ascontiguousarray(t.cpu().numpy())) for t in four] for four in tensors])
 
 # %% ../../nbs/detect/augment.ipynb #a057535f
 def fits_on(
@@ -78,7 +70,7 @@ def make_store(
     for i, (b, c) in enumerate(zip(frames.boxes, frames.cls)):
         boxes[i, :len(b)], cls[i, :len(b)], valid[i, :len(b)] = torch.from_numpy(b), torch.from_numpy(c), True
     images = torch.from_numpy(np.ascontiguousarray(frames.images)).permute(0, 3, 1, 2)  # a channels-last view, no copy
-    if fits_on(device, _memory_need(n, frames.images.shape[1:3])): images = images.to(device)
+    if fits_on(device, images.numel()): images = images.to(device)
     return Store(images, boxes.to(device), cls.to(device), valid.to(device), device)
 
 # %% ../../nbs/detect/augment.ipynb #85104c91
@@ -105,12 +97,9 @@ def draw(
     """Random parameters for `n` images, on the CPU: mirror (+1 or -1), zoom, shift, a 3x3 colour matrix, and a place
     in a mosaic."""
     u = torch.rand(9, n, generator=generator)*2 - 1
-    mirror = torch.where(u[0].abs() < aug.flip, -1., 1.)
-    zoom = torch.exp(u[1]*aug.zoom)
-    shift = u[2:4]*2*aug.shift
-    return dict(
-        mirror=mirror, zoom=zoom, shift=shift,
-        colour=_colour_matrix(u[4]*aug.hue, 1 + u[5]*aug.saturation, 1 + u[6]*aug.value), place=u[7:])
+    colour = _colour_matrix(u[4]*aug.hue, 1 + u[5]*aug.saturation, 1 + u[6]*aug.value)
+    return dict(mirror=torch.where(u[0].abs() < aug.flip, -1., 1.), zoom=torch.exp(u[1]*aug.zoom),
+                shift=u[2:4]*2*aug.shift, colour=colour, place=u[7:])
 
 # %% ../../nbs/detect/augment.ipynb #b85fbe96
 def _colour_matrix(
@@ -124,17 +113,6 @@ def _colour_matrix(
     grey = torch.full((3, 3), third)
     return value.view(-1, 1, 1)*(grey + saturation.view(-1, 1, 1)*(turn - grey))
 
-# %% ../../nbs/detect/augment.ipynb #2d5f7e86
-def _reading_grid(
-    p: dict,  # from `draw`
-    size,     # (h, w) of the result
-):
-    "(n, h, w, 2) points of the original that each result pixel is read from."
-    (h, w), m, z, (tx, ty) = size, p['mirror'], p['zoom'], p['shift']
-    x, y = ((torch.arange(k, device=z.device)*2 + 1)/k - 1 for k in (w, h))
-    x, y = (x - tx[:, None])*(m/z)[:, None], (y - ty[:, None])/z[:, None]
-    return torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], -1)
-
 # %% ../../nbs/detect/augment.ipynb #1fea9da6
 def _warp_images(
     images,     # (n, 3, h, w) uint8, or float from 0 to 255
@@ -143,11 +121,14 @@ def _warp_images(
     grey=114.,  # what comes from outside
 ):
     "(n, 3, h, w) floats from 0 to 1: the images seen through mirror, zoom, shift and colour."
-    seen = F.grid_sample(
-        images.to(torch.float32, copy=True).sub_(grey), _reading_grid(p, size or images.shape[2:]),
-        padding_mode='zeros', align_corners=False)
-    m = p['colour']/255
-    return torch.baddbmm(m.sum(2, keepdim=True)*grey, m, seen.flatten(2)).view_as(seen).clamp_(0, 1)
+    (h, w), m, z, (tx, ty) = size or images.shape[2:], p['mirror'], p['zoom'], p['shift']
+    x, y = ((torch.arange(k, device=z.device)*2 + 1)/k - 1 for k in (w, h))
+    x, y = (x - tx[:, None])*(m/z)[:, None], (y - ty[:, None])/z[:, None]
+    points = torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], -1)  # where each pixel is read
+    above = images.to(torch.float32, copy=True).sub_(grey)
+    seen = F.grid_sample(above, points, padding_mode='zeros', align_corners=False)
+    colour = p['colour']/255
+    return torch.baddbmm(colour.sum(2, keepdim=True)*grey, colour, seen.flatten(2)).view_as(seen).clamp_(0, 1)
 
 # %% ../../nbs/detect/augment.ipynb #d9ca57e1
 def _warp_boxes(
@@ -175,13 +156,13 @@ def mosaics(
     "(b, 3, 2h, 2w) canvases of four images with their boxes (b, 4k, 4), labels and validity."
     dev, (h, w), b = store.device, store.size, len(index)
     four = torch.cat([index[:, None], torch.randint(len(store), (b, 3), generator=generator)], 1)
-    canvas = _take_images(store, four.flatten()).permute(0, 2, 3, 1).view(b, 2, 2, h, w, 3).transpose(2, 3).reshape(
-        b, 2*h, 2*w, 3).permute(0, 3, 1, 2)
+    tiles = _take_images(store, four.flatten()).permute(0, 2, 3, 1).view(b, 2, 2, h, w, 3)
+    canvas = tiles.transpose(2, 3).reshape(b, 2*h, 2*w, 3).permute(0, 3, 1, 2)
     four = four.flatten().to(dev, non_blocking=True)
     quarter = torch.arange(4, device=dev)
     move = torch.stack([quarter % 2*w, quarter//2*h]*2, -1)[:, None]
-    return canvas, (store.boxes[four].view(b, 4, -1, 4) + move).view(b, -1, 4), store.cls[four].view(
-        b, -1), store.valid[four].view(b, -1)
+    boxes = (store.boxes[four].view(b, 4, -1, 4) + move).view(b, -1, 4)
+    return canvas, boxes, store.cls[four].view(b, -1), store.valid[four].view(b, -1)
 
 # %% ../../nbs/detect/augment.ipynb #903b9c1f
 def _take_images(store: Store, index):
@@ -193,14 +174,6 @@ def _take_images(store: Store, index):
         return images  # 'cuda' and 'cuda:0' are one device with two names
     if store.device.type != 'cuda': return images.to(store.device)
     return images.pin_memory().to(store.device, non_blocking=True)
-
-# %% ../../nbs/detect/augment.ipynb #97c1e865
-def window(
-    p: dict,  # from `draw`
-) -> dict:
-    "The draw for a mosaic: zoom at least 1, and any place on the canvas."
-    zoom = (2*p['zoom']).clamp(min=1)
-    return p | dict(zoom=zoom, shift=p['place']*(zoom - 1))
 
 # %% ../../nbs/detect/augment.ipynb #3816c99e
 def _trim(boxes, labels, valid):
@@ -219,8 +192,8 @@ def make_batch(
 ) -> dict:
     """`img` (b, 3, h, w) from 0 to 1, `boxes` (b, k, 4) in pixels, `labels` (b, k), and `valid` (b, k): a box, not
     padding."""
-    size, mosaic = size or store.size, bool(aug and aug.mosaic) and torch.rand(1,
-                                                                               generator=generator).item() < aug.mosaic
+    size = size or store.size
+    mosaic = bool(aug and aug.mosaic) and torch.rand(1, generator=generator).item() < aug.mosaic
     if mosaic: images, boxes, labels, valid = mosaics(store, index, generator)
     else:
         at = index.to(store.device, non_blocking=True)
@@ -228,7 +201,9 @@ def make_batch(
     if aug is None and size == store.size: img = images.float()/255
     else:
         p = {k: v.to(store.device, non_blocking=True) for k, v in draw(len(index), aug or STILL, generator).items()}
-        p = window(p) if mosaic else p
+        if mosaic:  # a window of at least zoom 1, at any place on the canvas
+            zoom = (2*p['zoom']).clamp(min=1)
+            p |= dict(zoom=zoom, shift=p['place']*(zoom - 1))
         img, (boxes, valid) = _warp_images(images, p, size), _warp_boxes(boxes, valid, p, images.shape[2:], size)
     boxes, labels, valid = _trim(boxes, labels, valid)
     return dict(img=img.contiguous(memory_format=torch.channels_last), boxes=boxes, labels=labels, valid=valid)

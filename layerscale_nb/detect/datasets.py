@@ -7,7 +7,6 @@ __all__ = ['roadscenes', 'kitti', 'voc', 'whole', 'yolo_set', 'yolo_folder', 'na
 
 # %% ../../nbs/detect/datasets.ipynb #e2f7f7ee
 import os
-from collections import Counter
 from pathlib import Path
 import pandas as pd
 from ..core import LayerscaleError, one_line, read_yaml
@@ -33,21 +32,16 @@ def roadscenes(
 # %% ../../nbs/detect/datasets.ipynb #873066a1
 _SPLITS = {'train': ('train', 'training'), 'val': ('val', 'valid', 'validation')}  # words for them, in any case
 
-# %% ../../nbs/detect/datasets.ipynb #5c4e3d00
-def _split_lists(folder) -> tuple:
-    "The files (training list, validation list) of a folder of lists; None for one that is not there."
-    have = {p.stem.lower(): p for p in sorted(Path(folder).glob('*.txt'))}
-    pick = lambda words: next((have[w] for w in words if w in have), None)
-    return pick((*_SPLITS['train'], 'trainval')), pick((*_SPLITS['val'], 'test'))
-
 # %% ../../nbs/detect/datasets.ipynb #1591b386
 def _split_ids(
     root, ids,                   # data folder; all image ids, sorted
     notes,                       # list that takes the notes
     folder='ImageSets',
 ) -> tuple:
-    "(train ids, val ids): from ImageSets if there, else the last fifth as one block."
-    train, val = _split_lists(Path(root)/folder)
+    "(train ids, val ids): from the lists in ImageSets if both are there, else the last fifth as one block."
+    have = {p.stem.lower(): p for p in sorted((Path(root)/folder).glob('*.txt'))}
+    words = (*_SPLITS['train'], 'trainval'), (*_SPLITS['val'], 'test')
+    train, val = (next((have[w] for w in split if w in have), None) for split in words)
     if not train or not val or (train.stem.lower(), val.stem.lower()) == ('trainval', 'val'):
         cut = max(1, len(ids)*4//5)
         notes.append(Note('split made', 'no ImageSets: the last fifth validates', str(Path(root)/folder)))
@@ -66,10 +60,8 @@ def kitti(
     images = find_files(root/'training'/'image_2', "KITTI's training images", notes)
     labels = find_files(root/'training'/'label_2', "KITTI's label files", notes, ('.txt',))
     names = tuple(dict.fromkeys(v for v in mapping.values() if v))
-    ids, items = pair_up(images, labels, notes), {}
-    for i in ids:
-        raw = kitti_boxes(labels[i], names, notes, mapping)
-        items[i] = None if raw is None else make_item(images[i], raw, notes)
+    ids = pair_up(images, labels, notes)
+    items = {i: make_item(images[i], kitti_boxes(labels[i], names, notes, mapping), notes) for i in ids}
     return finish(root.name, names, items, _split_ids(root, ids, notes), notes, root)
 
 # %% ../../nbs/detect/datasets.ipynb #a17b6d7a
@@ -81,11 +73,10 @@ def voc(
     images = find_files(root/'JPEGImages', 'the VOC images', notes)
     labels = find_files(root/'Annotations', 'one .xml per image', notes, ('.xml',))
     ids = pair_up(images, labels, notes)
-    raw = {i: r for i in ids if (r := voc_boxes(labels[i], notes)) is not None}
-    names = tuple(sorted({r[0] for rs in raw.values() for r in rs}))
-    number = {n: k for k, n in enumerate(names)}
-    item = lambda i: make_item(images[i], [(number[r[0]], *r[1:]) for r in raw[i]], notes) if i in raw else None
-    items = {i: item(i) for i in ids}
+    raw = {i: voc_boxes(labels[i], notes) for i in ids}
+    names = tuple(sorted({r[0] for rows in raw.values() for r in rows or ()}))
+    items = {i: make_item(images[i], rows and [(names.index(r[0]), *r[1:]) for r in rows], notes)
+             for i, rows in raw.items()}
     return finish(root.name, names, items, _split_ids(root, ids, notes, 'ImageSets/Main'), notes, root)
 
 # %% ../../nbs/detect/datasets.ipynb #4dad32ad
@@ -147,8 +138,8 @@ def _yolo_images(root, cfg: dict, split: str, where, notes: list) -> list:
             continue
         real = Path(os.path.realpath(p))
         if real == Path(real.anchor) or real in Path(os.path.realpath(root)).parents:
-            around = f"'{split}' is {e}, a folder around the whole data set"
-            raise LayerscaleError(f'{where}: {around}. Name the folder of its images.')
+            raise LayerscaleError(f"{where}: '{split}' is {e}, a folder around the whole data set. "
+                                  'Name the folder of its images.')
         out += find_files(p, f"the '{split}' images of {where}", notes).values()
     return out
 
@@ -208,7 +199,7 @@ def yolo_set(
             try: size = image_size(f)
             except LayerscaleError: size = None
             raw = yolo_boxes(_label_path(f), size, len(names), notes, points) if size else []
-            items[str(f)] = None if raw is None else make_item(f, raw, notes, size)
+            items[str(f)] = make_item(f, raw, notes, size)
         splits.append(files)
     _yolo_rest([f for files in splits for f in files], root, cfg, where, notes)
     return finish(name, names, items, [[str(f) for f in files] for files in splits], notes, where)
@@ -253,8 +244,8 @@ def named_set(
     try: cfg = check_det_dataset(name, autodownload=True)
     except LayerscaleError: raise
     except (Exception, SystemExit) as e:
-        gone = f"data '{name}' is not on this machine and could not be downloaded ({one_line(e, last=True)})"
-        raise LayerscaleError(f'{gone}. Connect to a network, or give a folder.') from None
+        raise LayerscaleError(f"data '{name}' is not on this machine and could not be downloaded "
+                              f'({one_line(e, last=True)}). Connect to a network, or give a folder.') from None
     return yolo_set(cfg, cfg['path'], Path(name).stem, name)
 
 # %% ../../nbs/detect/datasets.ipynb #f676e0ca
@@ -273,6 +264,15 @@ def _data_path(source) -> Path:
     return p
 
 # %% ../../nbs/detect/datasets.ipynb #5c9913d6
+_LAYOUTS = (  # (does the path look so?, its reader): the first that fits is taken
+    (lambda p: p.is_dir() and _data_yaml(p), yolo_folder),
+    (lambda p: (p/'training'/'image_2').is_dir(), kitti),
+    (lambda p: (p/'JPEGImages').is_dir() and (p/'Annotations').is_dir(), voc),
+    (lambda p: coco_files(p) or p.is_file() and p.suffix.lower() == '.json', coco),
+    (lambda p: (p/'training').is_dir(), kitti), (lambda p: (p/'JPEGImages').is_dir(), voc),  # they say what is missing
+    (lambda p: p.exists() and p.suffix.lower() in ('.yaml', '.yml'), yolo_folder),
+    (lambda p: p.suffix in ('.yaml', '.yml') and len(p.parts) == 1, lambda p: named_set(str(p))))
+
 def load_data(
     source='roadscenes',  # 'roadscenes', a KITTI, VOC, YOLO or COCO folder, a data.yaml, or a name such as kitti.yaml
 ) -> Dataset:
@@ -281,29 +281,22 @@ def load_data(
     if str(source).lower() == 'roadscenes': return roadscenes()
     p = _data_path(source)
     try:
-        if p.is_dir() and (described := _data_yaml(p)): return yolo_folder(described)
-        if (p/'training'/'image_2').is_dir(): return kitti(p)
-        if (p/'JPEGImages').is_dir() and (p/'Annotations').is_dir(): return voc(p)
-        if coco_files(p) or p.is_file() and p.suffix.lower() == '.json': return coco(p)
-        if (p/'training').is_dir(): return kitti(p)  # says what is missing
-        if (p/'JPEGImages').is_dir(): return voc(p)
-        if p.exists() and p.suffix.lower() in ('.yaml', '.yml'): return yolo_folder(p)
-        if p.suffix in ('.yaml', '.yml') and len(p.parts) == 1: return named_set(str(source))
+        reader = next((read for fits, read in _LAYOUTS if fits(p)), None)
+        if reader: return reader(p)
     except OSError as e:
         raise LayerscaleError(f'{e.filename or p}: {e.strerror or e}. Make it readable or give another.') from None
-    known = ('a data.yaml with classes and training images (YOLO), '
-             'training/image_2 (KITTI), JPEGImages (VOC), annotations/*.json '
-             '(COCO)')
-    if p.exists(): raise LayerscaleError(f'{p}: this is none of the layouts known: {known}.')
-    todo = "Use 'roadscenes', a KITTI, VOC, YOLO or COCO folder, or a name such as kitti.yaml."
-    raise LayerscaleError(f"data '{source}': no such folder or file. {todo}")
+    if p.exists():
+        raise LayerscaleError(
+            f'{p}: this is none of the layouts known: a data.yaml with classes and training images (YOLO), '
+            'training/image_2 (KITTI), JPEGImages (VOC), annotations/*.json (COCO).')
+    raise LayerscaleError(f"data '{source}': no such folder or file. Use 'roadscenes', a KITTI, VOC, YOLO or COCO "
+                          'folder, or a name such as kitti.yaml.')
 
 # %% ../../nbs/detect/datasets.ipynb #3abe3ac2
 def notes_table(
     ds: Dataset,  # the data set
 ) -> pd.DataFrame:
     "What the reader dropped, clipped or skipped: how often, why, and the first place."
-    rows, first = Counter((n.kind, n.why) for n in ds.notes), {}
-    for n in ds.notes: first.setdefault((n.kind, n.why), n.where)
-    table = [dict(what=k, why=w, count=c, first=first[k, w]) for (k, w), c in rows.most_common()]
-    return pd.DataFrame(table, columns=['what', 'why', 'count', 'first'])
+    notes = pd.DataFrame([(n.kind, n.why, n.where) for n in ds.notes], columns=['what', 'why', 'where'])
+    table = notes.groupby(['what', 'why'], sort=False)['where'].agg(['count', 'first']).reset_index()
+    return table.sort_values('count', ascending=False, kind='stable', ignore_index=True)

@@ -25,8 +25,8 @@ def _keep_best(
     ok = score > conf
     box, score, cls, image = box[ok], score[ok], cls[ok], image[ok]
     kept = torchvision.ops.batched_nms(box, score, image*nc + cls, iou)
-    rows, image = torch.cat([box, score[:, None], cls[:, None].float()],
-                            1)[kept].cpu().numpy(), image[kept].cpu().numpy()
+    rows = torch.cat([box, score[:, None], cls[:, None].float()], 1)[kept].cpu().numpy()
+    image = image[kept].cpu().numpy()
     return [rows[image == i][:most] for i in range(b)]
 
 # %% ../../nbs/detect/detection.ipynb #14d0028c
@@ -38,8 +38,7 @@ def _boxes_and_scores(
     first, raw = (y[0], y[1]) if isinstance(y, (tuple, list)) else (y, None)
     with torch.autocast(first.device.type, enabled=False):
         if isinstance(raw, dict) and 'feats' in raw:
-            with torch.inference_mode(False):
-                # training uses them too
+            with torch.inference_mode(False):  # training uses them too
                 places = anchors(tuple(tuple(m.shape[2:]) for m in raw['feats']), strides, first.device)
             return decode(raw['boxes'].float(), *places).transpose(1, 2), raw['scores'].float().sigmoid()
         centre, half = first[:, :2].float().transpose(1, 2), first[:, 2:4].float().transpose(1, 2)/2

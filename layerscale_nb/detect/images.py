@@ -7,7 +7,7 @@ __all__ = ['IMAGE_ENDINGS', 'Item', 'Dataset', 'image_size', 'read_image', 'make
            'pair_up', 'finish']
 
 # %% ../../nbs/detect/images.ipynb #c855e8fc
-import io, os, warnings
+import os, warnings
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 import numpy as np
 from ..core import LayerscaleError, plain_file
-from .labels import Note, clean_boxes, first_of_each
+from .labels import Note, clean_boxes, first_of_each, printable
 
 # %% ../../nbs/detect/images.ipynb #eaa292e7
 @dataclass(frozen=True, eq=False)
@@ -55,63 +55,54 @@ _BROKEN = (OSError, SyntaxError, ValueError, TypeError, ArithmeticError, LookupE
 # %% ../../nbs/detect/images.ipynb #f88f6b2c
 _MOST_PIXELS = 89_000_000  # an image of more is refused: that is 267 MB decoded, and where Pillow begins to warn
 
-# %% ../../nbs/detect/images.ipynb #5dec988e
-def _too_large(path) -> LayerscaleError:
-    "The error for an image with more than `_MOST_PIXELS`."
-    most = f'{_MOST_PIXELS/1e6:.0f} million'
-    return LayerscaleError(f'{path}: too many pixels, over {most}. Cut it into tiles or make it smaller.')
-
 # %% ../../nbs/detect/images.ipynb #7c1e09ab
 @contextmanager
-def _open_image(source):
-    "Pillow's image of a file (or open bytes), its header read and no pixel decoded; raises what Pillow raises."
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # what it warns of is refused below
-        with Image.open(source) as im:
-            if im.width*im.height > _MOST_PIXELS: raise Image.DecompressionBombError
-            yield im
+def _open_image(path, fault: str):
+    """Pillow's image of a file, its header read and no pixel decoded; raises `LayerscaleError`, with the words `fault`
+    if it cannot be decoded."""
+    plain_file(path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)  # what it warns of is refused
+            with open(path, 'rb') as f, Image.open(f) as im:
+                if im.width*im.height > _MOST_PIXELS: raise Image.DecompressionBombError
+                yield im
+    except FileNotFoundError:
+        raise LayerscaleError(f'{path}: no such image. Restore the file or remove its label.') from None
+    except Image.DecompressionBombError:
+        most = f'{_MOST_PIXELS/1e6:.0f} million'
+        raise LayerscaleError(f'{path}: too many pixels, over {most}. Cut it into tiles or make it smaller.') from None
+    except _BROKEN as e:
+        raise LayerscaleError(f'{path}: {fault.format(e)}. Replace or remove it.') from None
 
 # %% ../../nbs/detect/images.ipynb #60608f1a
 def image_size(
     path,  # image file
 ) -> tuple:
     "(h, w) from the header, rotated as its EXIF tag says; raises `LayerscaleError` if it is no image or too large."
-    plain_file(path)
-    try:
-        with _open_image(path) as im:
-            turned = im.format != 'TIFF' and im.getexif().get(274, 1) in (5, 6, 7, 8)  # a TIFF tells its turned size
-            return im.size if turned else im.size[::-1]
-    except FileNotFoundError:
-        raise LayerscaleError(f'{path}: no such image. Restore the file or remove its label.') from None
-    except Image.DecompressionBombError: raise _too_large(path) from None
-    except _BROKEN:
-        raise LayerscaleError(f'{path}: not an image this computer can read. Replace or remove it.') from None
+    with _open_image(path, 'not an image this computer can read') as im:
+        turned = im.format != 'TIFF' and im.getexif().get(274, 1) in (5, 6, 7, 8)  # a TIFF tells its turned size
+        return im.size if turned else im.size[::-1]
 
 # %% ../../nbs/detect/images.ipynb #1b45604d
 def read_image(
     path,  # image file
 ) -> np.ndarray:
     "Pixels (h, w, 3) uint8 RGB, decoded by content; raises `LayerscaleError` if it is cut, no image or too large."
-    plain_file(path)
-    try:
-        with _open_image(io.BytesIO(Path(path).read_bytes())) as im:
-            ImageOps.exif_transpose(im, in_place=True)
-            if im.mode == 'F': raise ValueError('its pixels are fractions')
-            if im.mode[0] == 'I':  # 16 bits
-                return np.repeat((np.asarray(im) >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
-            return np.asarray(im.convert('RGB'))
-    except FileNotFoundError:
-        raise LayerscaleError(f'{path}: no such image. Restore the file or remove its label.') from None
-    except Image.DecompressionBombError: raise _too_large(path) from None
-    except _BROKEN as e:
-        raise LayerscaleError(f'{path}: not a whole image ({e}). Replace or remove it.') from None
+    with _open_image(path, 'not a whole image ({})') as im:
+        ImageOps.exif_transpose(im, in_place=True)
+        if im.mode == 'F': raise ValueError('its pixels are fractions')
+        if im.mode[0] == 'I':  # 16 bits
+            return np.repeat((np.asarray(im) >> 8).clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+        return np.asarray(im.convert('RGB'))
 
 # %% ../../nbs/detect/images.ipynb #f3b5a95c
 def make_item(
-    path, raw,         # image file; list of (class index, x1, y1, x2, y2, 'file:line'), pixels
+    path, raw,         # image file; list of (class index, x1, y1, x2, y2, 'file:line'), pixels; None: not readable
     notes, size=None,  # list that takes the notes; (h, w) if it is known
 ) -> Item | None:
-    "An `Item` with clean boxes, none of them twice, or None (and a note) if the image cannot be opened."
+    "An `Item` with clean boxes, none of them twice; None without labels, or (and a note) if the image does not open."
+    if raw is None: return None
     try: size = size or image_size(path)
     except LayerscaleError as e:
         why = 'too many pixels' if 'too many pixels' in str(e) else 'missing or not an image'
@@ -220,8 +211,7 @@ def _column_names(names, notes: list, where) -> tuple:
     "Class names that can head columns, no two alike but for case and spaces; a `Note` for each that was changed."
     out, taken, last = [], set(), Counter()
     for raw in names:
-        whole = raw.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')  # half a character cannot be written
-        name = new = ' '.join(whole.split()) or 'unnamed'
+        name = new = ' '.join(printable(raw).split()) or 'unnamed'
         while new.casefold() in taken:
             last[name] += 1
             new = f'{name} {last[name] + 1}'
@@ -247,9 +237,7 @@ def finish(
             first = f' is left after {len(notes)} problems (first: {notes[0].where}: {notes[0].why})' if notes else ''
             raise LayerscaleError(f'{where}: no labelled {split} image{first}. Add labels, or images to the split.')
     used = sorted({int(c) for part in parts for x in part for c in x.cls})
-    back = np.full(len(names), -1)
-    back[used] = range(len(used))
-    parts = [tuple(replace(x, cls=back[x.cls]) for x in part) for part in parts]
+    parts = [tuple(replace(x, cls=np.searchsorted(used, x.cls)) for x in part) for part in parts]
     rest = items.keys() - set().union(*splits)
     notes += [Note('image skipped', 'in neither split', str(items[i].image)) for i in sorted(rest) if items[i]]
     names = _column_names([names[c] for c in used], notes, where)

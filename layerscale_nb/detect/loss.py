@@ -19,11 +19,11 @@ def anchors(
     device,          # torch device
 ):
     "(2, n) centres in pixels, x then y, and (n,) strides, map after map."
-    xs, ys, ss = [], [], []
-    for (h, w), s in zip(sizes, strides):
-        y, x = torch.meshgrid((torch.arange(h) + 0.5)*s, (torch.arange(w) + 0.5)*s, indexing='ij')
-        xs.append(x.flatten()), ys.append(y.flatten()), ss.append(torch.full((h*w,), float(s)))
-    return torch.stack([torch.cat(xs), torch.cat(ys)]).to(device), torch.cat(ss).to(device)
+    grids = [torch.meshgrid((torch.arange(w) + 0.5)*s, (torch.arange(h) + 0.5)*s, indexing='xy')
+             for (h, w), s in zip(sizes, strides)]
+    centres = torch.cat([torch.stack(xy).flatten(1) for xy in grids], 1)
+    stride = torch.cat([torch.full((h*w,), float(s)) for (h, w), s in zip(sizes, strides)])
+    return centres.to(device), stride.to(device)
 
 # %% ../../nbs/detect/loss.ipynb #bfb7d655
 def ciou(
@@ -75,9 +75,8 @@ def _pair_values(
     "(b, k, n) overlaps, and fits `score**alpha * overlap**beta`; 0 where a pair does not count."
     box, label = truth['boxes'], truth['labels']
     if not listed:
-        overlap = ciou([v[..., None]
-                        for v in box.unbind(-1)], [v[:, None]
-                                                   for v in decode(logits, *grid).unbind(1)]).clamp(min=0)*may
+        theirs = [v[:, None] for v in decode(logits, *grid).unbind(1)]
+        overlap = ciou([v[..., None] for v in box.unbind(-1)], theirs).clamp(min=0)*may
         return overlap, scores.gather(1, label[..., None].expand_as(may))**alpha*overlap**beta
     i, j, a = at = may.nonzero(as_tuple=True)
     o = ciou(box[i, j].unbind(-1),
@@ -129,11 +128,11 @@ def _distribution_focal_loss(
 def detection_loss(
         preds: dict,  # `boxes` (b, 64, n), `scores` (b, classes, n) and `feats`, the maps, of an Ultralytics model
         truth: dict,  # see `_task_aligned_assign`; boxes in pixels of the network's input
-        strides=(8, 16, 32),
-        gains=(7.5, 0.5, 1.5),
-        topk=10,  # Ultralytics' gains of box, class and distance terms
+        strides=(8, 16, 32),  # pixels per cell of each map
+        gains=(7.5, 0.5, 1.5),  # Ultralytics' gains of box, class and distance terms
+        topk=10,  # anchors that learn one object
         listed=None,  # list pairs instead of computing all; default: on a CPU
-):
+) -> torch.Tensor:
     "(3,) box, class and distance loss of a batch, equal to Ultralytics' `v8DetectionLoss` divided by the batch size."
     logits, raw = preds['scores'].float(), preds['boxes'].float()
     listed = raw.device.type == 'cpu' if listed is None else listed
@@ -151,6 +150,7 @@ def detection_loss(
     mine = raw.transpose(1, 2)[image, anchor]
     far = torch.cat([c.T - box[:, :2], box[:, 2:] - c.T], 1)/s[:, None]
     near = ciou((decode(mine.T[None], c, s)[0]/s).unbind(0), (box.T/s).unbind(0))
-    terms = ((1-near)*weight).sum(), F.binary_cross_entropy_with_logits(logits, target, reduction='sum'), (
-        _distribution_focal_loss(mine.view(-1, 4, raw.shape[1] // 4), far)*weight).sum()
+    spread = _distribution_focal_loss(mine.view(-1, 4, raw.shape[1] // 4), far)
+    classes = F.binary_cross_entropy_with_logits(logits, target, reduction='sum')
+    terms = ((1 - near)*weight).sum(), classes, (spread*weight).sum()
     return torch.stack([t*g for t, g in zip(terms, gains)])/total

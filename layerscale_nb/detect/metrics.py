@@ -80,9 +80,7 @@ def match_all(
     for i, (d, b, c) in enumerate(zip(dets, boxes, cls)):
         d = np.asarray(d, np.float64).reshape(-1, 6)
         d = d[np.argsort(-d[:, 4], kind='stable')]
-        rank = np.array([
-            (d[:k, 5] == d[k, 5]).sum() for k in range(len(d))]) if len(d) > _MAX_DETS else np.zeros(len(d))
-        d = d[rank < _MAX_DETS]
+        if len(d) > _MAX_DETS: d = d[[(d[:k, 5] == d[k, 5]).sum() < _MAX_DETS for k in range(len(d))]]
         parts.append((np.full(len(d), i), d[:, 5].astype(int), d[:, 4], _match_image(d, b, c)))
     image, kind, score, tp = (np.concatenate(x) for x in zip(*parts))
     order = np.argsort(-score, kind='stable')
@@ -107,13 +105,6 @@ def _average_precision(tp, n_true) -> float:
     at = np.searchsorted(recall, _RECALLS, side='left')
     return float(np.append(precision, 0.)[at].mean())
 
-# %% ../../nbs/detect/metrics.ipynb #6f761dc1
-def _ap_table(m: Matches) -> np.ndarray:
-    "(10, classes) AP by IoU threshold and class; nan for a class without true boxes."
-    n_true = m.truth.sum(0)
-    per_class = [[_average_precision(m.tp[m.cls == c, t], n) for t in range(10)] for c, n in enumerate(n_true)]
-    return np.array(per_class).T
-
 # %% ../../nbs/detect/metrics.ipynb #7d391d33
 def _operating_point(m: Matches) -> tuple:
     "(precision, recall, confidence) at IoU 0.5 where the class-mean F1 is highest: the pair Ultralytics prints."
@@ -133,7 +124,8 @@ def scores(
     m: Matches,  # matches of a validation run
 ) -> dict:
     "map50, map50_95, precision, recall, and AP at 0.5 and over all thresholds by class."
-    table = _ap_table(m)
+    table = np.array([[_average_precision(m.tp[m.cls == c, t], n) for t in range(10)]
+                      for c, n in enumerate(m.truth.sum(0))]).T  # (10, classes)
     if np.isnan(table).all():
         raise LayerscaleError('the validation images hold no labelled box, so mAP is not defined. Check the labels.')
     p, r, _ = _operating_point(m)
@@ -167,11 +159,9 @@ def bootstrap_map50(
     n, nc = m.truth.shape
     rng, out = np.random.default_rng(seed), []
     for k in range(0, check_number(draws, 'draws', whole=True), 100):
-        weights = np.stack([
-            np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(min(100, draws - k))]).astype(np.float32)
-        keep = [m.cls == c for c in range(nc)]
-        per_class = np.stack([
-            _weighted_ap(m.tp[k_, 0], m.image[k_], m.truth[:, c], weights) for c, k_ in enumerate(keep)])
+        drawn = [np.bincount(rng.integers(0, n, n), minlength=n) for _ in range(min(100, draws - k))]
+        weights, own = np.stack(drawn).astype(np.float32), [m.cls == c for c in range(nc)]
+        per_class = np.stack([_weighted_ap(m.tp[k, 0], m.image[k], m.truth[:, c], weights) for c, k in enumerate(own)])
         known = ~np.isnan(per_class)  # a class that was not drawn has no AP, a draw without any class no mAP
         out.append(np.where(known, per_class, 0).sum(0)/np.where(known.any(0), known.sum(0), np.nan))
     return np.concatenate(out)

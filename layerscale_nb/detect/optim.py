@@ -6,7 +6,6 @@
 __all__ = ['blocks', 'MuonAdamW', 'make_optimizer']
 
 # %% ../../nbs/detect/optim.ipynb #9edc9a11
-from functools import lru_cache
 from torch import nn
 import torch
 

@@ -8,8 +8,7 @@ __all__ = ['LIGHTS', 'DARK', 'GREENS', 'BINS', 'Camera', 'Light', 'shade', 'Part
            'fence', 'house']
 
 # %% ../../nbs/detect/painting.ipynb #24753ea1
-import functools
-import math
+import functools, math
 from dataclasses import dataclass
 import cv2
 import numpy as np
@@ -21,8 +20,8 @@ class Camera:
     width: int           # pixels
     height: int          # pixels
     above: float = 1.65  # metres above the road
-    focal = property(lambda self: .581*self.width)
-    horizon = property(lambda self: .46*self.height)
+    focal = property(lambda self: .581*self.width, doc='Pixels that one metre covers, one metre ahead')
+    horizon = property(lambda self: .46*self.height, doc='Row of the horizon, in pixels from the top')
     def project(
         self,
         points,  # (n, 3) x, y, z in metres
@@ -268,8 +267,8 @@ def truck(
     faces, dim = box(w, (h - .9)*(.35 if low else 1), .74*l, .9, -.13*l), tuple(.7*c for c in load)
     cab = shell('cab', (.94*w, rng.uniform(.78, .92)*h, .24*l), pick(rng, _PAINTS), ((.35, .85),), .38*l, 1)
     rows = [(f, load) for f in faces] + [(f, DARK) for f in box(.8*w, .5, .74*l, .45, -.13*l)]
-    rows += [(patch(faces[0], .49, .51, 0, 1), DARK)] + [
-        (patch(f, u, u + .02, 0, 1), dim) for f in faces[2:4] for u in (.25, .5, .75)]
+    rows += [(patch(faces[0], .49, .51, 0, 1), DARK),
+             *((patch(f, u, u + .02, 0, 1), dim) for f in faces[2:4] for u in (.25, .5, .75))]
     back = [Part(patch(faces[0], u, u + .14, -.12, -.03), _TAIL, glow=True) for u in (.02, .84)]
     axles = _wheels(w, (-.38*l, -.22*l), .48) + _wheels(w, (.36*l,), .48, 1)
     return Thing(cab + [Part(*r) for r in rows] + back + axles, size, 2)
@@ -296,16 +295,16 @@ def pedestrian(
     rng,  # random generator
 ) -> Thing:
     "Somebody who walks, at times a child, at times with a bag"
-    k, step, top, legs = rng.uniform(.88, 1.08)*(.7 if rng.random() < .1 else 1), rng.uniform(-.36, .36), pick(
-        rng, _CLOTHES), pick(rng, _CLOTHES)
+    k, step = rng.uniform(.88, 1.08)*(.7 if rng.random() < .1 else 1), rng.uniform(-.36, .36)
+    top, legs = pick(rng, _CLOTHES), pick(rng, _CLOTHES)
+    sleeve = tuple(.85*c for c in top)
     rows = [] if rng.random() < .7 else [(((0, 1.32, -.17), (0, 1.1, -.17)), pick(rng, _CLOTHES), .14)]
     for s in (-1, 1):
         hip, knee, foot = (s*.08, .9, 0), (s*.09, .48, s*step*.6 + .05), (s*.09, .06, s*step - .04)
-        rows += [((hip, knee, foot), legs, .075), ((foot, (s*.09, .05, s*step + .1)), DARK, .045)]
-        rows += [(((s*.2, 1.4, 0), (s*.26, 1.12, -s*step*.5), (s*.25, .88, .08 - s*step*.8)), tuple(
-            .85*c for c in top), .055)]
-    rows += [(((-.11, 1.34, 0), (-.09, .95, 0), (.09, .95, 0), (.11, 1.34, 0), (0, 1.32, 0)), top, .105), *_paint_head(
-        rng, 1.63, 0)]
+        arm = (s*.2, 1.4, 0), (s*.26, 1.12, -s*step*.5), (s*.25, .88, .08 - s*step*.8)
+        rows += [((hip, knee, foot), legs, .075), ((foot, (s*.09, .05, s*step + .1)), DARK, .045), (arm, sleeve, .055)]
+    chest = (-.11, 1.34, 0), (-.09, .95, 0), (.09, .95, 0), (.11, 1.34, 0), (0, 1.32, 0)
+    rows += [(chest, top, .105), *_paint_head(rng, 1.63, 0)]
     return Thing(_limbs(rows, k), (.6, 1.76*k, .6), 3)
 
 # %% ../../nbs/detect/painting.ipynb #3274611c
@@ -313,22 +312,19 @@ def cyclist(
     rng,  # random generator
 ) -> Thing:
     "A rider who leans over the handlebar, the pedals anywhere on their turn"
-    top, legs, frame, lean, turn = pick(rng, _CLOTHES), pick(rng, _CLOTHES), pick(rng, _PAINTS), rng.uniform(
-        .1, .3), rng.uniform(0, 6.28)
-    back, fore, seat, bar, hub, k = (0, .34, -.52), (0, .34, .54), (0, .92, -.2), (0, .98,
-                                                                                   .4), (0, .32,
-                                                                                         0), rng.uniform(.92, 1.08)
-    rows = [(_RING*.33 + c, _TYRE, .03) for c in (back, fore)] + [((back, seat, hub, back), frame, .025),
-                                                                ((hub, bar, seat), frame, .025)]
-    rows += [((bar, fore), frame, .025), (((-.26, 1., .38), (.26, 1., .38)), DARK, .025)]
+    top, legs, frame = pick(rng, _CLOTHES), pick(rng, _CLOTHES), pick(rng, _PAINTS)
+    lean, turn, k = rng.uniform(.1, .3), rng.uniform(0, 6.28), rng.uniform(.92, 1.08)
+    back, fore, seat, bar, hub = (0, .34, -.52), (0, .34, .54), (0, .92, -.2), (0, .98, .4), (0, .32, 0)
+    rows = [(_RING*.33 + c, _TYRE, .03) for c in (back, fore)]
+    rows += [(tube, frame, .025) for tube in ((back, seat, hub, back), (hub, bar, seat), (bar, fore))]
+    rows += [(((-.26, 1., .38), (.26, 1., .38)), DARK, .025)]
     for s in (-1, 1):
         foot = np.array((s*.1, .32 + .15*s*math.sin(turn), .15*s*math.cos(turn)))
-        rows += [(((s*.1, .95, -.2), (s*.11, .52 + .5*foot[1], .2), foot), legs, .075),
-                 ((foot, foot + (0, 0, .12)), DARK, .045)]
-        rows += [
-            (((s*.19, 1.42, lean - .02), (s*.27, 1.18, lean + .1), (s*.24, 1.02, .38)), tuple(.85*c for c in top), .05)]
-    rows += [(((-.1, 1.4, lean - .04), (-.08, 1., -.2), (.08, 1., -.2), (.1, 1.4, lean - .04)), top, .11), *_paint_head(
-        rng, 1.68, lean + .06)]
+        leg = (s*.1, .95, -.2), (s*.11, .52 + .5*foot[1], .2), foot
+        arm = (s*.19, 1.42, lean - .02), (s*.27, 1.18, lean + .1), (s*.24, 1.02, .38)
+        rows += [(leg, legs, .075), ((foot, foot + (0, 0, .12)), DARK, .045), (arm, tuple(.85*c for c in top), .05)]
+    chest = (-.1, 1.4, lean - .04), (-.08, 1., -.2), (.08, 1., -.2), (.1, 1.4, lean - .04)
+    rows += [(chest, top, .11), *_paint_head(rng, 1.68, lean + .06)]
     return Thing(_limbs(rows, k), (.6, 1.8*k, 1.75*k), 4)
 
 # %% ../../nbs/detect/painting.ipynb #1c978d09
@@ -371,8 +367,8 @@ def block(
 ) -> Thing:
     "A bin or a hedge: a box with a darker band under its top"
     c, faces = pick(rng, table), box(*size)
-    return Thing(
-        [Part(f, c) for f in faces] + [Part(patch(f, 0, 1, .82, .9), tuple(.7*v for v in c)) for f in faces[:4]], size)
+    band = [Part(patch(f, 0, 1, .82, .9), tuple(.7*v for v in c)) for f in faces[:4]]
+    return Thing([Part(f, c) for f in faces] + band, size)
 
 # %% ../../nbs/detect/painting.ipynb #c3c7f33b
 def fence(
@@ -381,9 +377,8 @@ def fence(
 ) -> Thing:
     "Two rails on posts"
     c, h, z = pick(rng, (_METAL, (110, 84, 60), (224, 222, 214))), rng.uniform(.9, 1.3), length/2
-    return Thing(
-        _limbs([(((0, y*h, -z), (0, y*h, z)), c, .03) for y in (.45, .95)] + [(((0, 0, t), (0, h, t)), c, .035)
-                                                                             for t in np.linspace(-z, z, 9)]))
+    rails = [(((0, y*h, -z), (0, y*h, z)), c, .03) for y in (.45, .95)]
+    return Thing(_limbs(rails + [(((0, 0, t), (0, h, t)), c, .035) for t in np.linspace(-z, z, 9)]))
 
 # %% ../../nbs/detect/painting.ipynb #5182aa3f
 def house(
@@ -397,6 +392,6 @@ def house(
     for f, n in ((faces[0], 3), (faces[2], 5), (faces[3], 5)):
         for y, i in ((y, i) for y in np.arange(1., h - 1.6, 2.6) for i in range(n)):
             lit = rng.random() < .2
-            parts.append(
-                Part(patch(f, (i+.3)/n, (i+.7)/n, y/h, (y+1.3)/h), (255, 214, 130) if lit else _GLASS, glow=lit))
+            pane = patch(f, (i+.3)/n, (i+.7)/n, y/h, (y+1.3)/h)
+            parts.append(Part(pane, (255, 214, 130) if lit else _GLASS, glow=lit))
     return Thing(parts)

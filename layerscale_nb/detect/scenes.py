@@ -83,8 +83,8 @@ def _texture(rng, camera):
     tile, cloud = rng.standard_normal((128, 128), np.float32), rng.standard_normal((14, 14), np.float32)
     cloud = np.clip(2.5*cv2.resize(cloud, (128, 128), interpolation=cv2.INTER_CUBIC) - .9, 0, 1)
     f, top, w = camera.focal, int(camera.horizon) + 1, camera.width
-    view = np.array([[f, w/2, 0], [0, camera.horizon - top, f*camera.above], [0, 1, 0]])@[[.3, 0, -19], [0, .3, 2],
-                                                                                          [0, 0, 1]]
+    tile_to_ground = [[.3, 0, -19], [0, .3, 2], [0, 0, 1]]
+    view = np.array([[f, w/2, 0], [0, camera.horizon - top, f*camera.above], [0, 1, 0]]) @ tile_to_ground
     flat = (1 + .07*tile)*(1 - rng.uniform(0, .5)*cloud)
     return cv2.warpPerspective(flat, view, (w, camera.height - top), borderMode=cv2.BORDER_REFLECT)
 
@@ -178,12 +178,13 @@ def _furniture(rng, road):
 def _scenery(rng, road):
     "Houses, hedges or fences behind each pavement, trees behind those"
     found = []
+    hedge = lambda: block(rng, (.8, rng.uniform(.9, 1.8), 12.), GREENS)
+    kinds = ((lambda: house(rng, 11.), 3.2), (hedge, 0), (lambda: fence(rng, 12.), 0), (None, 0))  # and metres behind
     for side, edge in ((-1, road.left), (1, road.right)):
         x, kind = edge + side*(road.pave + .6), rng.integers(4)
+        make, behind = kinds[kind]
         for z in np.arange(18, 66, 12) + rng.uniform(0, 6):
-            if kind == 0: found.append(replace(house(rng, 11.), x=x + 3.2*side, z=z))
-            if kind == 1: found.append(replace(block(rng, (.8, rng.uniform(.9, 1.8), 12.), GREENS), x=x, z=z))
-            if kind == 2: found.append(replace(fence(rng, 12.), x=x, z=z))
+            if make: found.append(replace(make(), x=x + behind*side, z=z))
             if kind: found.append(replace(tree(rng), x=x + side*rng.uniform(2, 14), z=z + 1))
     return found
 
@@ -200,8 +201,8 @@ def _develop(rng, canvas, light, style):
     "From the doubled canvas to what a sensor records: glare, blur, contrast, noise"
     x = cv2.resize(canvas, None, fx=.5, fy=.5, interpolation=cv2.INTER_AREA)[..., :3].astype(np.float32)
     if light.lamps: x += 1.4*cv2.GaussianBlur(np.maximum(x - 180, 0), (0, 0), 2.5)
-    x = cv2.GaussianBlur(x, (5, 5), .25 + rng.uniform(0, style.blur))*np.float32(rng.uniform(.85, 1.15)) + np.float32(
-        rng.uniform(-12, 12))
+    x = cv2.GaussianBlur(x, (5, 5), .25 + rng.uniform(0, style.blur))*np.float32(rng.uniform(.85, 1.15))
+    x += np.float32(rng.uniform(-12, 12))
     x += rng.standard_normal(x.shape, np.float32)*np.float32(style.noise*rng.uniform(.4, 1.2))
     return np.clip(x, 0, 255).astype(np.uint8)
 
@@ -223,12 +224,8 @@ def label(
                  for v, t in ((boxes, np.float32), (cls, np.int64), (hidden, np.float32), (cut, np.float32)))
 
 # %% ../../nbs/detect/scenes.ipynb #cfca38af
-def _road_scene(index,  # int: which scene
-    seed=0,            # int: which world
-    size=(96, 320),    # tuple: height and width, pixels
-    style=SceneStyle() # SceneStyle: the knobs
-    ):
-    "One Scene, a pure function of its arguments"
+def _road_scene(index: int, seed=0, size=(96, 320), style=SceneStyle()) -> Scene:
+    "One Scene, a pure function of its arguments: see `road_scenes`"
     rng, camera, doubled = np.random.default_rng((seed, index)), Camera(size[1], size[0]), Camera(2*size[1], 2*size[0])
     light, street = _light_of(rng, style), road(rng)
     users = _road_users(rng, street, camera, style)

@@ -6,7 +6,6 @@
 __all__ = ['PALETTE', 'dataset_summary', 'draw_boxes', 'contact_sheet', 'Frames', 'letterbox', 'to_frames', 'natural_size']
 
 # %% ../../nbs/detect/store.ipynb #5f5d7816
-from collections import Counter
 from dataclasses import dataclass
 import cv2, numpy as np, pandas as pd
 from PIL import Image
@@ -19,16 +18,14 @@ def dataset_summary(
     ds: Dataset,  # the data set
 ) -> pd.DataFrame:
     "Images and boxes per class in each split, with the median box height in pixels."
-    cols = {}
+    cols, tall, classes = {}, {}, range(len(ds.names))
     for split, items in (('train', ds.train), ('val', ds.val)):
-        counts = Counter(int(c) for x in items for c in x.cls)
-        cols[f'{split} images'] = [sum((x.cls == c).any() for x in items) for c in range(len(ds.names))] + [len(items)]
-        cols[f'{split} boxes'] = [counts[c] for c in range(len(ds.names))] + [sum(counts.values())]
-    tall = [
-        np.concatenate([(x.boxes[:, 3] - x.boxes[:, 1])[x.cls == c] for x in ds.train] or [[]])
-        for c in range(len(ds.names))]
-    tall.append(np.concatenate(tall))
-    cols['median height px'] = [round(float(np.median(t)), 1) if len(t) else None for t in tall]
+        heights = [[x.boxes[x.cls == c, 3] - x.boxes[x.cls == c, 1] for x in items] for c in classes]
+        tall[split] = [np.concatenate(h or [[]]) for h in heights]
+        tall[split].append(np.concatenate(tall[split]))
+        cols[f'{split} images'] = [sum(len(k) > 0 for k in h) for h in heights] + [len(items)]
+        cols[f'{split} boxes'] = [len(t) for t in tall[split]]
+    cols['median height px'] = [round(float(np.median(t)), 1) if len(t) else None for t in tall['train']]
     return pd.DataFrame(cols, index=[*ds.names, 'all'])
 
 # %% ../../nbs/detect/store.ipynb #20555b28
@@ -66,13 +63,12 @@ def contact_sheet(
     tiles = []
     for x in items:
         pixels = x.image if isinstance(x.image, np.ndarray) else read_image(x.image)
-        tiles.append(draw_boxes(pixels, x.boxes, x.cls, ds.names, min(width/pixels.shape[1], 2*width/pixels.shape[0])))
-    h = max(t.shape[0] for t in tiles)
-    sheet = np.full((-(-len(tiles)//cols)*(h+6)-6, cols*(width+6)-6, 3), 255, np.uint8)
-    for i, t in enumerate(tiles):
-        r, c = divmod(i, cols)
-        sheet[r*(h+6):r*(h+6)+t.shape[0], c*(width+6):c*(width+6)+t.shape[1]] = t[:, :width]
-    return Image.fromarray(sheet)
+        zoom = min(width/pixels.shape[1], 2*width/pixels.shape[0])
+        tiles.append(draw_boxes(pixels, x.boxes, x.cls, ds.names, zoom)[:, :width])
+    w, h = width + 6, max(len(t) for t in tiles) + 6
+    sheet = Image.new('RGB', (cols*w - 6, -(-len(tiles)//cols)*h - 6), 'white')
+    for i, t in enumerate(tiles): sheet.paste(Image.fromarray(t), (i % cols*w, i//cols*h))
+    return sheet
 
 # %% ../../nbs/detect/store.ipynb #5e86a681
 @dataclass(frozen=True, eq=False)
@@ -97,9 +93,8 @@ def letterbox(
     if (nh, nw) != image.shape[:2]:
         image = cv2.resize(image, (nw, nh), interpolation=cv2.INTER_AREA if s < 1 else cv2.INTER_LINEAR)
     top, left = (h-nh)//2, (w-nw)//2
-    out = np.full((h, w, 3), fill, np.uint8)
-    out[top:top+nh, left:left+nw] = image
-    return out, s, (left, top)
+    frame = cv2.copyMakeBorder(image, top, h-nh-top, left, w-nw-left, cv2.BORDER_CONSTANT, value=(fill,)*3)
+    return frame, s, (left, top)
 
 # %% ../../nbs/detect/store.ipynb #78e31aad
 def to_frames(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 import torch
 import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from ..core import DoesNotFit, LayerscaleError, check_number, fingerprint, one_line, write_atomic
 from .anchors import build_detector, net_loss
 from .augment import Augment, Store, make_batch, store_digest
@@ -51,23 +52,12 @@ class Recipe:
     augment: Augment = Augment()
 
 # %% ../../nbs/detect/train.ipynb #17967366
-_LIMITS = dict(
-    epochs=dict(whole=True),
-    batch=dict(whole=True),
-    lr=dict(high=1),
-    muon=dict(high=1, open_low=False),
-    weight_decay=dict(open_low=False),
-    warmup=dict(high=0.9, open_low=False),
-    final=dict(high=1, open_low=False),
-    ema=dict(high=0.99999, open_low=False),
-    clip={},
-    prior=dict(high=0.5, open_low=False),
-    dfl_init_slope=dict(high=2, open_low=False),
-    bn_momentum=dict(high=1),
-    # of a Recipe's numbers
-    small=dict(high=1, open_low=False),
-    topk=dict(whole=True),
-    eval_share=dict(high=10))
+_LIMITS = dict(  # of a recipe's numbers, as arguments of `check_number`
+    epochs=dict(whole=True), batch=dict(whole=True), topk=dict(whole=True), clip={}, lr=dict(high=1),
+    bn_momentum=dict(high=1), eval_share=dict(high=10), muon=dict(high=1, open_low=False),
+    weight_decay=dict(open_low=False), warmup=dict(high=0.9, open_low=False), final=dict(high=1, open_low=False),
+    ema=dict(high=0.99999, open_low=False), prior=dict(high=0.5, open_low=False),
+    dfl_init_slope=dict(high=2, open_low=False), small=dict(high=1, open_low=False))
 
 # %% ../../nbs/detect/train.ipynb #825ce3c2
 def check_recipe(
@@ -138,11 +128,6 @@ def init_head_bias(
         for branch in head.cv3: torch.nn.init.constant_(branch[-1].bias, -math.log(1/r.prior - 1))
     if r.dfl_init_slope: init_dfl_slope(head, r.dfl_init_slope)
 
-# %% ../../nbs/detect/train.ipynb #0589a072
-def _set_bn_momentum(model, r: Recipe):
-    "Set how fast the running means and variances of every batch norm follow the batches."
-    for m in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)): m.momentum = r.bn_momentum
-
 # %% ../../nbs/detect/train.ipynb #90062640
 @contextmanager
 def seeded(
@@ -170,13 +155,6 @@ def _ranks() -> tuple:
     "(number of this process, how many there are) in torch's process group; (0, 1) without one."
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
-# %% ../../nbs/detect/train.ipynb #778bdbe3
-def _wrapped(model, device, recipe: Recipe):
-    "What a step calls: the model itself, compiled, or as one of several that share their gradients."
-    if recipe.compile: model = compiled(model, device)
-    if _ranks()[1] == 1: return model
-    return torch.nn.parallel.DistributedDataParallel(model, device_ids=[device] if device.type == 'cuda' else None)
-
 # %% ../../nbs/detect/train.ipynb #68862bf7
 def _averaged_pairs(average, model) -> tuple:
     """(averaged numbers, the model's numbers, [(averaged, the model's) whole-number buffers]): found once, since
@@ -193,19 +171,23 @@ def start(
     seed=0,          # random seed
     device=None,     # torch device; None: a GPU if there is one
 ) -> Run:
-    """A fresh session: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a
+    """A fresh run: the same seed gives the same initial weights on every device. Raises `LayerscaleError` for a
     network whose head has no loss."""
     device, recipe = device or pick_device(), check_recipe(recipe)
     if device.type == 'cpu': keep_memory()
     with seeded(seed): model = build_detector(net)
     if net.resolved[-1].kind == 'Detect': init_head_bias(model.model[-1], recipe)
-    _set_bn_momentum(model, recipe)
+    for m in model.modules():
+        if isinstance(m, torch.nn.BatchNorm2d): m.momentum = recipe.bn_momentum
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
     optimizer = make_optimizer(model, recipe.lr, recipe.weight_decay, recipe.muon)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
-    return Run(net, recipe, seed, device, model, average, optimizer, scaler, steps, _wrapped(model, device, recipe),
-                   _averaged_pairs(average, model))
+    forward = compiled(model, device) if recipe.compile else model
+    if _ranks()[1] > 1:
+        forward = DistributedDataParallel(forward, device_ids=[device] if device.type == 'cuda' else None)
+    pairs = _averaged_pairs(average, model)
+    return Run(net, recipe, seed, device, model, average, optimizer, scaler, steps, forward, pairs)
 
 # %% ../../nbs/detect/train.ipynb #359bbd9d
 def train_step(
@@ -233,10 +215,10 @@ def clip_gradients(
 ):
     "Scale all gradients so that their common norm is at most `most`."
     grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
-    # the small ones as one: 126 calls less
     large, small = [g for g in grads if g.ndim > 1], [g for g in grads if g.ndim <= 1]
-    norm = torch.linalg.vector_norm(
-        torch.stack([*torch._foreach_norm(large), *([torch.cat(small).norm()] if small else [])]))
+    norms = list(torch._foreach_norm(large))
+    if small: norms.append(torch.cat(small).norm())  # the small ones as one: 126 calls less
+    norm = torch.linalg.vector_norm(torch.stack(norms))
     if grads[0].device.type == 'cpu' and norm <= most: return
     torch._foreach_mul_(grads, (most/(norm + 1e-6)).clamp(max=1))
 
@@ -310,7 +292,7 @@ class Progress:
     step: int
     steps: int
     loss: float       # mean over this epoch so far
-    map50: float      # last validated, nan before
+    map50: float      # of the last validation, nan before the first
     seconds: float    # of training in this run so far, resumed parts included
     eta_s: float      # seconds to go
     row: dict = None
@@ -425,11 +407,6 @@ def check_fits(
     each = recipe.batch/_ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))
     check_memory(net, size, each, training=True, free=free_bytes(device))
 
-# %% ../../nbs/detect/train.ipynb #c0a7264d
-def _last_map50(rows) -> float:
-    "The mAP50 of the last validated of these rows, not-a-number before the first."
-    return next((r['map50'] for r in reversed(rows) if r['map50'] == r['map50']), math.nan)
-
 # %% ../../nbs/detect/train.ipynb #cc591a8d
 def progress(
     s: Run,      # the run
@@ -437,9 +414,10 @@ def progress(
     loss: float,     # mean over this epoch so far
     row=None,        # row of the epoch, once it is finished
 ) -> Progress:
-    "Where a session is; the time to go is that of its steps so far, for those to come."
-    return Progress(epoch, s.recipe.epochs, s.step, s.steps, loss, _last_map50(s.rows), s.seconds,
-                    s.seconds/s.step*(s.steps - s.step), row)
+    "Where a run is; the time to go is that of its steps so far, for those to come."
+    map50 = next((r['map50'] for r in reversed(s.rows) if not math.isnan(r['map50'])), math.nan)
+    return Progress(
+        epoch, s.recipe.epochs, s.step, s.steps, loss, map50, s.seconds, s.seconds/s.step*(s.steps - s.step), row)
 
 # %% ../../nbs/detect/train.ipynb #9e7463da
 def _end_epoch(s: Run):

@@ -8,7 +8,7 @@ __all__ = ['BASES', 'Job', 'jobs_of', 'measure_job', 'bench_acts', 'bench_predic
            'predictor_text']
 
 # %% ../../nbs/experiments/actbound.ipynb #65c65327
-import json, math, sys
+import math, sys
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import ipywidgets as W
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from ..core import LayerscaleError, check_number, human, provenance, tidy
+from ..core import LayerscaleError, human, provenance
 from ..live.explorers import distinct_factors
 from ..nets.build import build
 from ..nets.layer import cost

@@ -6,22 +6,20 @@
 __all__ = ['forecast', 'time_network', 'time_text', 'write_profile']
 
 # %% ../../nbs/timing/forecast.ipynb #64b2db71
-import json, math, sys
+import math, sys
 from dataclasses import asdict
 from pathlib import Path
-from ..core import LayerscaleError, check_number, provenance, tidy
+from ..core import LayerscaleError, check_number, provenance
 from ..nets.layer import Network
 from .measure import device_name, dtype_of, keep_memory, machine, pick_device, timing_row
-from .roofline import PROFILE_FILE, load_profile, save_profile
+from .roofline import PROFILE_FILE, find_profile, save_profile
 from .trace import network_calls, opened, predict_calls
 
 # %% ../../nbs/timing/forecast.ipynb #752b7122
 def _batches_of(text) -> list:
     "Whole numbers from '1,8,64'; raises `LayerscaleError` for anything else."
-    out = [
-        check_number(v.strip() or None, f"batch '{v.strip()}' of --batch {text}", whole=True)
-        for v in str(text).split(',')]
-    return list(dict.fromkeys(out))
+    words = [v.strip() for v in str(text).split(',')]
+    return list(dict.fromkeys(check_number(w or None, f"batch '{w}' of --batch {text}", whole=True) for w in words))
 
 # %% ../../nbs/timing/forecast.ipynb #55223f71
 def _fitting_profile(
@@ -29,9 +27,8 @@ def _fitting_profile(
     device, dtype,  # torch.device, and fp32, bf16 or fp16
 ) -> tuple:
     "(profile or None, why not) for a measurement here; raises `LayerscaleError` for a file that is none."
-    if path is None and not Path(PROFILE_FILE).exists():
-        return None, f'no {PROFILE_FILE} here; layerscale profile makes it'
-    p = load_profile(path or PROFILE_FILE)
+    p = find_profile(path)
+    if p is None: return None, f'no {PROFILE_FILE} here; layerscale profile makes it'
     here = dict(zip(('device', 'threads'), machine(device)), dtype=dtype)
     other = next((k for k, v in here.items() if getattr(p, k) != v and (k != 'threads' or device.type == 'cpu')), None)
     return (None, f'the profile is for {other} {getattr(p, other)}, this is {here[other]}') if other else (p, '')
@@ -94,10 +91,8 @@ def time_text(r: dict) -> str:
              f'{"batch":>6}{"ms":>11}{"quartiles":>20}{"ms/image":>11}{"images/s":>11}{"predicted ms":>14}']
     for x in r['rows']:
         spread = f"{n(x['ms_q1'])} to {n(x['ms_q3'])}"
-        lines.append(
-            f"{x['batch']:>6}{n(x['ms']):>11}{spread:>20}{n(x['ms_img']):>11}"
-            f"{n(x['img_s'], 1):>11}{n(x['predicted_ms']):>14}"
-        )
+        lines.append(f"{x['batch']:>6}{n(x['ms']):>11}{spread:>20}{n(x['ms_img']):>11}"
+                     f"{n(x['img_s'], 1):>11}{n(x['predicted_ms']):>14}")
         if x['note']: lines.append(f"       {x['note']}")
     if r['no_prediction']: lines.append(f"no prediction: {r['no_prediction']}")
     elif r['profile']: lines.append(f"predicted from the profile '{r['profile']}'")

@@ -65,9 +65,8 @@ def scale_to_latency(
         raise LayerscaleError(f'{tried[0][0]} at width {w:g} takes {tried[0][3]:.3g} ms, over the limit of '
                               f'{bound_ms:g} ms. Raise the limit or start from a smaller width.')
     stages = found[0]
-    wider, more = _largest_within(widths, lambda m: family(stages, w=w*m, d=d, nc=nc), time_of, bound_ms)
-    found, tried = wider or found, tried + more
-    best_w = found[1].w
-    deeper, more = _largest_within(depths, lambda m: family(stages, w=best_w, d=d*m, nc=nc), time_of, bound_ms)
-    found, tried = deeper or found, tried + more
+    for options, make in ((widths, lambda m: family(stages, w=w*m, d=d, nc=nc)),
+                          (depths, lambda m: family(stages, w=found[1].w, d=d*m, nc=nc))):
+        better, more = _largest_within(options, make, time_of, bound_ms)
+        found, tried = better or found, tried + more
     return LatencyFit(found[1], found[2], tuple(tried))

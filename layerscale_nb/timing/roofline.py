@@ -67,7 +67,7 @@ _CALLED = dict(tokens='add', concat='cat', concat_slices='cat of slices')
 
 def _own_calls(l: Layer) -> list:
     "The calls of one layer without what stands behind it."
-    op, px, (_, _, acts) = l.op, l.h*l.w, KINDS[l.op.kind].price(l.op, l.h*l.w)
+    op, px = l.op, l.h*l.w
     moved, out = KINDS[op.kind].moved(op, l.px, px), op.cout*px
     if op.kind in ('conv', 'linear'): return [conv_call(op, px, l.px)]
     if op.kind == 'se':
@@ -117,6 +117,14 @@ def features(
     moved, out = c.moved*batch*mb, c.out*batch*mb
     return c.macs*batch/1e9, c.weights*mb, moved, max(0, moved + c.weights*mb - cache_mb), out*(out > PAGE_MB), 1.0
 
+# %% ../../nbs/timing/roofline.ipynb #cf910f4d
+def _check_rates(name: str, kind: str, rates):
+    "Raise `LayerscaleError` unless a kind's `rates` hold a number for each of `TERMS`, and for 'host' if it is there."
+    for term in (*TERMS, *(['host'] if isinstance(rates, dict) and 'host' in rates else ())):
+        what = f"profile {name}: the rate '{term}' of '{kind}'"
+        try: check_number(rates[term], what, high=MOST, open_low=False, text=False)
+        except (KeyError, TypeError): raise LayerscaleError(f'{what} is missing.') from None
+
 # %% ../../nbs/timing/roofline.ipynb #5a38e625
 @dataclass(frozen=True)
 class Profile:
@@ -134,31 +142,20 @@ class Profile:
     seconds: float        # the measurement took
     origin: dict = None   # command, versions, device, seed, date
 
-    def __post_init__(self): _check_profile(self)
-
-# %% ../../nbs/timing/roofline.ipynb #cf910f4d
-def _check_rates(name: str, kind: str, rates):
-    "Raise `LayerscaleError` unless a kind's `rates` hold a number for each of `TERMS`, and for 'host' if it is there."
-    for term in (*TERMS, *(['host'] if isinstance(rates, dict) and 'host' in rates else ())):
-        what = f"profile {name}: the rate '{term}' of '{kind}'"
-        try: check_number(rates[term], what, high=MOST, open_low=False, text=False)
-        except (KeyError, TypeError): raise LayerscaleError(f'{what} is missing.') from None
-
-# %% ../../nbs/timing/roofline.ipynb #11926c0a
-def _check_profile(p: Profile):
-    "Keep the numbers of a profile as numbers; raises `LayerscaleError` that names the field which is none."
-    for k in ('name', 'device'):
-        v = getattr(p, k)
-        if not isinstance(v, str): raise LayerscaleError(f'profile: {k} is {brief(v)}, no text.')
-    check_flag(p.channels_last, f'profile {p.name}: channels_last')
-    for k, known in (('dtype', ('fp32', 'bf16', 'fp16')), ('form', ('sum', 'max'))):
-        v = getattr(p, k)
-        if v not in known: raise LayerscaleError(f'profile {p.name}: {k} is {brief(v)}. {nearest(v, known)}')
-    for k in ('threads', 'cache_mb', 'error', 'layers', 'seconds'):
-        keep_number(p, k, f'profile {p.name}: {k}', open_low=False, whole=k in ('threads', 'layers'))
-    for k, v in (('rates', p.rates), ('origin', p.origin or {})):
-        if not isinstance(v, dict): raise LayerscaleError(f'profile {p.name}: {k} is {brief(v)}, no table.')
-    for kind, r in p.rates.items(): _check_rates(p.name, kind, r)
+    def __post_init__(self):
+        "Keep its numbers as numbers; raises `LayerscaleError` that names the field which is none."
+        for k, v in (('name', self.name), ('device', self.device)):
+            if not isinstance(v, str): raise LayerscaleError(f'profile: {k} is {brief(v)}, no text.')
+        check_flag(self.channels_last, f'profile {self.name}: channels_last')
+        for k, v, known in (('dtype', self.dtype, ('fp32', 'bf16', 'fp16')), ('form', self.form, ('sum', 'max'))):
+            if v not in known:
+                raise LayerscaleError(f'profile {self.name}: {k} is {brief(v)}. {nearest(v, known)}')
+        for k in ('threads', 'cache_mb', 'error', 'layers', 'seconds'):
+            keep_number(self, k, f'profile {self.name}: {k}', open_low=False, whole=k in ('threads', 'layers'))
+        for k, v in (('rates', self.rates), ('origin', self.origin or {})):
+            if not isinstance(v, dict):
+                raise LayerscaleError(f'profile {self.name}: {k} is {brief(v)}, no table.')
+        for kind, r in self.rates.items(): _check_rates(self.name, kind, r)
 
 # %% ../../nbs/timing/roofline.ipynb #a143eede
 def save_profile(
@@ -208,15 +205,19 @@ NEAREST_KIND = {  # a kind without rates: the next of its sort; all others: 'add
     **dict.fromkeys(('reorder', 'index', 'roll'), 'copy'),
     **dict.fromkeys(('sum', 'amax'), 'mean')}
 
+# %% ../../nbs/timing/roofline.ipynb #1e763b51
+def _nearest_rated(kind: str, profile: Profile) -> str | None:
+    "The kind itself, else the nearest kind that the profile has rates for; None if there is none."
+    while kind is not None and kind not in profile.rates: kind = NEAREST_KIND.get(kind)
+    return kind
+
 # %% ../../nbs/timing/roofline.ipynb #120bb686
 def _rates_of(kind: str, profile: Profile) -> dict:
     "The rates of a kind, else of the nearest kind that the profile has; raises `LayerscaleError` if there is none."
-    known = kind
-    while known not in profile.rates:
-        if known not in NEAREST_KIND:
-            raise LayerscaleError(f"profile {profile.name} has no rates for '{kind}' "
-                                  "layers. Measure it again: layerscale profile.")
-        known = NEAREST_KIND[known]
+    known = _nearest_rated(kind, profile)
+    if known is None:
+        raise LayerscaleError(f"profile {profile.name} has no rates for '{kind}' "
+                              "layers. Measure it again: layerscale profile.")
     return profile.rates[known]
 
 # %% ../../nbs/timing/roofline.ipynb #915adc75
@@ -227,9 +228,8 @@ def call_ms(
 ) -> tuple:
     """(arithmetic, traffic, overhead) of one call in milliseconds; raises `LayerscaleError` for a kind the profile
     does not have."""
-    r = _rates_of(c.kind, profile)
-    gmac, *mb, call = (
-        x*r[t] for x, t in zip(features(c, batch, profile.cache_mb, 4 if profile.dtype == 'fp32' else 2), TERMS))
+    rates, size = _rates_of(c.kind, profile), 4 if profile.dtype == 'fp32' else 2
+    gmac, *mb, call = (x*rates[t] for x, t in zip(features(c, batch, profile.cache_mb, size), TERMS))
     return gmac, sum(mb), call
 
 # %% ../../nbs/timing/roofline.ipynb #b0be06de
@@ -239,13 +239,11 @@ def rated(
 ) -> tuple:
     """(the calls with each kind the profile lacks replaced by the nearest one it has, {kind that was replaced: share
     of all numbers moved})."""
-    def known(kind):
-        while kind not in profile.rates and kind != 'add': kind = NEAREST_KIND.get(kind, 'add')
-        return kind
     moved, guessed = sum(c.n*c.moved for c in calls) or 1, Counter()
     for c in calls:
         if not c.macs and c.kind not in profile.rates: guessed[c.kind] += c.n*c.moved/moved
-    return [c if c.macs else c._replace(kind=known(c.kind)) for c in calls], dict(guessed.most_common())
+    return [c if c.macs else c._replace(kind=_nearest_rated(c.kind, profile) or 'add')
+            for c in calls], dict(guessed.most_common())
 
 # %% ../../nbs/timing/roofline.ipynb #dbf876f5
 class LayerTime(NamedTuple):

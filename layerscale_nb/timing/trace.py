@@ -8,13 +8,12 @@ __all__ = ['MODULE_NAMES', 'order', 'dense', 'Tracer', 'folded', 'module_calls',
 
 # %% ../../nbs/timing/trace.ipynb #3b359a87
 import copy, math
-from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 import torch
 from torch.overrides import TorchFunctionMode
-from ..core import LayerscaleError, check_size
+from ..core import LayerscaleError
 from ..nets.count import (
     NeedsValues, Recorder, as_input, check_module, count, observe, reason, tensors, watch)
 from ..nets.find import find, own_size, pixels
@@ -70,11 +69,10 @@ def _kind_of(name: str, args, out) -> str:
 def _conv_calls(args, out, channels_last=True) -> list:
     "The calls of a convolution: a copy first, if its input does not lie in memory as it wants it."
     x, w, _, stride, _, _, transposed, _, groups = args[:9]
-    gw, macs, wanted = w.shape[1], conv_macs(
-        args, out), torch.channels_last if channels_last else torch.contiguous_format
-    kind = 'spatial' if transposed else conv_kind(
-        Op('conv', gw*groups, w.shape[0], max(w.shape[2:]), max(stride), groups), out[0, 0].numel())
-    call = Call('squeeze' if kind == 'linear' else kind, macs*padding(gw, groups), w.numel(),
+    gw, wanted = w.shape[1], torch.channels_last if channels_last else torch.contiguous_format
+    op = Op('conv', gw*groups, w.shape[0], max(w.shape[2:]), max(stride), groups)
+    kind = 'spatial' if transposed else conv_kind(op, out[0, 0].numel())
+    call = Call('squeeze' if kind == 'linear' else kind, conv_macs(args, out)*padding(gw, groups), w.numel(),
                 x.numel() + out.numel(), out.numel())
     if x.ndim != 4 or x.is_contiguous(memory_format=wanted): return [call]
     return [Call('copy' if channels_last == (x.stride(1) == 1) else 'reorder', 0, 0, 2*x.numel(), x.numel()), call]
@@ -122,8 +120,8 @@ class Tracer(Recorder):
         (name, how, _), made = self.ops[f], tensors(out)
         if how == 'view' or name in _NOTHING_MOVED or not made or not tensors(args): return out
         if PRODUCTS.get(name) is conv_macs: found = _conv_calls(args, made[0], self.channels_last)
-        else:
-            found = [_product_call(name, args, made[0])] if name in PRODUCTS else _pass_calls(name, how, args, made[0])
+        elif name in PRODUCTS: found = [_product_call(name, args, made[0])]
+        else: found = _pass_calls(name, how, args, made[0])
         self.trace += [c._replace(part=self.stack[-1]) for c in found]
         return out
 
@@ -148,12 +146,12 @@ def _whole_attention(tracer):
     apart into its steps."""
     F, fused = torch.nn.functional, torch.nn.functional.scaled_dot_product_attention
     def attend(query, key, value, *rest, **kw):
-        q, width = query, value.shape[-1]
-        out = q.new_empty(*q.shape[:-3], q.shape[-2], q.shape[-3], width).transpose(
-            -3, -2) if q.ndim > 3 else q.new_empty(*q.shape[:-1], width)
-        moved = sum(t.numel() for t in (query, key, value)) + 2*out.numel()
+        given, (*lead, tokens, _), width = (query, key, value), query.shape, value.shape[-1]
+        if query.ndim > 3: out = query.new_empty(*lead[:-1], tokens, lead[-1], width).transpose(-3, -2)
+        else: out = query.new_empty(*lead, tokens, width)
+        moved = sum(t.numel() for t in given) + 2*out.numel()
         tracer.trace.append(
-            Call('attention', attention_macs((query, key, value), out), 0, moved, out.numel(), 1, tracer.stack[-1]))
+            Call('attention', attention_macs(given, out), 0, moved, out.numel(), 1, tracer.stack[-1]))
         return out
     class Whole(TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -203,9 +201,8 @@ def module_calls(
     try: observe(rec, dict(module.named_modules()), run)
     except LayerscaleError: raise
     except NeedsValues as e:
-        raise LayerscaleError(f"the path of {type(module).__name__} depends on the "
-                              f"pixels (operator '{e}'), so its calls "
-                              'do not follow from shapes. Measure it: layerscale time.') from e
+        raise LayerscaleError(f"the path of {type(module).__name__} depends on the pixels (operator '{e}'), so its "
+                              'calls do not follow from shapes. Measure it: layerscale time.') from e
     except Exception as e: raise LayerscaleError(reason(rec.failed, e)) from e
     return folded(rec.trace)
 
@@ -323,9 +320,8 @@ def validate_any(
         _, module, size = opened(name, imgsz or MODULE_NAMES.get(name))
         module = module()
         cost, found = count(module, (1, 3, *size)).total, module_calls(module, size, profile.channels_last)
-        row = judged(
-            name, module, size, cost, profile, lambda b: predict_calls(found, profile, b).ms, batch, device, repeats)
-        rows.append(
-            dict(name=name, size=f'{size[1]}x{size[0]}') | row
-            | dict(guessed=round(sum(rated(found, profile)[1].values()), 4)))
+        row = judged(name, module, size, cost, profile, lambda b: predict_calls(found, profile, b).ms, batch, device,
+                     repeats)
+        guessed = round(sum(rated(found, profile)[1].values()), 4)
+        rows.append(dict(name=name, size=f'{size[1]}x{size[0]}') | row | dict(guessed=guessed))
     return rows
