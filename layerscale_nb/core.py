@@ -116,8 +116,7 @@ def check_keys(
     where: str,  # the file or argument it came from
 ) -> dict:
     "`cfg` itself, if all its keys are known; raises `LayerscaleError` for the first that is not."
-    if not isinstance(cfg, dict):
-        raise LayerscaleError(f'{where}: expected "key: value" lines, found {type(cfg).__name__}.')
+    refuse(not isinstance(cfg, dict), f'{where}: expected "key: value" lines, found {type(cfg).__name__}.')
     for k in cfg: check_name(k, known, f"{where}: unknown key '{k}'.")
     return cfg
 
@@ -274,9 +273,8 @@ def stored(
     clones = [d for d in (Path.cwd(), *Path.cwd().parents, package.parent) if (d/'settings.ini').exists()]
     places = [p/name for d in clones for p in (d, d/'nbs')] + [package/'stored'/name]
     found = next((p for p in places if p.exists()), None)
-    if found is None:
-        raise LayerscaleError(f"there is no stored file '{name}'. It should lie in nbs/results "
-                              "or configs of a clone, or in the installed package.")
+    refuse(found is None, f"there is no stored file '{name}'. It should lie in nbs/results or configs of a clone, "
+                          'or in the installed package.')
     return found
 
 # %% ../nbs/core.ipynb #bc081e1a

@@ -39,7 +39,6 @@ class _Squeeze(nn.Module):
         self,
         x,  # (images, channels, h, w)
     ) -> torch.Tensor:
-        "The map times its factor for each channel."
         return x*self.up(self.act(self.down(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 # %% ../../nbs/nets/build.ipynb #660a3bbc
@@ -52,7 +51,6 @@ class _Residual(nn.Module):
         self,
         x,  # input of the path and of the shortcut
     ) -> torch.Tensor:
-        "The sum of path and shortcut, with the non-linearity behind."
         return self.act(self.path(x) + self.shortcut(x))
 
 # %% ../../nbs/nets/build.ipynb #728b991d
@@ -92,7 +90,6 @@ class _First(nn.Module):
         self,
         x,  # (images, tokens, w)
     ) -> torch.Tensor:
-        "The first token, (images, w)."
         return x[:, 0]
 
 # %% ../../nbs/nets/build.ipynb #3cd0c8cc

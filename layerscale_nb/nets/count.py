@@ -17,7 +17,7 @@ from itertools import accumulate
 from numbers import Integral, Number
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from ..core import LayerscaleError
+from ..core import LayerscaleError, refuse
 from ..cost import Cost, Count, LOST, top_parts
 from .operators import (
     FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES, decomposition, grouped_shape, operator_kind, sparse_values, tally_call)
@@ -311,14 +311,12 @@ def check_module(
 ) -> torch.nn.Module:
     "`module`, or what `torch.compile` or Ultralytics' `YOLO` wraps; raises `LayerscaleError` if it cannot be counted."
     if any(c.__module__ == 'ultralytics.engine.model' for c in type(module).__mro__): module = module.model
-    if not isinstance(module, torch.nn.Module):
-        raise LayerscaleError(f'cannot count a {type(module).__name__}: give a torch.nn.Module, '
-                              'such as the built network.')
+    refuse(not isinstance(module, torch.nn.Module),
+           f'cannot count a {type(module).__name__}: give a torch.nn.Module, such as the built network.')
     module = getattr(module, '_orig_mod', module)
     for name, m in module.named_modules():
-        if isinstance(m, torch.jit.ScriptModule):
-            raise LayerscaleError(f"'{name or 'the network'}' is a TorchScript module: count the Python module it was "
-                                  'made from.')
+        refuse(isinstance(m, torch.jit.ScriptModule),
+               f"'{name or 'the network'}' is a TorchScript module: count the Python module it was made from.")
         lazy = [k for k, p in m._parameters.items() if torch.nn.parameter.is_lazy(p)]
         if lazy:
             raise LayerscaleError(f"'{name}' ({type(m).__name__}) has no shape yet for '{lazy[0]}': run the network "

@@ -89,9 +89,8 @@ def _from_package(package: str, name: str):
     "A model of timm or torchvision without weights; raises `LayerscaleError` if the package or the name is missing."
     if package == 'timm' or package in ('hf_hub', 'hf-hub') and name.startswith('timm/'):
         return _timm_model(name)
-    if package != 'torchvision':
-        raise LayerscaleError(f"no model source '{package}:'. "
-                              'Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.')
+    refuse(package != 'torchvision',
+           f"no model source '{package}:'. Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.")
     import torchvision.models as m
     check_name(name, m.list_models(), f"torchvision has no model '{name}'.")
     home = m.get_model_builder(name).__module__
@@ -105,8 +104,7 @@ def from_yaml(
 ):
     "The network in a yaml file; raises `LayerscaleError` for a file that describes none."
     cfg = read_yaml(path)
-    if not isinstance(cfg, dict):
-        raise LayerscaleError(f'{path}: expected "key: value" lines, found {type(cfg).__name__}.')
+    refuse(not isinstance(cfg, dict), f'{path}: expected "key: value" lines, found {type(cfg).__name__}.')
     if 'stages' in cfg: return net_of(cfg, str(path))
     if 'backbone' in cfg and 'head' in cfg: return yolo_of(cfg, str(path), scale)
     raise LayerscaleError(f"{path}: neither a YOLO model ('backbone' and 'head') nor a network of stages ('stages').")

@@ -119,8 +119,7 @@ def v4_large(
     "YOLOv4-P5, P6 or P7 (Scaled-YOLOv4, section 4.3) with its anchor head of four anchors."
     refuse(stages not in SIDES, f'YOLOv4-large with {stages} stages does not exist. Take 5, 6 or 7.')
     g = []
-    heads = _v4_neck(g, _v4_backbone(g, _V4_DEPTHS[:stages]), 3, renorm)
-    row(g, heads, 'AnchorHead', 4)
+    row(g, _v4_neck(g, _v4_backbone(g, _V4_DEPTHS[:stages]), 3, renorm), 'AnchorHead', 4)
     return Yolo(tuple(g), d, w, 1024, nc, f'yolov4-p{stages}', SIDES[stages], 'Mish')
 
 # %% ../../nbs/nets/ladder.ipynb #cc299935

@@ -28,8 +28,8 @@ def check_rows(
     "The rows of backbone and head; raises `LayerscaleError` if one is none, or reads a row that is not before it."
     rows = [r for k in ('backbone', 'head') for r in (cfg[k] if isinstance(cfg[k], list) else [cfg[k]])]
     for i, r in enumerate(rows):
-        if not isinstance(r, list) or len(r) != 4 or not isinstance(r[2], str) or not isinstance(r[3], list):
-            raise LayerscaleError(f'{where}: row {brief(r)} is not [from, repeats, module, args].')
+        refuse(not isinstance(r, list) or len(r) != 4 or not isinstance(r[2], str) or not isinstance(r[3], list),
+               f'{where}: row {brief(r)} is not [from, repeats, module, args].')
         with located(f'{where}: row {i} ({r[2]:.40})'):
             sources(frozen(r[0]), i, isinstance(r[0], list))
             whole_arg(r, 1, 'number of repeats')
@@ -105,9 +105,9 @@ def _safe_row(frm, n: int, kind: str, args: list) -> list:
         whole_arg(args, 0, 'its first number')  # channels
     if found.__name__ == 'TorchVision':
         import torchvision.models as m
-        if len(args) < 2 or args[1] not in m.list_models(module=m):
-            raise LayerscaleError(f'torchvision has no classifier {brief(args[1:2])}; '
-                                  'give channels and its name, for example [512, resnet18].')
+        refuse(len(args) < 2 or args[1] not in m.list_models(module=m),
+               f'torchvision has no classifier {brief(args[1:2])}; give channels and its name, for example '
+               '[512, resnet18].')
         args[2:3] = [None]  # the weights
     return [frm, n, kind, args]
 
@@ -203,8 +203,7 @@ def by_ultralytics(
             f'{where}: Ultralytics cannot build this model ({_failed_row(e)}{one_line(e)}).') from None
     finally: tasks.Conv.default_act = usual  # it is left changed by a model that fails
     empty = next((n for n, p in model.named_parameters() if not p.numel()), None)
-    if empty:
-        raise LayerscaleError(f"{where}: '{empty}' has no numbers; a row has no channels or a kernel without sides.")
+    refuse(empty, f"{where}: '{empty}' has no numbers; a row has no channels or a kernel without sides.")
     if make.startswith('YOLOE'): model.pe = torch.zeros(1, cfg['nc'], 512)  # embedded texts, one for each class
     return model
 

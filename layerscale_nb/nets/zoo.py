@@ -98,8 +98,7 @@ def resnet(
     groups=1, g0=64,  # groups, and channels per group in the first stage: ResNeXt-50 32x4d is (32, 4)
 ) -> Net:
     "ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431); raises `LayerscaleError` for another depth."
-    if depth not in _RESNETS:
-        raise LayerscaleError(f"no ResNet of {depth} layers. Known: {', '.join(map(str, _RESNETS))}.")
+    refuse(depth not in _RESNETS, f"no ResNet of {depth} layers. Known: {', '.join(map(str, _RESNETS))}.")
     groups = check_number(groups, 'groups', high=MOST, whole=True, text=False)
     g0 = check_number(g0, 'group width g0', high=MOST, whole=True, text=False)
     block, ds = _RESNETS[depth]
@@ -153,6 +152,6 @@ def named_net(
     plain = lambda s: re.sub('[-_ /]', '', str(s))
     for f in (str, plain, lambda s: plain(s).lower()):  # ViT-g and ViT-G are two networks
         fits = [k for k in (*known, *ALIASES) if f(k) == f(name)]
-        if len(fits) > 1: raise LayerscaleError(f"'{name}' may be {' or '.join(fits)}; write it so.")
+        refuse(len(fits) > 1, f"'{name}' may be {' or '.join(fits)}; write it so.")
         if fits: return known[ALIASES.get(fits[0], fits[0])]()
     raise LayerscaleError(f"no network '{name}'. {nearest(name, (*known, *ALIASES))}")
