@@ -37,12 +37,15 @@ class Stage:
         keep_number(self, 'se', 'squeeze share se', high=1, open_low=False)
         keep_number(self, 'g', 'group width g', open_low=False, whole=True)
         for name, none in (('se', 0), ('b', 1)):
-            refuse(name in kind.without and getattr(self, name) != none,
-                   f'a {self.block} block has no {name}; leave it out.')
-        refuse(self.k % 2 == 0,
-               f'kernel side k is {self.k}; it must be odd, so that padding keeps the size of the map.')
+            if name in kind.without and getattr(self, name) != none:
+                raise LayerscaleError(f'a {self.block} block has no {name}; leave it out.')
+        if self.k % 2 == 0:
+            raise LayerscaleError(f'kernel side k is {self.k}; it must be odd, so that padding keeps the size of the '
+                                  'map.')
         v = inner_width(self)
-        refuse(not v, f'bottleneck ratio b is {self.b:g}; a {self.block} stage {self.w} wide has no channel inside.')
+        if not v:
+            raise LayerscaleError(f'bottleneck ratio b is {self.b:g}; a {self.block} stage {self.w} wide has no '
+                                  'channel inside.')
         if self.g and v % self.g:
             raise LayerscaleError(f'width {v} of a {self.block} stage is not divisible by its group width {self.g}; '
                                   f'try {nearest_multiple(v, self.g)}, or another g.')
@@ -85,9 +88,9 @@ def _check_joins(net):
     cin = net.stem.w if net.stem else net.channels
     for i, s in enumerate(net.stages, 1):
         kind = block_kind(s.block)
-        refuse(kind.tokens and not (net.stem and net.stem.patch and cin == s.w),
-               f'{net.name}: stage {i}, a {s.block}, is {s.w} wide and reads {cin} '
-               'channels; it needs a stem of patches and one width throughout.')
+        if kind.tokens and not (net.stem and net.stem.patch and cin == s.w):
+            raise LayerscaleError(f'{net.name}: stage {i}, a {s.block}, is {s.w} wide and reads {cin} '
+                                  'channels; it needs a stem of patches and one width throughout.')
         if kind.bare and s.g and cin % (s.w//s.g):
             raise LayerscaleError(f'{net.name}: stage {i} has {s.w//s.g} groups and reads '
                                   f'{cin} channels, which they do not divide.')
@@ -103,10 +106,10 @@ class Chain:
         h, w = self.sized(size)
         out, channels, image, stem = [], self.channels, self.channels*h*w, 0
         for part, blocks in self.blocks():
-            enters = channels*h*w
-            for i, (block, n) in enumerate(blocks):
-                waits = image + (enters if i else 0) + (stem if part != 'stage 1' else 0)
-                more, h, w = place_block(part, block, n, h, w, dict(stem=0, head=image).get(part, waits))
+            enters, waits = channels*h*w, 0 if part == 'stem' else image
+            if part not in ('stem', 'stage 1', 'head'): waits += stem
+            for i, (block, n) in enumerate(blocks):  # the first reads what enters itself
+                more, h, w = place_block(part, block, n, h, w, waits + (enters if i else 0))
                 out += more
             if out: channels = out[-1].op.cout
             if part == 'stem': stem = channels*h*w
@@ -185,8 +188,8 @@ def _check_net(net: Net):
     refuse(not net.stages, f'{net.name} has no stages; give at least one Stage.')
     if not (isinstance(net.stages, (tuple, list)) and all(isinstance(s, Stage) for s in net.stages)):
         raise LayerscaleError(f'stages of {net.name}: {brief(net.stages)} is no list of Stage.')
-    refuse(not isinstance(net.stem, (Stem, type(None))),
-           f'stem of {net.name} is {brief(net.stem)}; give a Stem, or None for none.')
+    if not isinstance(net.stem, (Stem, type(None))):
+        raise LayerscaleError(f'stem of {net.name} is {brief(net.stem)}; give a Stem, or None for none.')
     object.__setattr__(net, 'stages', tuple(net.stages))
     _check_joins(net)
 
