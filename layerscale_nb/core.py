@@ -259,7 +259,7 @@ def read_yaml(
     except (*plain, LookupError, TypeError, AttributeError) as e:  # `!!bool maybe` is a KeyError
         line = getattr(getattr(e, 'problem_mark', None), 'line', None)
         at = f', line {line+1}' if line is not None else ''
-        why = next((w for k in ('problem', 'reason', 'strerror') if (w := getattr(e, k, None))), e)
+        why = next(filter(None, (getattr(e, k, None) for k in ('problem', 'reason', 'strerror'))), e)
         if not isinstance(e, plain): why = 'a value is not what its tag says'
         if hasattr(e, 'encoding'): why = f'{why}: save it as UTF-8 text'
     raise LayerscaleError(f'{path}{at}: not readable as YAML ({why}).') from None

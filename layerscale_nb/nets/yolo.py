@@ -318,10 +318,10 @@ def _private_settings() -> str:
     "A folder for this process with a copy of the user's Ultralytics settings, if there are any; removed at exit."
     folder, home = Path(tempfile.mkdtemp(prefix='layerscale-')), Path.home()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    own = [
-        os.environ.get('YOLO_CONFIG_DIR') or home/'.config', home/'Library'/'Application Support',
-        home/'AppData'/'Roaming']
-    found = next((p for o in own if (p := Path(o)/'Ultralytics'/'settings.json').is_file()), None)
+    first = os.environ.get('YOLO_CONFIG_DIR') or home/'.config'
+    homes = first, home/'Library'/'Application Support', home/'AppData'/'Roaming'
+    files = [Path(h, 'Ultralytics', 'settings.json') for h in homes]
+    found = next((f for f in files if f.is_file()), None)
     (folder/'Ultralytics').mkdir()
     if found: shutil.copy(found, folder/'Ultralytics')
     return str(folder)
