@@ -8,7 +8,7 @@ __all__ = ['METRICS', 'FAMILY_COLOURS', 'Metric', 'metric', 'axes', 'log_ticks',
 
 # %% ../nbs/plot.ipynb #1f798bb2
 from dataclasses import dataclass
-from .core import LayerscaleError, nearest
+from .core import check_name
 
 # %% ../nbs/plot.ipynb #953849e1
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ def metric(
     key: str,  # a key of `METRICS`
 ) -> Metric:
     "The registry's entry; raises `LayerscaleError` with the nearest name."
-    if key not in METRICS: raise LayerscaleError(f"no metric '{key}'. {nearest(key, METRICS)}")
-    return METRICS[key]
+    return METRICS[check_name(key, METRICS, f"no metric '{key}'.")]
 
 # %% ../nbs/plot.ipynb #c2e39645
 def axes(
@@ -62,12 +61,11 @@ def log_ticks(
     axes."""
     from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
     for c in which:
-        getattr(ax, f'set_{c}scale')('log')
+        ax.set(**{f'{c}scale': 'log'})
         axis = getattr(ax, f'{c}axis')
-        low, high = sorted(getattr(ax, f'get_{c}lim')())
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high/low < 300 else (1,)))
-        axis.set_major_formatter(StrMethodFormatter('{x:,.4g}'))
-        axis.set_minor_formatter(NullFormatter())
+        low, high = sorted(axis.get_view_interval())
+        axis.set(major_locator=LogLocator(subs=(1, 2, 5) if high/low < 300 else (1,)),
+                 major_formatter=StrMethodFormatter('{x:,.4g}'), minor_formatter=NullFormatter())
     return ax
 
 # %% ../nbs/plot.ipynb #b97b84bd
@@ -131,8 +129,7 @@ def label_points(
         t = ax.annotate(plain_text(n), (x, y), xytext=(0, 0), textcoords='offset points', fontsize=size, va='center',
                         color=(colour_of or {}).get(n, 'black'))
         for dx, dy, ha in places:
-            t.set_position((dx, dy))
-            t.set_ha(ha)
+            t.set(position=(dx, dy), ha=ha)
             box = t.get_window_extent(draw)
             if not any(box.overlaps(b) for b in taken) and ax.bbox.x0 <= box.x0 and box.x1 <= ax.bbox.x1: break
         taken.append(box)

@@ -9,8 +9,7 @@ __all__ = ['svg', 'svg_text', 'to_pixels', 'axis_range', 'ticks', 'Mark', 'svg_c
 import math
 from dataclasses import dataclass
 from html import escape
-from IPython.display import SVG
-from .core import LayerscaleError, nearest
+from .core import check_name, refuse
 
 # %% ../nbs/svg.ipynb #f288ba45
 def svg(
@@ -89,19 +88,18 @@ def _svg_mark(m: Mark, px, py, box) -> str:
     tips = [f'<title>{escape(str(t))}</title>' for t in m.tips] or ['']*len(m.xs)
     at = [(px(x), py(y)) for x, y in zip(m.xs, m.ys)]
     if m.kind == 'line':
-        return (f'<polyline fill="none" stroke="{m.colour}" stroke-width="1.8" '
-                f'points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in at)}">'
+        points = ' '.join(f'{x:.1f},{y:.1f}' for x, y in at)
+        return (f'<polyline fill="none" stroke="{m.colour}" stroke-width="1.8" points="{points}">'
                 f'{"".join(tips[:1])}</polyline>')
     if m.kind == 'rule':
-        side = lambda x: ('end', -3) if x > (left + right)/2 else ('start', 3)  # its name stays inside the picture
-        rules = ''.join((f'<path d="M{px(x):.1f} {top - 12*bool(m.names)}V{low}" '
-                         f'stroke="{m.colour}" stroke-dasharray="4 3"/>') for x in m.xs)
-        return rules + ''.join(
-            svg_text(px(x) + side(px(x))[1], top - 5, n,
-                     side(px(x))[0]) for x, n in zip(m.xs, m.names))
+        draw = f'V{low}" stroke="{m.colour}" stroke-dasharray="4 3"/>'
+        rules = [f'<path d="M{px(x):.1f} {top - 12*bool(m.names)}{draw}' for x in m.xs]
+        side = lambda x: (x - 3, 'end') if x > (left + right)/2 else (x + 3, 'start')  # stays inside the picture
+        names = [(*side(px(x)), n) for x, n in zip(m.xs, m.names)]
+        return ''.join([*rules, *(svg_text(x, top - 5, n, anchor) for x, anchor, n in names)])
     look = f'r="4" fill="{m.colour}"' if m.kind == 'dot' else f'r="6" fill="none" stroke="{m.colour}" stroke-width="2"'
-    dots = ''.join(f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}>{tip}</circle>' for (x, y), tip in zip(at, tips))
-    return dots + ''.join(svg_text(x, y - 8, n) for (x, y), n in zip(at, m.names))
+    dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}>{tip}</circle>' for (x, y), tip in zip(at, tips)]
+    return ''.join([*dots, *(svg_text(x, y - 8, n) for (x, y), n in zip(at, m.names))])
 
 # %% ../nbs/svg.ipynb #48a0c952
 def _end_names(marks, px, py) -> str:
@@ -121,24 +119,22 @@ def svg_chart(
 ) -> str:
     "A small chart as SVG text."
     W, H = size
-    (x0, x1), (y0, y1) = x or axis_range([v for m in marks
-                                          for v in m.xs], 'x' in log), y or axis_range([v for m in marks
-                                                                                        for v in m.ys], 'y' in log)
-    ends, tops = [m.names[0] for m in marks if m.kind == 'line' and m.names], any(
-        m.names for m in marks if m.kind == 'rule')
+    x0, x1 = x or axis_range([v for m in marks for v in m.xs], 'x' in log)
+    y0, y1 = y or axis_range([v for m in marks for v in m.ys], 'y' in log)
+    ends = [m.names[0] for m in marks if m.kind == 'line' and m.names]
+    tops = any(m.names for m in marks if m.kind == 'rule')
     box = left, right, top, low = 50, W - 14 - max([0, *(7*len(n) for n in ends)]), 10 + 12*tops, H - 36
     px, py = to_pixels(x0, x1, left, right, 'x' in log), to_pixels(y0, y1, low, top, 'y' in log)
-    grid = ''.join((f'<path d="M{left} {py(v):.1f}H{right}" '
-                    f'stroke="#e8e8e8"/>{svg_text(left - 6, py(v) + 4, f"{v:g}", "end", "#666")}')
-                   for v in ticks(y0, y1, 4, 'y' in log))
-    grid += ''.join((f'<path d="M{px(v):.1f} {top}V{low}" '
-                     f'stroke="#e8e8e8"/>{svg_text(px(v), low + 15, f"{v:g}", colour="#666")}')
-                    for v in ticks(x0, x1, 6, 'x' in log))
+    line = lambda path, *text: f'<path d="{path}" stroke="#e8e8e8"/>{svg_text(*text, "#666")}'
+    rows = [line(f'M{left} {py(v):.1f}H{right}', left - 6, py(v) + 4, f'{v:g}', 'end')
+            for v in ticks(y0, y1, 4, 'y' in log)]
+    columns = [line(f'M{px(v):.1f} {top}V{low}', px(v), low + 15, f'{v:g}', 'middle')
+               for v in ticks(x0, x1, 6, 'x' in log)]
     frame = (f'<path d="M{left} {top}V{low}H{right}" fill="none" '
              f'stroke="#888"/>{svg_text((left + right)/2, H - 5, xlabel)}<g '
              f'transform="translate(12 {(top + low)/2}) '
              f'rotate(-90)">{svg_text(0, 0, ylabel)}</g>')
-    return svg(W, H, f'{ylabel} against {xlabel}', grid, frame, *(_svg_mark(m, px, py, box) for m in marks),
+    return svg(W, H, f'{ylabel} against {xlabel}', *rows, *columns, frame, *(_svg_mark(m, px, py, box) for m in marks),
                _end_names(marks, px, py))
 
 # %% ../nbs/svg.ipynb #137b0127
@@ -148,11 +144,9 @@ def flip_book(
     name='value',   # what the labels mean
 ) -> str:
     "HTML with a slider that shows one of the ready-made frames; no kernel and no network needed."
-    if not frames: raise LayerscaleError('a flip book needs at least one frame.')
-    labels = [escape(str(k)) for k in frames]
-    if start is not None and start not in frames:
-        raise LayerscaleError(f"no frame '{start}'. {nearest(start, frames)}")
-    at = list(frames).index(start) if start is not None else 0
+    refuse(not frames, 'a flip book needs at least one frame.')
+    labels, start = [escape(str(k)) for k in frames], next(iter(frames)) if start is None else start
+    at = list(frames).index(check_name(start, frames, f"no frame '{start}'."))
     pages = ''.join(f'<div style="display:{"block" if i == at else "none"}" data-label="{k}">{h}</div>'
                     for i, (k, h) in enumerate(zip(labels, frames.values())))
     turn = ("var b=this.parentNode,p=b.querySelectorAll('[data-label]');for(var i=0;"

@@ -6,11 +6,12 @@
 __all__ = ['MODULES', 'activation', 'Attention', 'Tokens', 'block_module', 'build']
 
 # %% ../../nbs/nets/build.ipynb #47eb8cee
+from collections import OrderedDict
 import torch
 from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
-from ..core import LayerscaleError
-from .layer import Block, Op, cost
+from ..core import refuse
+from .layer import Op, cost
 
 # %% ../../nbs/nets/build.ipynb #7a3d8ffc
 def activation(
@@ -24,10 +25,9 @@ def activation(
 def _conv_module(op: Op, act: str) -> nn.Module:
     "Convolution, batch norm, non-linearity."
     pad = (op.k - 1)//2 if op.pad is None else op.pad
-    parts = [nn.Conv2d(op.cin, op.cout, op.k, op.stride, pad, groups=op.groups, bias=op.bias)]
-    if op.norm: parts.append(nn.BatchNorm2d(op.cout))
-    if op.act: parts.append(activation(act))
-    return nn.Sequential(*parts)
+    conv = nn.Conv2d(op.cin, op.cout, op.k, op.stride, pad, groups=op.groups, bias=op.bias)
+    norm = [nn.BatchNorm2d(op.cout)] if op.norm else []
+    return nn.Sequential(conv, *norm, *([activation(act)] if op.act else []))
 
 # %% ../../nbs/nets/build.ipynb #7d91e876
 class _Squeeze(nn.Module):
@@ -39,7 +39,6 @@ class _Squeeze(nn.Module):
         self,
         x,  # (images, channels, h, w)
     ) -> torch.Tensor:
-        "The map times its factor for each channel."
         return x*self.up(self.act(self.down(x.mean((2, 3), keepdim=True)))).sigmoid()
 
 # %% ../../nbs/nets/build.ipynb #660a3bbc
@@ -52,7 +51,6 @@ class _Residual(nn.Module):
         self,
         x,  # input of the path and of the shortcut
     ) -> torch.Tensor:
-        "The sum of path and shortcut, with the non-linearity behind."
         return self.act(self.path(x) + self.shortcut(x))
 
 # %% ../../nbs/nets/build.ipynb #728b991d
@@ -92,7 +90,6 @@ class _First(nn.Module):
         self,
         x,  # (images, tokens, w)
     ) -> torch.Tensor:
-        "The first token, (images, w)."
         return x[:, 0]
 
 # %% ../../nbs/nets/build.ipynb #3cd0c8cc
@@ -109,17 +106,15 @@ MODULES = dict(  # kind of layer -> its module, from (op, non-linearity, patches
 
 # %% ../../nbs/nets/build.ipynb #d19eed08
 def block_module(
-    block: Block,  # the block
-    act: str,      # the network's non-linearity
-    patches=0,     # patches of the image; matters for a ViT only
+    block,      # a `Block`, an `Op`, or what has a method `module`
+    act: str,   # the network's non-linearity
+    patches=0,  # patches of the image; matters for a ViT only
 ) -> nn.Module:
-    "The module of a block; one that has a method `module` makes it itself."
+    "The module of a block or of a single layer; one that has a method `module` makes it itself."
+    if isinstance(block, Op): return MODULES[block.kind](block, act, patches)
     if hasattr(block, 'module'): return block.module()
-    parts = []
-    for item in block.path:
-        if isinstance(item, Op): parts.append(MODULES[item.kind](item, act, patches))
-        else: parts += [block_module(item, act, patches) for _ in range(item.times)]
-    path = nn.Sequential(*parts)
+    items = [item for item in block.path for _ in range(getattr(item, 'times', 1))]
+    path = nn.Sequential(*(block_module(item, act, patches) for item in items))
     if block.shortcut is None: return path
     shortcut = _conv_module(block.shortcut, act) if block.shortcut else nn.Identity()
     return _Residual(path, shortcut, activation(act) if block.act else nn.Identity())
@@ -137,11 +132,8 @@ def build(
         stem, *stages, head = [
             nn.Sequential(*[block_module(b, net.act, patches) for b, n in blocks for _ in range(n)])
             for _, blocks in net.blocks()]
-        model = nn.Sequential()
-        for name, part in dict(stem=stem, stages=nn.Sequential(*stages), head=head).items():
-            model.add_module(name, part)
+        model = nn.Sequential(OrderedDict(stem=stem, stages=nn.Sequential(*stages), head=head))
     built, told = sum(p.numel() for p in model.parameters()), cost(net, size).params
-    if built != told:
-        raise LayerscaleError(f'{net.name}: the built module has {built} parameters, its '
-                              f'description {told}; please report this network.')
+    refuse(built != told, f'{net.name}: the built module has {built} parameters, its '
+                          f'description {told}; please report this network.')
     return model

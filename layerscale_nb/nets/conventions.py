@@ -8,7 +8,7 @@ __all__ = ['CONVENTIONS', 'Convention', 'under', 'convention_table']
 # %% ../../nbs/nets/conventions.ipynb #adea89c5
 from dataclasses import dataclass, field
 import pandas as pd
-from ..core import LayerscaleError, nearest
+from ..core import check_name
 from ..cost import Count, lost_text
 from .count import count
 
@@ -53,9 +53,8 @@ def under(
 ) -> dict:
     """`flops`, `params` and `acts` of a network as that convention prints them; raises `LayerscaleError` for an
     unknown name."""
-    if not isinstance(convention, Convention) and convention not in CONVENTIONS:
-        raise LayerscaleError(f"no convention '{convention}'. {nearest(convention, CONVENTIONS)}")
-    v = convention if isinstance(convention, Convention) else CONVENTIONS[convention]
+    v = convention
+    if not isinstance(v, Convention): v = CONVENTIONS[check_name(v, CONVENTIONS, f"no convention '{v}'.")]
     flops = v.mac*c.macs + sum(w*c.tally.get(k, 0) for k, w in v.plus.items())
     params = c.params - v.fused*c.tally.get('batch_norm_weights', 0)
     out = dict(flops=flops, params=params, acts=sum(c.tally.get(k, 0) for k in v.acts))

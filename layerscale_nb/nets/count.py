@@ -10,17 +10,17 @@ __all__ = ['tensors', 'blank', 'signature', 'NeedsValues', 'memory', 'learned', 
 import inspect, random, sys
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from copy import copy
 from functools import partial
+from itertools import accumulate
 from numbers import Integral, Number
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from ..core import LayerscaleError, human
-from ..cost import Cost, Count, LOST
+from ..core import LayerscaleError, refuse
+from ..cost import Cost, Count, LOST, top_parts
 from .operators import (
-    FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES, attention_macs, conv_macs, decomposition, grouped_shape,
-    operator_kind, sparse_values, tally_call)
+    FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES, decomposition, grouped_shape, operator_kind, sparse_values, tally_call)
 from .restore import unchanged
 from ..plot import axes, plain_text
 
@@ -78,19 +78,15 @@ def _preserve_global_state():
     inside; no gradients."""
     numpy, mha = sys.modules.get('numpy'), torch.backends.mha
     flex, compiled = sys.modules.get('torch.nn.attention.flex_attention'), '_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG'
-    states = torch.get_rng_state(), random.getstate(), numpy and numpy.random.get_state()
-    fused = mha.get_fastpath_enabled()
-    before = getattr(flex, compiled, None)
-    mha.set_fastpath_enabled(False)
-    if before is not None: setattr(flex, compiled, True)
-    try:
-        with torch.inference_mode(False), torch.no_grad(): yield
-    finally:
-        if before is not None: setattr(flex, compiled, before)
-        mha.set_fastpath_enabled(fused)
-        torch.set_rng_state(states[0])
-        random.setstate(states[1])
-        if numpy: numpy.random.set_state(states[2])
+    with torch.inference_mode(False), torch.no_grad(), torch.random.fork_rng([]), ExitStack() as after:
+        after.callback(random.setstate, random.getstate())
+        if numpy: after.callback(numpy.random.set_state, numpy.random.get_state())
+        after.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        mha.set_fastpath_enabled(False)
+        if hasattr(flex, compiled):
+            after.callback(setattr, flex, compiled, getattr(flex, compiled))
+            setattr(flex, compiled, True)
+        yield
 
 # %% ../../nbs/nets/count.ipynb #efab3a0d
 def signature(
@@ -265,8 +261,7 @@ def as_input(
     values. Raises `LayerscaleError` for anything else."""
     plain = (Number, str, bytes, type(None), torch.dtype, torch.device)
     inner = lambda v: v if isinstance(v, plain) else as_input(v, dtype, device)
-    if isinstance(x, torch.Tensor) and device == 'meta': return blank(x) if sparse_values(x) is None else x
-    if isinstance(x, torch.Tensor): return x.detach().clone()
+    if isinstance(x, torch.Tensor): return _to_meta(x, {}, values=device != 'meta')
     if isinstance(x, torch.nn.utils.rnn.PackedSequence): return type(x)(inner(x.data), *x[1:])
     if isinstance(x, Mapping):
         made = {k: inner(v) for k, v in x.items()}
@@ -316,18 +311,16 @@ def check_module(
 ) -> torch.nn.Module:
     "`module`, or what `torch.compile` or Ultralytics' `YOLO` wraps; raises `LayerscaleError` if it cannot be counted."
     if any(c.__module__ == 'ultralytics.engine.model' for c in type(module).__mro__): module = module.model
-    if not isinstance(module, torch.nn.Module):
-        kind = type(module).__name__
-        raise LayerscaleError(f'cannot count a {kind}: give a torch.nn.Module, such as the built network.')
+    refuse(not isinstance(module, torch.nn.Module),
+           f'cannot count a {type(module).__name__}: give a torch.nn.Module, such as the built network.')
     module = getattr(module, '_orig_mod', module)
     for name, m in module.named_modules():
-        if isinstance(m, torch.jit.ScriptModule):
-            where = name or 'the network'
-            raise LayerscaleError(f"'{where}' is a TorchScript module: count the Python module it was made from.")
+        refuse(isinstance(m, torch.jit.ScriptModule),
+               f"'{name or 'the network'}' is a TorchScript module: count the Python module it was made from.")
         lazy = [k for k, p in m._parameters.items() if torch.nn.parameter.is_lazy(p)]
-        if not lazy: continue
-        raise LayerscaleError(f"'{name}' ({type(m).__name__}) has no shape yet for '{lazy[0]}': run the network once "
-                              'on a real input, then count.')
+        if lazy:
+            raise LayerscaleError(f"'{name}' ({type(m).__name__}) has no shape yet for '{lazy[0]}': run the network "
+                                  'once on a real input, then count.')
     return module
 
 # %% ../../nbs/nets/count.ipynb #2a5fa1ae
@@ -367,14 +360,12 @@ def reason(
 
 # %% ../../nbs/nets/count.ipynb #198e3465
 def _rolled_up(own: dict) -> dict:
-    "Module name -> Cost with all that is inside it, from name -> [macs, params, acts] of each module alone."
+    "Module name -> Cost with all that is inside it, from the Cost of each module alone."
     out = {}
-    for name, values in own.items():
-        parts = name.split('.') if name else []
-        for i in range(len(parts) + 1):
-            sums = out.setdefault('.'.join(parts[:i]), [0, 0, 0])
-            for k, v in enumerate(values): sums[k] += v
-    return {k: Cost(*v) for k, v in out.items()}
+    for name, spent in own.items():
+        for whole in dict.fromkeys(['', *accumulate(name.split('.'), '{}.{}'.format)]):
+            out[whole] = out.get(whole, 0) + spent
+    return out
 
 # %% ../../nbs/nets/count.ipynb #32614f58
 def _packed_weights(x) -> list:
@@ -405,23 +396,22 @@ def parameters(
 # %% ../../nbs/nets/count.ipynb #cb81356a
 def _sum_calls(calls: Counter, modules: dict, name='', size=None) -> Count:
     "Adds up what was recorded: `(module name, fact) -> calls`, and the parameters of the modules."
-    own, tally, ops, rest, lost = {n: [0, 0, 0] for n in modules}, Counter(), {}, Counter(), Counter()
     packed = any(kind == LOST or op.startswith('quantized::') for _, (op, kind, *_) in calls)
-    for n, weights in parameters(modules, packed).items():
-        own[n][1] = sum(p.numel() for p in weights)
-        if hasattr(modules[n], 'running_mean') and weights: tally['batch_norm_weights'] += weights[0].numel()
+    weights = parameters(modules, packed)
+    own = {n: Cost(0, sum(p.numel() for p in ps), 0) for n, ps in weights.items()}
+    norms = sum(ps[0].numel() for n, ps in weights.items() if ps and hasattr(modules[n], 'running_mean'))
+    tally, by_operator, rest, lost = Counter(batch_norm_weights=norms), {}, Counter(), Counter()
     for (n, (op, kind, parts, made)), times in calls.items():
-        parts = dict(parts)
-        for k, v in parts.items(): tally[k] += v*times
+        parts = {k: v*times for k, v in parts}
+        tally.update(parts)
         if op in PRODUCTS and kind != LOST:
-            acts = parts[f'{kind}_out']*times if kind in ('conv', 'linear') else 0
-            for sums in (own[n], ops.setdefault(op, [0, 0, 0])):
-                sums[0] += parts[f'{kind}_macs']*times
-                sums[2] += acts
+            acts = parts[f'{kind}_out'] if kind in ('conv', 'linear') else 0
+            spent = Cost(parts[f'{kind}_macs'], 0, acts)
+            own[n] += spent
+            by_operator[op] = by_operator.get(op, 0) + spent
         else: (lost if kind == LOST else rest)[op] += made*times
-    parts, total = _rolled_up(own), Cost(*map(sum, zip(*own.values())))
-    by_operator = {k: Cost(*v) for k, v in ops.items()}
-    return Count(name, size, total, parts, 'counted', dict(rest), dict(lost), by_operator, dict(tally))
+    parts = _rolled_up(own)
+    return Count(name, size, parts[''], parts, 'counted', dict(rest), dict(lost), by_operator, dict(+tally))
 
 # %% ../../nbs/nets/count.ipynb #006a335b
 def observe(
@@ -466,17 +456,13 @@ def plot_count(
     ax=None,           # axes to draw on
 ):
     "Share of macs, params and acts of each top-level part of the network, as bars; returns the axes."
-    parts = [n for n in c.parts if n and '.' not in n]
-    inner = parts[0] if len(parts) == 1 else ''
-    if inner: parts = [n for n in c.parts if n.startswith(inner + '.') and n.count('.') == 1] or parts
-    parts = [n for n in parts if any((c.parts[n].macs, c.parts[n].params, c.parts[n].acts))]
+    parts = {n: v for n, v in top_parts(c.parts).items() if v != Cost(0, 0, 0)}
     ax = axes(ax, figsize=(5.6, 1.2 + 0.3*len(parts)))
     for i, (k, colour) in enumerate((('macs', '#0072B2'), ('params', '#D55E00'), ('acts', '#009E73'))):
-        share = [getattr(c.parts[n], k)/max(getattr(c, k), 1) for n in parts]
+        share = [getattr(v, k)/max(getattr(c, k), 1) for v in parts.values()]
         ax.barh([y + (i - 1)*0.27 for y in range(len(parts))], share, height=0.25, color=colour, label=k)
     ax.set_yticks(range(len(parts)), [plain_text(n) for n in parts])
-    ax.invert_yaxis()
+    ax.set(ylim=ax.get_ylim()[::-1], xlabel='share of the network')
     ax.legend(frameon=False, fontsize=8)
-    ax.xaxis.set_major_formatter(lambda v, _: f'{v:.0%}')
-    ax.set_xlabel('share of the network')
+    ax.xaxis.set_major_formatter('{x:.0%}')
     return ax

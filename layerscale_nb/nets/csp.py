@@ -10,7 +10,7 @@ __all__ = ['INNER', 'conv', 'CspStage', 'per_block', 'around', 'stage_convs', 'c
 import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from ..core import LayerscaleError, check_number, keep_number, nearest
+from ..core import check_name, check_number, keep_number, refuse
 from .layer import Block, Op, Square, place_block, plain_op
 from .net import Chain
 from .rounding import nearest_multiple
@@ -45,10 +45,12 @@ class CspStage(Square):
     act = 'silu'
 
     def __post_init__(self): _check_csp_stage(self)
-    @property
-    def name(self):
-        "Its kind and numbers in words."
-        return f'{self.kind} b={self.b} k={self.k}' + (f' {self.transition}' if self.transition else '')
+
+    outer = property(lambda self: round(self.b*self.ratio), doc='Channels of the path through the blocks.')
+    past = property(lambda self: round(self.b*self.cross), doc='Channels of the path past the blocks.')
+    inner = property(lambda self: self.b//INNER[self.kind], doc='Channels inside a block: in the CSP form the same.')
+    name = property(lambda self: f'{self.kind} b={self.b} k={self.k} {self.transition}'.strip(), doc='Its numbers.')
+
     def layers(self, size=None) -> list:
         "All `Layer`s in order, for one image."
         return place_block('stage', CspBlock(self), 1, *self.sized(size))[0]
@@ -63,41 +65,26 @@ class CspStage(Square):
     def build(self, size=None):
         "The torch module: (n, b, h, w) in, (n, b, h, w) out."
         return build_stage(self)
-    @property
-    def outer(self):
-        "Channels of the path through the blocks."
-        return round(self.b*self.ratio)  # width of the path through the blocks
-    @property
-    def past(self):
-        "Channels of the path past the blocks."
-        return round(self.b*self.cross)   # width of the path past them
-    @property
-    def inner(self):
-        "Channels inside a block."
-        return self.b//INNER[self.kind]  # width inside a block: the same in the CSP form
 
 # %% ../../nbs/nets/csp.ipynb #b2bf6a4f
 def _check_csp_stage(s: CspStage):
     "Raise `LayerscaleError` if the stage cannot be built."
-    if s.kind not in INNER: raise LayerscaleError(f"block type '{s.kind}': {nearest(s.kind, INNER)}")
-    if s.transition not in _TRANSITIONS:
-        raise LayerscaleError(f"transition '{s.transition}': {nearest(s.transition, _TRANSITIONS)}")
+    check_name(s.kind, INNER, f"block type '{s.kind}':")
+    check_name(s.transition, _TRANSITIONS, f"transition '{s.transition}':")
     keep_number(s, 'k', 'number of blocks k', whole=True)
     keep_number(s, 'b', 'stage width b', whole=True)
     keep_number(s, 'ratio', 'partial ratio', high=1)
     keep_number(s, 'cross', 'cross share', high=1, open_low=False)
     part = INNER[s.kind]*_INNER_GROUPS[s.kind]
-    if s.b % part:
-        raise LayerscaleError(f'stage width b is {s.b}; a {s.kind} block needs a multiple of '
-                              f'{part}, for example {math.ceil(s.b/part)*part}.')
+    refuse(s.b % part, f'stage width b is {s.b}; a {s.kind} block needs a multiple of '
+                       f'{part}, for example {math.ceil(s.b/part)*part}.')
     for share in (s.ratio, s.cross):
-        if abs(s.b*share - round(s.b*share)) > 1e-9:
-            raise LayerscaleError(f'{s.b} channels do not split at {share:g}: {s.b*share:g} is not a whole '
-                                  'number. Choose b or the ratio so that both paths are whole.')
-    least = {'': True, 'paper': abs(s.ratio + s.cross - 1) < 1e-9, 'yolov4': s.cross > 0}[s.transition]
-    if not least:
-        raise LayerscaleError(f"ratio {s.ratio:g} and cross {s.cross:g} make no stage with transition "
-                              f"'{s.transition}'; 'paper' takes two shares that make 1, 'yolov4' a cross above 0.")
+        refuse(abs(s.b*share - round(s.b*share)) > 1e-9,
+               f'{s.b} channels do not split at {share:g}: {s.b*share:g} is not a whole '
+               'number. Choose b or the ratio so that both paths are whole.')
+    refuse(not {'': True, 'paper': abs(s.ratio + s.cross - 1) < 1e-9, 'yolov4': s.cross > 0}[s.transition],
+           f"ratio {s.ratio:g} and cross {s.cross:g} make no stage with transition "
+           f"'{s.transition}'; 'paper' takes two shares that make 1, 'yolov4' a cross above 0.")
 
 # %% ../../nbs/nets/csp.ipynb #8d263a0c
 def _block_convs(
@@ -114,7 +101,7 @@ def per_block(
     ratio=1,   # share of the channels that go through the blocks
 ) -> Fraction:
     "macs of one block in units of w*h*b*b, derived by hand (Scaled-YOLOv4, Tables 1 and 2)."
-    if kind not in INNER: raise LayerscaleError(f"block type '{kind}': {nearest(kind, INNER)}")
+    check_name(kind, INNER, f"block type '{kind}':")
     r = Fraction(ratio).limit_denominator(1024)
     return {'res': r/2 + Fraction(9, 16), 'resx': r + Fraction(9, 128), 'dark': 5*r}[kind]
 
@@ -124,8 +111,7 @@ def around(
     transition,    # '', 'paper' or 'yolov4'
 ) -> Fraction:
     "macs of the 1x1 convolutions around the blocks, in units of w*h*b*b."
-    if transition not in _TRANSITIONS:
-        raise LayerscaleError(f"transition '{transition}': {nearest(transition, _TRANSITIONS)}")
+    check_name(transition, _TRANSITIONS, f"transition '{transition}':")
     r, c = Fraction(ratio).limit_denominator(1024), Fraction(cross).limit_denominator(1024)
     return {'': Fraction(0), 'paper': r + r*r, 'yolov4': r + c + r*r + (r + c)}[transition]
 
@@ -134,12 +120,10 @@ def _transition_convs(
     s: CspStage,  # the stage
 ) -> dict:
     "The 1x1 convolutions around the blocks: enter, cross, leave, join; those a form does not have are missing."
-    o, b = s.outer, s.b
-    both = dict(enter=conv(b, o), leave=conv(o, o))
-    return {
-        '': {},
-        'paper': both,
-        'yolov4': dict(both, cross=conv(b, s.past), join=conv(o + s.past, b))}[s.transition]
+    if not s.transition: return {}
+    both = dict(enter=conv(s.b, s.outer), leave=conv(s.outer, s.outer))
+    if s.transition == 'paper': return both
+    return both | dict(cross=conv(s.b, s.past), join=conv(s.outer + s.past, s.b))
 
 # %% ../../nbs/nets/csp.ipynb #7b3ff9cc
 def stage_convs(
@@ -156,10 +140,9 @@ def csp_ize(
 ) -> CspStage:
     "The CSP form of a stage: same block type, blocks and width (Scaled-YOLOv4, Table 2)."
     ratio = check_number(ratio, 'partial ratio', high=1)
-    if ratio == 1:
-        raise LayerscaleError('partial ratio is 1: then nothing goes past the '
-                              'blocks. Take a share below 1, for example 0.5.')
-    if not transition: raise LayerscaleError("a CSP form needs a transition: 'paper' or 'yolov4'.")
+    refuse(ratio == 1, 'partial ratio is 1: then nothing goes past the '
+                       'blocks. Take a share below 1, for example 0.5.')
+    refuse(not transition, "a CSP form needs a transition: 'paper' or 'yolov4'.")
     return replace(s, ratio=ratio, cross=1 - ratio, transition=transition)
 
 # %% ../../nbs/nets/csp.ipynb #6de6e795
@@ -183,12 +166,6 @@ class CspBlock:
         "The torch module of the stage."
         return build_stage(self.stage)
 
-# %% ../../nbs/nets/csp.ipynb #06b4405a
-def _conv_silu(op: Op):
-    "Convolution, batch norm and SiLU as a torch module."
-    from layerscale_nb.nets.build import MODULES
-    return MODULES['conv'](op, 'silu', 0)
-
 # %% ../../nbs/nets/csp.ipynb #1b0a5497
 def build_stage(
     s: CspStage,  # the stage
@@ -196,22 +173,20 @@ def build_stage(
     """The torch module of a stage: (n, b, h, w) in, (n, b, h, w) out; raises `LayerscaleError` for partial blocks that
     nothing joins."""
     import torch
-    from torch import nn
-    if not s.transition and s.ratio < 1:
-        raise LayerscaleError('a stage of partial blocks needs a transition to be '
-                              'built; without one it has only a price.')
-    class Module(nn.Module):
+    from layerscale_nb.nets.build import block_module
+    refuse(not s.transition and s.ratio < 1,
+           'a stage of partial blocks needs a transition to be built; without one it has only a price.')
+    blocks = block_module(Block((Block(_block_convs(s), (), times=s.k),)), s.act)
+    if not s.transition: return blocks
+    class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.around = nn.ModuleDict({k: _conv_silu(c) for k, c in _transition_convs(s).items()})
-            self.blocks = nn.ModuleList(nn.Sequential(*map(_conv_silu, _block_convs(s))) for _ in range(s.k))
+            around = {name: block_module(op, s.act) for name, op in _transition_convs(s).items()}
+            self.blocks, self.around = blocks, torch.nn.ModuleDict(around)
         def forward(self, x):
-            way = lambda name, x: self.around[name](x) if name in self.around else x
-            y = way('enter', x)
-            for block in self.blocks: y = y + block(y)
-            if not s.transition: return y
-            past = way('cross', x) if 'cross' in self.around else x[:, :s.past]
-            return way('join', torch.cat([way('leave', y), past], 1))
+            path = self.around['leave'](self.blocks(self.around['enter'](x)))
+            if 'join' not in self.around: return torch.cat([path, x[:, :s.past]], 1)
+            return self.around['join'](torch.cat([path, self.around['cross'](x)], 1))
     return Module()
 
 # %% ../../nbs/nets/csp.ipynb #8c47dcbf
@@ -234,9 +209,8 @@ def break_even(
 ) -> int:
     "The smallest number of blocks with which the CSP form has fewer macs than the plain stage."
     check_number(ratio, 'partial ratio', high=1)
-    if ratio == 1:
-        raise LayerscaleError('with a ratio of 1 nothing goes past the blocks, '
-                              'and nothing is saved; take a smaller one.')
+    refuse(ratio == 1, 'with a ratio of 1 nothing goes past the blocks, '
+                       'and nothing is saved; take a smaller one.')
     return math.floor(around(ratio, 1 - ratio, transition)/(per_block(kind) - per_block(kind, ratio))) + 1
 
 # %% ../../nbs/nets/csp.ipynb #b4b62501
@@ -250,10 +224,8 @@ class CspNet(Chain, Square):
     name: str = 'CSP network'
     act = 'silu'
 
-    @property
-    def stride(self):
-        "Image sides must be multiples of it."
-        return 2**len(self.stages)
+    stride = property(lambda self: 2**len(self.stages), doc='Image sides must be multiples of it.')
+
     def blocks(self) -> list:
         "[(part, [(block, how many), ...]), ...] from stem to head."
         widths, one = [self.stem, *(s.b for s in self.stages)], lambda *ops: (Block(ops), 1)

@@ -10,11 +10,11 @@ __all__ = ['pixels', 'find', 'from_yaml', 'net_of', 'pick_scale', 'yolo_of', 'co
 import importlib.util, re
 from dataclasses import replace
 from pathlib import Path
-from layerscale_nb.core import (
-    LayerscaleError, MOST, brief, check_keys, check_number, check_size, human, nearest, one_line, read_yaml,
-    tidy)
-from ..cost import Count, size_text
-from . import ladder, yolo, zoo
+from ..core import (
+    LayerscaleError, MOST, brief, check_keys, check_name, check_number, check_size, human, located, nearest,
+    one_line, read_yaml, refuse, tidy)
+from ..cost import Count, size_text, top_parts
+from . import ladder, zoo
 from .layer import Network, cost
 from .modelfile import anchor_row, anchored, by_ultralytics, check_rows, frozen, plain_activation
 from .net import Net, Stage, Stem
@@ -29,15 +29,7 @@ def pixels(
     "(h, w) from '640', '416x128' (width x height), an int or a pair; None: the default."
     return check_size(default if imgsz is None else imgsz, 1)
 
-# %% ../../nbs/nets/find.ipynb #9e8a2c23
-def _top_parts(parts: dict) -> dict:
-    "Of a module's parts those one level down; of a model that is wrapped in one module, those inside the wrapper."
-    top = [n for n in parts if n and '.' not in n]
-    inner = f'{top[0]}.' if len(top) == 1 else ''
-    level = [n for n in parts if n.startswith(inner) and n.count('.') == inner.count('.') and n]
-    return {n: parts[n] for n in level} or {n: c for n, c in parts.items() if n}
-
-# %% ../../nbs/nets/find.ipynb #0fb69211
+# %% ../../nbs/nets/find.ipynb #514b5316
 def _known_names() -> list:
     "Every name that `find` knows without a prefix."
     return [*zoo.zoo(), *zoo.ALIASES, *ladder.LADDER, *ladder.ABLATION]
@@ -54,8 +46,8 @@ def find(
     ours = text.lower() in {**ladder.LADDER, **ladder.ABLATION}
     exact = ours or ':' in text or text in zoo.zoo()  # then no file needs to be looked for
     found = None if exact else _ultralytics_file(text)
-    if scale and (not found or found[1] not in (None, scale)):
-        raise LayerscaleError(f"'{text}' leaves no scale to choose; leave out --scale.")
+    refuse(scale and (not found or found[1] not in (None, scale)),
+           f"'{text}' leaves no scale to choose; leave out --scale.")
     if ':' in text: return _from_package(*text.split(':', 1))
     if ours: return ladder.named_yolo(text.lower())
     if found: return from_yaml(found[0], scale or found[1])
@@ -97,12 +89,10 @@ def _from_package(package: str, name: str):
     "A model of timm or torchvision without weights; raises `LayerscaleError` if the package or the name is missing."
     if package == 'timm' or package in ('hf_hub', 'hf-hub') and name.startswith('timm/'):
         return _timm_model(name)
-    if package != 'torchvision':
-        raise LayerscaleError(f"no model source '{package}:'. "
-                              'Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.')
+    refuse(package != 'torchvision',
+           f"no model source '{package}:'. Known: timm:NAME, torchvision:NAME, or the path of a .yaml file.")
     import torchvision.models as m
-    if name not in m.list_models():
-        raise LayerscaleError(f"torchvision has no model '{name}'. {nearest(name, m.list_models())}")
+    check_name(name, m.list_models(), f"torchvision has no model '{name}'.")
     home = m.get_model_builder(name).__module__
     backbone = {'weights_backbone': None} if 'detection' in home or 'segmentation' in home else {}
     return m.get_model(name, weights=None, **backbone).eval()
@@ -114,8 +104,7 @@ def from_yaml(
 ):
     "The network in a yaml file; raises `LayerscaleError` for a file that describes none."
     cfg = read_yaml(path)
-    if not isinstance(cfg, dict):
-        raise LayerscaleError(f'{path}: expected "key: value" lines, found {type(cfg).__name__}.')
+    refuse(not isinstance(cfg, dict), f'{path}: expected "key: value" lines, found {type(cfg).__name__}.')
     if 'stages' in cfg: return net_of(cfg, str(path))
     if 'backbone' in cfg and 'head' in cfg: return yolo_of(cfg, str(path), scale)
     raise LayerscaleError(f"{path}: neither a YOLO model ('backbone' and 'head') nor a network of stages ('stages').")
@@ -127,19 +116,17 @@ def net_of(
 ) -> Net:
     "A `Net` from plain data; raises `LayerscaleError` that names the file."
     check_keys(cfg, Net.__dataclass_fields__, where)
-    if not isinstance(cfg['stages'], list):
-        raise LayerscaleError(f'{where}: stages is {brief(cfg["stages"])}; write a list with one line for each stage.')
-    try:
-        stages = tuple(
-            Stage(**check_keys(s, Stage.__dataclass_fields__, f'{where}, stage {i}'))
-            for i, s in enumerate(cfg['stages'], 1))
-        stem = Stem(
-            **check_keys(cfg['stem'], Stem.__dataclass_fields__, f'{where}, stem')) if cfg.get('stem') else cfg.get(
-                'stem', Stem())
-        return Net(**{'name': Path(where).stem} | cfg | dict(stages=stages, stem=stem))
-    except TypeError as e:
-        raise LayerscaleError(f'{where}: {str(e).split(") ")[-1]}; a stage needs block, d and w.') from None
-    except LayerscaleError as e: raise e if where in str(e) else LayerscaleError(f'{where}: {e}') from None
+    refuse(not isinstance(cfg['stages'], list),
+           f'{where}: stages is {brief(cfg["stages"])}; write a list with one line for each stage.')
+    read = lambda kind, values, part: kind(**check_keys(values, kind.__dataclass_fields__, f'{where}, {part}'))
+    with located(where):
+        try:
+            cfg = {'name': Path(where).stem} | cfg
+            cfg['stages'] = tuple(read(Stage, s, f'stage {i}') for i, s in enumerate(cfg['stages'], 1))
+            if cfg.get('stem'): cfg['stem'] = read(Stem, cfg['stem'], 'stem')
+            return Net(**cfg)
+        except TypeError as e:
+            raise LayerscaleError(f'{str(e).split(") ")[-1]}; a stage needs block, d and w.') from None
 
 # %% ../../nbs/nets/find.ipynb #38684bb7
 def _plain_conv(c=0, k=1, s=1, p=None, *rest) -> bool:
@@ -168,8 +155,8 @@ def _scale_in(stem: str, scales):
 # %% ../../nbs/nets/find.ipynb #b0aecd91
 def _scale_numbers(numbers, where: str) -> tuple:
     "(depth, width, max_channels) as a yaml lists them; without the last, no channels are cut."
-    if not isinstance(numbers, (list, tuple)) or len(numbers) not in (2, 3):
-        raise LayerscaleError(f'{where} is {brief(numbers)}; write it as [depth, width, max_channels].')
+    refuse(not isinstance(numbers, (list, tuple)) or len(numbers) not in (2, 3),
+           f'{where} is {brief(numbers)}; write it as [depth, width, max_channels].')
     d, w, cap = [*numbers, MOST][:3]
     number = lambda v, what, **kw: check_number(v, f'{where}: {what}', high=MOST, text=False, **kw)
     return number(d, 'depth'), number(w, 'width'), number(cap, 'max_channels', whole=True)
@@ -184,19 +171,16 @@ def pick_scale(
     raises `LayerscaleError` if the choice is open."""
     alone = dict(depth_multiple=1.0, width_multiple=1.0, max_channels=MOST)
     scales = cfg.get('scales') or {None: [cfg.get(k, v) for k, v in alone.items()]}
-    if not isinstance(scales, dict):
-        raise LayerscaleError(f'{where}: scales is {brief(scales)}; write lines of "n: [depth, width, max_channels]".')
+    refuse(not isinstance(scales, dict),
+           f'{where}: scales is {brief(scales)}; write lines of "n: [depth, width, max_channels]".')
     scales = {k if k is None else str(k): v for k, v in scales.items()}
     scale = scale or cfg.get('scale') or _scale_in(Path(where).stem, scales)
     known = ', '.join(map(str, scales))
-    if not isinstance(scale, (str, type(None))):
-        raise LayerscaleError(f'{where}: scale is {brief(scale)}; write one of {known:.200}.')
+    refuse(not isinstance(scale, (str, type(None))), f'{where}: scale is {brief(scale)}; write one of {known:.200}.')
     if scale is None and len(scales) == 1: scale = next(iter(scales))
-    if scale not in scales and None in scales:
-        raise LayerscaleError(f'{where} has no scales; leave out --scale.')
+    refuse(scale not in scales and None in scales, f'{where} has no scales; leave out --scale.')
     asked = '' if scale is None else f' (not {scale:.20})'
-    if scale not in scales:
-        raise LayerscaleError(f'{where} has the scales {known:.200}; choose one with --scale{asked}.')
+    refuse(scale not in scales, f'{where} has the scales {known:.200}; choose one with --scale{asked}.')
     return scale, _scale_numbers(scales[scale], where if scale is None else f'{where}: scale {scale}')
 
 # %% ../../nbs/nets/find.ipynb #05be57fe
@@ -212,7 +196,7 @@ def yolo_of(
     "A `Yolo` (or, with modules unknown here, the module Ultralytics builds) from a model yaml."
     scale, multipliers = pick_scale(cfg, where, scale)
     rows = check_rows(cfg, where)
-    try:
+    with located(where):
         head = anchor_row(cfg, rows[-1])
         spelled = plain_activation(cfg['activation']) if cfg.get('activation') else 'torch.nn.SiLU()'
         act = next((k for k, v in ACTIVATIONS.items() if spelled == (v or 'torch.nn.SiLU()')), None)
@@ -222,9 +206,8 @@ def yolo_of(
             net = Yolo(frozen(rows[:-1]) + (head or frozen(rows[-1]),), *multipliers, cfg.get('nc', 80), name, act=act)
             net.resolved  # its rows are read here
             return net
-    except LayerscaleError as e: raise LayerscaleError(f'{where}: {e}') from None
-    return anchored(cfg, rows, head, where, scale, multipliers) if head else by_ultralytics(
-        cfg, where, scale, multipliers)
+    if head: return anchored(cfg, rows, head, where, scale, multipliers)
+    return by_ultralytics(cfg, where, scale, multipliers)
 
 # %% ../../nbs/nets/find.ipynb #e6fda9e7
 def cost_of(
@@ -240,9 +223,8 @@ def cost_of(
     if isinstance(net, Network): return cost(net, imgsz)
     from layerscale_nb.nets.count import count
     h, w = pixels(imgsz, own_size(net))
-    try: c = count(net, (1, 3, h, w), real)
-    except LayerscaleError as e: raise LayerscaleError(f'{text}: {e}' if text else str(e)) from None
-    return replace(c, name=text or c.name, size=(h, w), parts=_top_parts(c.parts))
+    with located(text): c = count(net, (1, 3, h, w), real)
+    return replace(c, name=text or c.name, size=(h, w), parts=top_parts(c.parts))
 
 # %% ../../nbs/nets/find.ipynb #419de43b
 def own_size(
@@ -298,12 +280,12 @@ def count_text(
     "A `Count` as a small table."
     rows = [*(c.parts.items() if parts else ()), ('total', c.total)]
     wide = max(len(k) for k, _ in rows) + 2
-    head = f'{c.name}, {size_text(c.size)} ({c.how})\n{"":<{wide}}{"macs":>10}{"params":>10}{"acts":>10}'
-    body = [f'{k:<{wide}}{human(v.macs):>10}{human(v.params):>10}{human(v.acts):>10}' for k, v in rows]
-    if c.lost: body[-1] += f'  + {c.lost}'
+    lines = [f'{c.name}, {size_text(c.size)} ({c.how})', f'{"":<{wide}}{"macs":>10}{"params":>10}{"acts":>10}',
+             *(f'{k:<{wide}}{human(v.macs):>10}{human(v.params):>10}{human(v.acts):>10}' for k, v in rows)]
+    if c.lost: lines[-1] += f'  + {c.lost}'
     rest = sorted(c.uncounted.items(), key=lambda kv: -kv[1])[:5]
-    tail = [f'not counted (numbers put out): {", ".join(f"{k} {human(v)}" for k, v in rest)}'] if rest else []
-    return '\n'.join([head, *body, *tail])
+    if rest: lines.append(f'not counted (numbers put out): {", ".join(f"{k} {human(v)}" for k, v in rest)}')
+    return '\n'.join(lines)
 
 # %% ../../nbs/nets/find.ipynb #99e869eb
 def _stage_sizes(c: Comparison) -> dict:
@@ -327,13 +309,11 @@ def compared_text(
 ) -> str:
     "A `Comparison` as two small tables."
     side = lambda x: count_json(x)['resolution']
-    lines = [
-        f'{c.base.name} ({side(c.before)}) -> {c.net.name} ({side(c.after)})',
-        f'{"":<12}{"asked":>10}{"got":>10}']
-    lines += [
-        f'{n:<12}{c.requested[k]:>10.3f}{c.realised[k]:>10.3f}'
-        for k, n in dict(d='depth', w='width', r='resolution').items()]
-    lines += [f'{"":<12}{"before":>10}{"after":>10}{"factor":>10}{"exponent":>10}']
+    names = dict(d='depth', w='width', r='resolution')
+    lines = [f'{c.base.name} ({side(c.before)}) -> {c.net.name} ({side(c.after)})',
+             f'{"":<12}{"asked":>10}{"got":>10}',
+             *(f'{name:<12}{c.requested[k]:>10.3f}{c.realised[k]:>10.3f}' for k, name in names.items()),
+             f'{"":<12}{"before":>10}{"after":>10}{"factor":>10}{"exponent":>10}']
     for k in ('macs', 'params', 'acts'):
         a, b, e = getattr(c.before.total, k), getattr(c.after.total, k), c.exponents[k]
         lines.append(f'{k:<12}{human(a):>10}{human(b):>10}{b/a:>10.2f}{"–" if e != e else f"{e:.2f}":>10}')

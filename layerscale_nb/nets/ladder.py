@@ -9,9 +9,9 @@ __all__ = ['SIDES', 'YOLOV5', 'ABLATION', 'LADDER', 'row', 'conv_row', 'upsample
 # %% ../../nbs/nets/ladder.ipynb #f5153f3d
 from dataclasses import replace
 from functools import partial
-from ..core import LayerscaleError, check_number, nearest
-from .memory import check_memory
-from .yolo import YOLOV8, Yolo, build_yolo, yolov8
+from itertools import product
+from ..core import check_name, check_number, refuse
+from .yolo import YOLOV8, Yolo, yolov8
 
 # %% ../../nbs/nets/ladder.ipynb #afbc0ec0
 def row(
@@ -117,11 +117,9 @@ def v4_large(
     renorm=True,   # as in the PyTorch code; False: as in the darknet files
 ) -> Yolo:
     "YOLOv4-P5, P6 or P7 (Scaled-YOLOv4, section 4.3) with its anchor head of four anchors."
-    if stages not in SIDES:
-        raise LayerscaleError(f'YOLOv4-large with {stages} stages does not exist. Take 5, 6 or 7.')
+    refuse(stages not in SIDES, f'YOLOv4-large with {stages} stages does not exist. Take 5, 6 or 7.')
     g = []
-    heads = _v4_neck(g, _v4_backbone(g, _V4_DEPTHS[:stages]), 3, renorm)
-    row(g, heads, 'AnchorHead', 4)
+    row(g, _v4_neck(g, _v4_backbone(g, _V4_DEPTHS[:stages]), 3, renorm), 'AnchorHead', 4)
     return Yolo(tuple(g), d, w, 1024, nc, f'yolov4-p{stages}', SIDES[stages], 'Mish')
 
 # %% ../../nbs/nets/ladder.ipynb #cc299935
@@ -183,7 +181,7 @@ def v5(
     nc=80,      # object classes
 ) -> Yolo:
     "YOLOv5 n, s, m, l or x (v6.0) with its anchor head."
-    if scale not in YOLOV5: raise LayerscaleError(f"YOLOv5 has no scale '{scale}'. Known: n, s, m, l, x.")
+    refuse(scale not in YOLOV5, f"YOLOv5 has no scale '{scale}'. Known: n, s, m, l, x.")
     d, w = YOLOV5[scale]
     return Yolo(_v5_rows(), d, w, nc=nc, name=f'yolov5{scale}')
 
@@ -222,31 +220,18 @@ def ablation(
     g = []
     ends = _v4_backbone(g, (1, 2, 8, 8, 4), plain=1 if csp else 5)
     row(g, _v4_neck(g, ends, 2, False, down) if csp else _plain_neck(g, ends, down), 'AnchorHead', 3)
-    return Yolo(
-        tuple(g), nc=nc,
-        name=f'{"cd53s-c" if csp else "d53-"}{"pan" if down else "fpn"}spp-{"leaky" if act == "LeakyReLU" else "mish"}',
-        imgsz=608, act=act)
+    name = f'{"cd53s-c" if csp else "d53-"}{"pan" if down else "fpn"}spp-{"leaky" if act == "LeakyReLU" else "mish"}'
+    return Yolo(tuple(g), nc=nc, name=name, imgsz=608, act=act)
 
 # %% ../../nbs/nets/ladder.ipynb #9ef0af59
-ABLATION = {
-    ablation(c, p, a).name: partial(ablation, c, p, a)
-    for c in (False, True)
-    for p in (False, True)
-    for a in ('LeakyReLU', 'Mish')}
+_CELLS = product((False, True), (False, True), ('LeakyReLU', 'Mish'))
+ABLATION = {ablation(*cell).name: partial(ablation, *cell) for cell in _CELLS}
 
 # %% ../../nbs/nets/ladder.ipynb #1c64e3b5
 LADDER = {
-    'yolov4-tiny': v4_tiny,
-    'yolov4-csp': v4_csp,
-    'yolov4-p5': partial(v4_large, 5),
-    'yolov4-p6': partial(v4_large, 6),
-    'yolov4-p7': partial(v4_large, 7, 1.25),
-    **{
-        f'yolov5{s}': partial(v5, s)
-        for s in YOLOV5},
-    **{
-        f'yolov8{s}': partial(yolov8, s)
-        for s in YOLOV8}}
+    'yolov4-tiny': v4_tiny, 'yolov4-csp': v4_csp, 'yolov4-p5': partial(v4_large, 5), 'yolov4-p6': partial(v4_large, 6),
+    'yolov4-p7': partial(v4_large, 7, 1.25), **{f'yolov5{s}': partial(v5, s) for s in YOLOV5},
+    **{f'yolov8{s}': partial(yolov8, s) for s in YOLOV8}}
 
 # %% ../../nbs/nets/ladder.ipynb #da1a2d15
 def named_yolo(
@@ -255,8 +240,7 @@ def named_yolo(
 ) -> Yolo:
     "The network of this name; raises `LayerscaleError` with the nearest one."
     known = {**LADDER, **ABLATION}
-    if name not in known: raise LayerscaleError(f"no network '{name}'. {nearest(name, known)}")
-    return known[name](nc=nc)
+    return known[check_name(name, known, f"no network '{name}'.")](nc=nc)
 
 # %% ../../nbs/nets/ladder.ipynb #37e5bead
 def with_head(
@@ -265,7 +249,6 @@ def with_head(
     na=3,       # anchors per place, for 'anchor'
 ) -> Yolo:
     "The same body with another head on the same maps; raises `LayerscaleError` for a head that is not known."
-    if head not in ('v8', 'anchor'): raise LayerscaleError(f"head '{head}': {nearest(head, ('v8', 'anchor'))}")
-    last = (net.rows[-1][0], 1) + (('Detect', ('nc', )) if head == 'v8' else
-                                   ('AnchorHead', (check_number(na, 'anchors', whole=True), )))
-    return replace(net, rows=net.rows[:-1] + (last,))
+    check_name(head, ('v8', 'anchor'), f"head '{head}':")
+    kind = ('Detect', ('nc',)) if head == 'v8' else ('AnchorHead', (check_number(na, 'anchors', whole=True),))
+    return replace(net, rows=(*net.rows[:-1], (net.rows[-1][0], 1, *kind)))

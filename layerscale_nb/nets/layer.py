@@ -25,10 +25,8 @@ class Op(NamedTuple):
     pad: int = None      # pixels on each side; None: (k-1)//2
     fresh: bool = False  # does the non-linearity put out a new map, instead of changing the old one?
 
-    @property
-    def weights(self) -> int:
-        "Numbers of its weight tensor."
-        return self.cin*self.cout*self.k**2//self.groups  # of a convolution or linear layer
+    weights = property(lambda op: op.cin//op.groups*op.cout*op.k*op.k,
+                       doc='Numbers of the weight tensor of a convolution or linear layer.')
 
 # %% ../../nbs/nets/layer.ipynb #ee6d12c9
 def plain_op(
@@ -200,11 +198,8 @@ class Network(Protocol):
 class Square:
     "What descriptions with a `side` in pixels share: the size they are made for, and the check of another."
     stride = 1  # sides must be multiples of it
+    size = property(lambda self: (self.side, self.side), doc='(h, w) it is made for, in pixels.')
 
-    @property
-    def size(self) -> tuple:
-        "(h, w) it is made for, in pixels."
-        return self.side, self.side
     def sized(self, size=None) -> tuple:
         "(h, w) from an int, 'WIDTHxHEIGHT' or a pair; None: its own. Raises `LayerscaleError` for what it cannot take."
         return check_size(self.side if size is None else size, self.stride)

@@ -6,8 +6,9 @@
 __all__ = ['BYTES', 'memory_bytes', 'free_bytes', 'check_memory', 'largest_batch', 'memory_json', 'memory_text']
 
 # %% ../../nbs/nets/memory.ipynb #8852df83
+from bisect import bisect_right
 from itertools import groupby
-from ..core import DoesNotFit, LayerscaleError, check_number, human, human_pair, nearest
+from ..core import DoesNotFit, check_name, check_number, human, human_pair
 from .layer import KINDS, Layer, Network, cost
 
 # %% ../../nbs/nets/memory.ipynb #dada4a68
@@ -17,11 +18,11 @@ def _live_numbers(
 ) -> int:
     "Numbers of maps that exist at once while a layer runs on one image: what waits, its input, what it puts out."
     op, out, read = l.op, l.op.cout*l.h*l.w, l.op.cin*l.px
-    if op.kind == 'conv' and op.norm: return l.held + read + 2*out
-    if op.kind == 'linear' and op.act and act == 'gelu': return l.held + max(read + out, 2*out)
-    if op.kind == 'se': return l.held + 2*read
-    if op.kind == 'attention': return l.held + 5*out  # queries, keys, values, their sum, and its copy in token order
-    return l.held + (2*out if op.kind in ('add', 'concat', 'concat_slices') else read + out)
+    # of an attention: queries, keys, values, their sum, and its copy in token order
+    special = dict(se=2*read, attention=5*out, add=2*out, concat=2*out, concat_slices=2*out)
+    if op.kind == 'conv' and op.norm: special['conv'] = read + 2*out
+    if op.kind == 'linear' and op.act and act == 'gelu': special['linear'] = max(read + out, 2*out)
+    return l.held + special.get(op.kind, read + out)
 
 # %% ../../nbs/nets/memory.ipynb #d04812ce
 def _kept_numbers(
@@ -32,10 +33,10 @@ def _kept_numbers(
     "Numbers that one layer keeps for the backward pass of one image; `read`: does a layer need its output again?"
     op, out = l.op, l.op.cout*l.h*l.w
     if op.kind in ('conv', 'linear', 'add', 'act'):
-        normed = out if op.norm and op.kind == 'conv' else 0
-        if not op.act and op.kind != 'act': return normed + out*read
-        if act.lower() == 'relu': return normed + out  # its result is all it needs
-        return normed + out + out*(read or op.kind == 'add')
+        normed = op.norm and op.kind == 'conv'
+        if not op.act and op.kind != 'act': return out*(normed + read)
+        also = act.lower() != 'relu' and (read or op.kind == 'add')  # of a ReLU the result is enough
+        return out*(normed + 1 + also)
     # pool: indices
     kept = dict(pool=3, attention=2, layernorm=1, tokens=1, concat=1, concat_slices=1, norm=1, softmax=1)
     return l.op.cin*l.h*l.w if op.kind == 'se' else kept.get(op.kind, 0)*out
@@ -86,8 +87,8 @@ def memory_bytes(
     dtype='fp32',      # of maps: 'fp32', 'bf16' or 'fp16'; in training the weights stay fp32
 ) -> int:
     "Peak memory (bytes) of one pass, or of one training step; raises `LayerscaleError` for an unknown format."
-    if dtype not in BYTES: raise LayerscaleError(f"number format '{dtype}': {nearest(dtype, BYTES)}")
-    batch, b = check_number(batch, 'batch', open_low=False, whole=True), BYTES[dtype]
+    batch = check_number(batch, 'batch', open_low=False, whole=True)
+    b = BYTES[check_name(dtype, BYTES, f"number format '{dtype}':")]
     params = cost(network, size).params
     if not batch: return (20 if training else b)*params
     if not training: return b*(params + batch*max(_live_numbers(l, network.act) for l in network.layers(size)))
@@ -135,11 +136,8 @@ def largest_batch(
 ) -> int:
     "The largest batch (images, at most `limit`) that fits into `free` bytes (default: this machine's); 0 if none does."
     free = free_bytes() if free is None else free
-    low, high = 0, limit + 1
-    while high - low > 1:
-        middle = (low + high)//2
-        low, high = (middle, high) if memory_bytes(network, size, middle, training, dtype) <= free else (low, middle)
-    return low
+    need = lambda batch: memory_bytes(network, size, batch, training, dtype)
+    return bisect_right(range(1, limit + 1), free, key=need)
 
 # %% ../../nbs/nets/memory.ipynb #0cf4304a
 def memory_json(

@@ -6,9 +6,10 @@
 __all__ = ['HEAVIEST', 'frozen', 'check_rows', 'plain_activation', 'by_ultralytics', 'anchor_row', 'anchored']
 
 # %% ../../nbs/nets/modelfile.ipynb #9831e5f7
-import ast, math, re
-from contextlib import contextmanager
-from ..core import DoesNotFit, LayerscaleError, brief, check_number, human, nearest, one_line
+import ast, math, re, traceback
+from contextlib import contextmanager, suppress
+from ..core import (
+    DoesNotFit, LayerscaleError, brief, check_number, human, located, nearest, one_line, refuse)
 from .memory import free_bytes
 from .yolo import anchor_rows, quiet_ultralytics, sources, whole_arg
 
@@ -27,14 +28,12 @@ def check_rows(
     "The rows of backbone and head; raises `LayerscaleError` if one is none, or reads a row that is not before it."
     rows = [r for k in ('backbone', 'head') for r in (cfg[k] if isinstance(cfg[k], list) else [cfg[k]])]
     for i, r in enumerate(rows):
-        if not isinstance(r, list) or len(r) != 4 or not isinstance(r[2], str) or not isinstance(r[3], list):
-            raise LayerscaleError(f'{where}: row {brief(r)} is not [from, repeats, module, args].')
-        joins = isinstance(r[0], list)
-        try:
-            sources(tuple(r[0]) if joins else r[0], i, joins)
+        refuse(not isinstance(r, list) or len(r) != 4 or not isinstance(r[2], str) or not isinstance(r[3], list),
+               f'{where}: row {brief(r)} is not [from, repeats, module, args].')
+        with located(f'{where}: row {i} ({r[2]:.40})'):
+            sources(frozen(r[0]), i, isinstance(r[0], list))
             whole_arg(r, 1, 'number of repeats')
-        except LayerscaleError as e: raise LayerscaleError(f'{where}: row {i} ({r[2]:.40}): {e}') from None
-    if not rows: raise LayerscaleError(f'{where}: backbone and head have no rows.')
+    refuse(not rows, f'{where}: backbone and head have no rows.')
     return rows
 
 # %% ../../nbs/nets/modelfile.ipynb #a60f29da
@@ -51,27 +50,16 @@ def _module_class(name: str) -> type:
     import torch, torchvision
     quiet_ultralytics()
     from ultralytics.nn import tasks
-    for start, home in (('nn.', torch.nn), ('torchvision.ops.', torchvision.ops), ('', tasks)):
-        if name.startswith(start): break
-    def usable(v):  # the classes of the file itself are whole models, which open files
-        return isinstance(v, type) and issubclass(v, torch.nn.Module) and v.__module__ != tasks.__name__
+    homes = {'nn.': torch.nn, 'torchvision.ops.': torchvision.ops, '': tasks}
+    start = next(s for s in homes if name.startswith(s))
+    home = homes[start]
+    # the classes of the file itself are whole models, which open files
+    usable = lambda v: isinstance(v, type) and issubclass(v, torch.nn.Module) and v.__module__ != tasks.__name__
     found = getattr(home, name.removeprefix(start), None)
     if usable(found): return found
     hint = nearest(name, [start + k for k, v in vars(home).items() if usable(v)], 0)
     where = hint if hint.startswith('Did') else 'It must be one of Ultralytics, nn.NAME or torchvision.ops.NAME.'
     raise LayerscaleError(f"no module '{name:.40}'. {where}")
-
-# %% ../../nbs/nets/modelfile.ipynb #1ef76e5f
-def _as_literal(text: str):
-    "The number, list, ... that a short text writes as Python does; the text itself if it writes none."
-    try: return ast.literal_eval(text) if len(text) < 100 else text
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError): return text
-
-# %% ../../nbs/nets/modelfile.ipynb #431e4a0d
-def _inner_names() -> set:
-    "Variables of Ultralytics' function that reads a model yaml: it takes an argument of that name for the variable."
-    from ultralytics.nn.tasks import parse_model
-    return {*parse_model.__code__.co_varnames, *parse_model.__code__.co_cellvars}
 
 # %% ../../nbs/nets/modelfile.ipynb #7102ab00
 def _plain_value(value, depth=0):
@@ -82,9 +70,14 @@ def _plain_value(value, depth=0):
         raise LayerscaleError(f'the number {brief(value)} is not between -{_LARGEST} and {_LARGEST}.')
     if isinstance(value, list) and depth < 4: return [_plain_value(v, depth + 1) for v in value]
     if isinstance(value, str):
-        read = value if value in _REFERS else _as_literal(value)
+        read = value
+        if value not in _REFERS and len(value) < 100:
+            with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+                read = ast.literal_eval(value)
         if not isinstance(read, str): return _plain_value(read, depth)
-        word = re.fullmatch(r'[A-Za-z]\w{0,39}', read, re.ASCII) and read not in _inner_names()
+        from ultralytics.nn.tasks import parse_model
+        taken = parse_model.__code__.co_varnames + parse_model.__code__.co_cellvars  # for its variables of that name
+        word = re.fullmatch(r'[A-Za-z]\w{0,39}', read, re.ASCII) and read not in taken
         if word or read in _REFERS: return read
     raise LayerscaleError(f'the argument {brief(value)} is no number, truth value, word or list of those.')
 
@@ -94,7 +87,7 @@ def plain_activation(
 ) -> str:
     "An `activation:`, `nn.Name(literals)`, written anew from its parts; raises `LayerscaleError` for any other text."
     import torch
-    try:
+    with suppress(AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError):
         call = ast.parse(text.strip() if len(text) < 100 else '', mode='eval').body
         home, name = ast.unparse(call.func).rsplit('.', 1)
         given = [repr(_plain_value(ast.literal_eval(a))) for a in call.args]
@@ -102,7 +95,6 @@ def plain_activation(
         named = all(k.arg for k in call.keywords)  # no **
         if named and home in ('nn', 'torch.nn') and issubclass(getattr(torch.nn, name), torch.nn.Module):
             return f'torch.nn.{name}({", ".join(given)})'
-    except (AttributeError, TypeError, ValueError, SyntaxError, MemoryError, RecursionError): pass
     raise LayerscaleError(f'activation is {brief(text)}; write it as nn.Name(numbers), for example nn.LeakyReLU(0.1).')
 
 # %% ../../nbs/nets/modelfile.ipynb #f5ae84e9
@@ -113,9 +105,9 @@ def _safe_row(frm, n: int, kind: str, args: list) -> list:
         whole_arg(args, 0, 'its first number')  # channels
     if found.__name__ == 'TorchVision':
         import torchvision.models as m
-        if len(args) < 2 or args[1] not in m.list_models(module=m):
-            raise LayerscaleError(f'torchvision has no classifier {brief(args[1:2])}; '
-                                  'give channels and its name, for example [512, resnet18].')
+        refuse(len(args) < 2 or args[1] not in m.list_models(module=m),
+               f'torchvision has no classifier {brief(args[1:2])}; give channels and its name, for example '
+               '[512, resnet18].')
         args[2:3] = [None]  # the weights
     return [frm, n, kind, args]
 
@@ -124,22 +116,21 @@ def _safe_rows(rows: list, where: str, d: float, w: float) -> list:
     "All rows as `_safe_row` gives them; raises `LayerscaleError` with the row, also for one too long or too wide."
     out = []
     for i, (frm, n, kind, args) in enumerate(rows):
-        try: out.append(_safe_row(frm, n, {'Silence': 'nn.Identity'}.get(kind, kind), args))
-        except LayerscaleError as e: raise LayerscaleError(f'{where}: row {i} ({kind:.40}): {e}') from None
+        with located(f'{where}: row {i} ({kind:.40})'):
+            out.append(_safe_row(frm, n, {'Silence': 'nn.Identity'}.get(kind, kind), args))
         most = max([abs(a) for a in out[-1][3] if type(a) in (int, float)], default=0)
-        if n*max(d, 1) > _LONGEST or most*w > _LARGEST:
-            raise LayerscaleError(f'{where}: row {i} ({kind:.40}) is too large to be built: '
-                                  f'{n} repeats at depth {d:g}, {most:g} channels at width {w:g}.')
+        refuse(n*max(d, 1) > _LONGEST or most*w > _LARGEST,
+               f'{where}: row {i} ({kind:.40}) is too large to be built: '
+               f'{n} repeats at depth {d:g}, {most:g} channels at width {w:g}.')
     return out
 
 # %% ../../nbs/nets/modelfile.ipynb #4cacfc33
 def _safe_model(cfg: dict, where: str, scale, multipliers: tuple) -> dict:
     "What Ultralytics reads of a model yaml, checked, with its scale explicit; raises `LayerscaleError` with the place."
-    try:
+    with located(where):
         out = {k: _plain_value(cfg[k]) for k in _REFERS if cfg.get(k) is not None}
         out['nc'] = check_number(cfg.get('nc', 80), 'number of classes', high=8*_LARGEST, whole=True, text=False)
         if cfg.get('activation'): out['activation'] = plain_activation(cfg['activation'])
-    except LayerscaleError as e: raise LayerscaleError(f'{where}: {e}') from None
     rows = _safe_rows(check_rows(cfg, where), where, *multipliers[:2])
     return out | dict(scales={scale or 'own': list(multipliers)}, scale=scale or 'own', backbone=rows[:1],
                       head=rows[1:])
@@ -155,9 +146,7 @@ def _within_memory(where: str):
         need += 0 if p is None else p.numel()*p.element_size()
         if need > most:
             raise DoesNotFit(f'{where}: its weights need more than {human(most, "B")} of memory; take a smaller width.')
-    handle = watch(add)
-    try: yield
-    finally: handle.remove()
+    with watch(add): yield
 
 # %% ../../nbs/nets/modelfile.ipynb #4b613f99
 @contextmanager
@@ -171,23 +160,20 @@ def _within_work(where: str):
         if not isinstance(module, torch.nn.Conv2d): return
         macs += module.weight.numel()*inputs[0][0, 0].numel()/math.prod(module.stride)
         side = max(module.kernel_size)
-        if side > _WIDEST or macs > _HARDEST:
-            hard = f'over {human(_HARDEST)} multiply-adds at 256x256'
-            what = f'a kernel of {side}x{side}' if side > _WIDEST else hard
-            raise LayerscaleError(f'{where}: {what} would take minutes; use smaller kernels or fewer channels.')
-    handle = watch(add)
-    try: yield
-    finally: handle.remove()
+        hard = f'over {human(_HARDEST)} multiply-adds at 256x256'
+        if side > _WIDEST: hard = f'a kernel of {side}x{side}'
+        refuse(side > _WIDEST or macs > _HARDEST,
+               f'{where}: {hard} would take minutes; use smaller kernels or fewer channels.')
+    with watch(add): yield
 
 # %% ../../nbs/nets/modelfile.ipynb #d6c77e4c
 def _failed_row(error: Exception) -> str:
     "`row 3: ` if Ultralytics was at work on a row when it failed, else an empty text."
-    row, trace = None, error.__traceback__
-    while trace:
-        seen = trace.tb_frame.f_locals
-        if trace.tb_frame.f_code.co_name == 'parse_model': row = seen.get('i')
+    row = None
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        seen = frame.f_locals
+        if frame.f_code.co_name == 'parse_model': row = seen.get('i')
         elif hasattr(seen.get('m'), 'f') and hasattr(seen['m'], 'i'): row = seen['m'].i  # the module that ran
-        trace = trace.tb_next
     return '' if row is None else f'row {row}: '
 
 # %% ../../nbs/nets/modelfile.ipynb #9bdada09
@@ -217,8 +203,7 @@ def by_ultralytics(
             f'{where}: Ultralytics cannot build this model ({_failed_row(e)}{one_line(e)}).') from None
     finally: tasks.Conv.default_act = usual  # it is left changed by a model that fails
     empty = next((n for n, p in model.named_parameters() if not p.numel()), None)
-    if empty:
-        raise LayerscaleError(f"{where}: '{empty}' has no numbers; a row has no channels or a kernel without sides.")
+    refuse(empty, f"{where}: '{empty}' has no numbers; a row has no channels or a kernel without sides.")
     if make.startswith('YOLOE'): model.pe = torch.zeros(1, cfg['nc'], 512)  # embedded texts, one for each class
     return model
 
@@ -231,15 +216,14 @@ def anchor_row(
     frm, n, kind, args = row
     if kind != 'Detect' or args != ['nc', 'anchors']: return None
     anchors, maps = cfg.get('anchors'), len(frm) if isinstance(frm, list) else 0
-    if cfg.get('ch', 3) != 3:
-        raise LayerscaleError(f"ch is {brief(cfg['ch'])}; only images of 3 channels are counted here.")
+    refuse(cfg.get('ch', 3) != 3, f"ch is {brief(cfg.get('ch'))}; only images of 3 channels are counted here.")
     if not isinstance(anchors, list):
         na = check_number(anchors, 'anchors', high=_LONGEST, whole=True, text=False)
         return frozen(frm), n, 'AnchorHead', (na,)
     shape = [len(a) if isinstance(a, list) else 0 for a in anchors]
-    if len(anchors) != maps or set(shape) != {max(shape, default=0)} or not shape or shape[0] % 2 or not shape[0]:
-        raise LayerscaleError(f'anchors are {brief(anchors)}; write one list of widths and heights '
-                              f'for each of the {maps} maps, all of one length.')
+    refuse(len(anchors) != maps or set(shape) != {max(shape, default=0)} or not shape or shape[0] % 2 or not shape[0],
+           f'anchors are {brief(anchors)}; write one list of widths and heights '
+           f'for each of the {maps} maps, all of one length.')
     sides = [[check_number(v, 'side of an anchor', text=False) for v in a] for a in anchors]
     return frozen(frm), n, 'AnchorHead', (shape[0]//2, tuple(tuple(zip(a[::2], a[1::2])) for a in sides))
 

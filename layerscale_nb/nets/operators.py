@@ -22,8 +22,7 @@ def conv_macs(
     x, w, transposed = args[0], args[1], len(args) > 6 and bool(args[6])
     if transposed and x.shape[1 - w.ndim] != w.shape[0]:  # meta tensors do not check it
         raise RuntimeError(f'a transposed convolution expects {w.shape[0]} channels, was given {x.shape[1 - w.ndim]}')
-    walked = x if transposed else out
-    return walked.numel()*w.shape[1:].numel()
+    return (x if transposed else out).numel()*w.shape[1:].numel()
 
 # %% ../../nbs/nets/operators.ipynb #7a2dfe00
 def attention_macs(
@@ -39,9 +38,9 @@ def sparse_values(
     x,  # a tensor
 ):
     "The numbers that a sparse tensor stores, as a tensor; None if `x` is dense."
-    import torch
-    if x.layout == torch.sparse_coo: return x._values()
-    return x.values() if str(x.layout).startswith('torch.sparse') else None
+    layout = str(x.layout)
+    if layout == 'torch.sparse_coo': return x._values()
+    return x.values() if layout.startswith('torch.sparse') else None
 
 # %% ../../nbs/nets/operators.ipynb #db6be609
 def _matrix_macs(a, b, out):

@@ -7,7 +7,7 @@ __all__ = ['OSA_FORMS', 'osa_convs', 'build_osa', 'OsaBlock', 'cio', 'receptive_
 
 # %% ../../nbs/nets/osa.ipynb #aa1dc670
 from dataclasses import dataclass, replace
-from ..core import LayerscaleError, check_number, nearest
+from ..core import check_name, check_number, refuse
 from .csp import conv
 from .layer import Block, Square, place_block, plain_op
 from .rounding import nearest_multiple
@@ -21,17 +21,16 @@ def osa_convs(
     form='osa',  # one of OSA_FORMS
 ) -> tuple:
     "The k layers and the join T as 1x1 convolutions (Scaled-YOLOv4, Table 4); Dense has no T."
-    b, g, k = (check_number(v, n, whole=True)
-               for v, n in ((b, 'channels b'), (g, 'growth g'), (k, 'number of layers k')))
-    if form not in OSA_FORMS: raise LayerscaleError(f"form '{form}': {nearest(form, OSA_FORMS)}")
+    b, g, k = (check_number(v, what, whole=True)
+               for v, what in ((b, 'channels b'), (g, 'growth g'), (k, 'number of layers k')))
+    check_name(form, OSA_FORMS, f"form '{form}':")
     if form == 'dense': return tuple(conv(b + i*g, g) for i in range(k))
-    if form != 'osa' and g > b:
-        raise LayerscaleError(f'growth g is {g}, the block has only {b} channels for '
-                              'its first layer to read; take g of at most b.')
+    refuse(form != 'osa' and g > b, f'growth g is {g}, the block has only {b} channels for '
+                                    'its first layer to read; take g of at most b.')
     total = {'osa': b + k*g, 'csp': k*g, 'pcb': b + k*g, 'pcb_half': b//2 + k*g}[form]
-    if (total % 2 and form != 'csp') or (b % 2 and form == 'pcb_half'):
-        raise LayerscaleError(f'{total} channels do not split into two equal paths. '
-                              'Choose b and g so that b + kg is even.')
+    refuse((total % 2 and form != 'csp') or (b % 2 and form == 'pcb_half'),
+           f'{total} channels do not split into two equal paths. '
+           'Choose b and g so that b + kg is even.')
     first, halves = (conv(b, g) if form == 'osa' else conv(g, g)), total//2
     join = {'osa': conv(total, halves), 'csp': conv(total, total)}.get(form, conv(halves, halves))
     return (first,) + (conv(g, g),)*(k - 1) + (join,)
@@ -45,13 +44,12 @@ def build_osa(
 ):
     "A block of 1x1 convolutions that collects the outputs of its k layers, as a torch module on (n, b, h, w)."
     import torch
-    from torch import nn
-    from layerscale_nb.nets.build import MODULES
+    from layerscale_nb.nets.build import block_module
     convs = osa_convs(b, g, k, form)
-    class Module(nn.Module):
+    class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.convs = nn.ModuleList(MODULES['conv'](c, 'silu', 0) for c in convs)
+            self.convs = torch.nn.ModuleList(block_module(c, 'silu') for c in convs)
         def forward(self, x):
             read = [x if form in ('dense', 'osa') else x[:, :g]]
             for c in self.convs[:k]: read.append(c(torch.cat(read, 1) if form == 'dense' else read[-1]))
@@ -72,17 +70,15 @@ class OsaBlock(Square):
     act = 'silu'
 
     def __post_init__(self): osa_convs(self.b, self.g, self.k, self.form)
-    @property
-    def name(self):
-        "Its form and numbers in words."
-        return f'{self.form} b={self.b} g={self.g} k={self.k}'
+    name = property(lambda self: f'{self.form} b={self.b} g={self.g} k={self.k}', doc='Its form and numbers in words.')
+
     def layers(self, size=None) -> list:
         "All `Layer`s in order, for one image."
         *convs, last = osa_convs(self.b, self.g, self.k, self.form)
         read = last.cin*(2 if self.form.startswith('pcb') else 1)  # a partial block joins all and reads half
-        path = (*convs, last, plain_op(
-            'concat', self.b + self.k*self.g)) if self.form == 'dense' else (*convs, plain_op('concat', read), last)
-        return place_block('block', Block(path), 1, *self.sized(size))[0]
+        ends = [plain_op('concat', read), last]
+        if self.form == 'dense': ends = [last, plain_op('concat', self.b + self.k*self.g)]
+        return place_block('block', Block((*convs, *ends)), 1, *self.sized(size))[0]
     def rescaled(self, d=1.0, w=1.0, r=1.0, g=None, rounding=None) -> 'OsaBlock':
         "The block with layers, channels (growth too) and map multiplied; channels stay even."
         even = lambda x: nearest_multiple(x*w, 2)

@@ -41,27 +41,28 @@ def slots(
     return found
 
 # %% ../../nbs/nets/restore.ipynb #07befa13
+_unless_large = lambda look: lambda x: (None, ()) if len(x) > _LARGE else look(x)
+_LOOKS = [  # kinds of things, and a function for both answers: (what one holds or None, what lies behind it)
+    (dict, _unless_large(lambda x: (dict(dict.items(x)), dict.values(x)))),
+    *((kind, _unless_large(lambda x, kind=kind: (list(kind.__iter__(x)),)*2)) for kind in (list, set, deque)),
+    *((kind, lambda x, kind=kind: (None, kind.__iter__(x))) for kind in (tuple, frozenset)),
+    (type, lambda x: (dict(vars(x)), (*vars(x).values(), *x.__bases__))),
+    (_CACHED, lambda x: (x.cache_info(), (getattr(x, '__wrapped__', None),))),
+    (CellType, lambda x: (slots(x), slots(x).values())),
+    (_CARRIERS, lambda x: (None, gc.get_referents(x))),
+    (local, lambda x: (None, (vars(x),)))]
+
 @lru_cache(2000)
 def _looker(cls):
-    """A function that answers both questions for things of the type `cls`, `(what it holds or None, what lies behind)`,
-    without running code of theirs; None if such things lead nowhere."""
+    """A function that answers both questions for things of the type `cls`, without running code of theirs; None if such
+    things lead nowhere."""
     import torch
-    large = lambda x: len(x) > _LARGE
-    if issubclass(cls, dict): return lambda x: (None, ()) if large(x) else (dict(dict.items(x)), dict.values(x))
-    for kind in (list, set, deque):
-        if issubclass(cls, kind):
-            return lambda x: (None, ()) if large(x) else (held := list(kind.__iter__(x)), held)
-    for kind in (tuple, frozenset):
-        if issubclass(cls, kind): return lambda x: (None, kind.__iter__(x))
-    if issubclass(cls, type): return lambda x: (dict(vars(x)), (*vars(x).values(), *x.__bases__))
-    if cls is _CACHED: return lambda x: (x.cache_info(), (getattr(x, '__wrapped__', None),))
-    if cls is CellType: return lambda x: (s := slots(x), s.values())
-    if issubclass(cls, _CARRIERS): return lambda x: (None, gc.get_referents(x))
-    if issubclass(cls, local): return lambda x: (None, (vars(x),))
+    for kinds, look in _LOOKS:
+        if issubclass(cls, kinds): return look
     theirs = library(cls) not in {'', *_KEEPERS} and not issubclass(cls, torch.nn.Module)
     if theirs or issubclass(cls, ModuleType): return None
     if any(vars(c).get('__slots__') for c in cls.__mro__):
-        return lambda x: (s := slots(x), (*s.values(), getattr(x, '__dict__', None)))
+        return lambda x: (slots(x), (*slots(x).values(), getattr(x, '__dict__', None)))
     return (lambda x: (None, (vars(x),))) if cls.__dictoffset__ else None
 
 # %% ../../nbs/nets/restore.ipynb #394e2701
@@ -127,12 +128,6 @@ def _put_back(notes):
             for k in [k for k in held if k not in now or now[k] is not held[k]]:
                 getattr(how, write)(x, k, held[k])
 
-# %% ../../nbs/nets/restore.ipynb #0bd68c13
-def _young_tensors() -> list:
-    "Weak references to the tensors that were made since the last garbage collection and are still alive."
-    import torch
-    return [weakref.ref(x) for x in gc.get_objects(0) if issubclass(type(x), torch.Tensor)]
-
 # %% ../../nbs/nets/restore.ipynb #8e317309
 _STAYS = """the pass over {} left tensors without numbers in a place that is not known here, such as a cache of another
 library: empty it before the next real call, or give real=True, which leaves real ones."""
@@ -159,7 +154,8 @@ def unchanged(
         yield
         _put_back(own)
         aged = collections() > begun  # the network itself has collected garbage
-        if (left := _young_tensors()) or aged:
+        left = [weakref.ref(x) for x in gc.get_objects(0) if issubclass(type(x), torch.Tensor)]  # made since, alive
+        if left or aged:
             _put_back(code)
             gc.collect(2 if aged else 0)
     except BaseException:

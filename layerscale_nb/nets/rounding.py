@@ -55,8 +55,8 @@ def round_group(
     rounding=PYCLS,  # `Rounding` of the sizes
 ) -> int:
     "Group width: up to 2 kept, up to 5 becomes 4, else the nearest multiple of the width's step (pycls' rule)."
-    if rounding.width == 1: return max(1, round(g))
-    return max(1, round(g)) if g <= 2 else 4 if g <= 5 else nearest_multiple(g, rounding.width)
+    if rounding.width == 1 or g <= 2: return max(1, round(g))
+    return 4 if g <= 5 else nearest_multiple(g, rounding.width)
 
 # %% ../../nbs/nets/rounding.ipynb #1283e14f
 def fit_groups(

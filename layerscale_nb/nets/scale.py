@@ -10,7 +10,7 @@ __all__ = ['RULES', 'Rule', 'alpha_rule', 'as_rule', 'factors', 'theory', 'scale
 import math
 from dataclasses import dataclass, replace
 from html import escape
-from ..core import LayerscaleError, check_number, human, nearest
+from ..core import LayerscaleError, check_number, human, nearest, refuse
 from ..cost import Cost, Count
 from .layer import Network, cost
 from .rounding import PYCLS
@@ -19,7 +19,7 @@ from ..plot import axes, log_ticks, metric, plain_text
 # %% ../../nbs/nets/scale.ipynb #93f33258
 @dataclass(frozen=True)
 class Rule:
-    "Shares of a scaling budget: depth, width, resolution; `g` is the group width's share, None: as width."
+    "Shares of a scaling budget: depth, width, resolution, and group width `g`, by default as width."
     d: float
     w: float
     r: float
@@ -27,10 +27,11 @@ class Rule:
     name: str = ''
 
     def __post_init__(self):
-        total = self.d + self.r + (self.w + (self.w if self.g is None else self.g))/2
-        if not math.isclose(total, 1, abs_tol=1e-9):
-            raise LayerscaleError(f'rule {self.name or (self.d, self.w, self.r)}: the shares of depth, '
-                                  f'width and resolution add up to {total:g}; they must add up to 1.')
+        if self.g is None: object.__setattr__(self, 'g', self.w)
+        total = self.d + self.r + (self.w + self.g)/2
+        refuse(not math.isclose(total, 1, abs_tol=1e-9),
+               f'rule {self.name or (self.d, self.w, self.r)}: the shares of depth, '
+               f'width and resolution add up to {total:g}; they must add up to 1.')
 
 # %% ../../nbs/nets/scale.ipynb #60aa35db
 def alpha_rule(
@@ -41,24 +42,13 @@ def alpha_rule(
     a = check_number(alpha, 'alpha', 0, 1, open_low=False)
     return Rule((1 - a)/2, a, (1 - a)/2, name=f'alpha={a:g}')
 
-# %% ../../nbs/nets/scale.ipynb #fd6f7a93
-def _multiplier_rule(
-    d, w, r,   # multipliers of one step
-    name='',
-) -> Rule:
-    "The rule whose step multiplies depth, width and resolution by these numbers."
-    d, w, r = (check_number(v, 'multiplier') for v in (d, w, r))
-    step = d*w**2*r**2  # macs of one step
-    if step <= 1:
-        raise LayerscaleError(f'multipliers {d:g}, {w:g}, {r:g} do not make the '
-                              'network larger; at least one must be above 1.')
-    return Rule(*(math.log(v)/math.log(step) for v in (d, w**2, r**2)), name=name)
-
 # %% ../../nbs/nets/scale.ipynb #2b0df534
+_STEP = 1.2, 1.1**2, 1.15**2  # EfficientNet: what one step multiplies macs by, through depth, width and resolution
 RULES = {r.name: r for r in (
     Rule(1, 0, 0, name='d'), Rule(0, 1, 0, name='w'), Rule(0, 0, 1, name='r'),
     Rule(1/2, 1/2, 0, name='dw'), Rule(0, 1/2, 1/2, name='wr'), Rule(1/2, 0, 1/2, name='dr'),
-    Rule(1/3, 1/3, 1/3, name='dwr'), Rule(0.1, 0.8, 0.1, name='dWr'), _multiplier_rule(1.2, 1.1, 1.15, 'orig'),
+    Rule(1/3, 1/3, 1/3, name='dwr'), Rule(0.1, 0.8, 0.1, name='dWr'),
+    Rule(*(math.log(v)/math.log(math.prod(_STEP)) for v in _STEP), name='orig'),
     Rule(0, 2, 0, 0, name='w only'), Rule(0, 0, 0, 2, name='g only'))}  # Tables 1-4; the last two: Table 3
 
 # %% ../../nbs/nets/scale.ipynb #2028b001
@@ -82,8 +72,7 @@ def factors(
     """What depth, width, resolution and group width are multiplied by (equation 5); raises `LayerscaleError` unless s
     > 0."""
     rule, s = as_rule(rule), check_number(s, 'scale factor s')
-    g = rule.w if rule.g is None else rule.g
-    return dict(d=s**rule.d, w=s**(rule.w/2), r=s**(rule.r/2), g=s**(g/2))
+    return dict(d=s**rule.d, w=s**(rule.w/2), r=s**(rule.r/2), g=s**(rule.g/2))
 
 # %% ../../nbs/nets/scale.ipynb #da0ca707
 def theory(
@@ -91,8 +80,8 @@ def theory(
 ) -> dict:
     "Exponents of s in macs, params and acts of a uniform stage (Tables 1 to 4)."
     rule = as_rule(rule)
-    g = rule.w if rule.g is None else rule.g
-    return dict(macs=rule.d + rule.r + (rule.w + g)/2, params=rule.d + (rule.w + g)/2, acts=rule.d + rule.w/2 + rule.r)
+    params = rule.d + (rule.w + rule.g)/2
+    return dict(macs=params + rule.r, params=params, acts=rule.d + rule.w/2 + rule.r)
 
 # %% ../../nbs/nets/scale.ipynb #aae0d496
 def scale(
@@ -127,15 +116,13 @@ def measured_exponents(
     s=tuple(2**(i/4) for i in range(21)),  # factors to try: 1 to 32
 ) -> dict:
     "Least-squares slopes of log params and log acts against log macs over the scaled networks."
+    import statistics  # here, since a closed form needs none
     rows = [cost(scale(net, rule, x)).total for x in s]
-    xs = [math.log(c.macs) for c in rows]
-    mean = sum(xs)/len(xs)
-    var = sum((x - mean)**2 for x in xs)
-    if var == 0:
-        raise LayerscaleError(f'{net.name}: all factors give the same macs; a slope '
-                              'needs at least two different networks.')
-    slope = lambda k: sum((x - mean)*math.log(getattr(c, k)) for x, c in zip(xs, rows))/var
-    return {k: slope(k) for k in ('params', 'acts')}
+    logs = {k: [math.log(getattr(c, k)) for c in rows] for k in ('macs', 'params', 'acts')}
+    refuse(len({*logs['macs']}) == 1,
+           f'{net.name}: all factors give the same macs; a slope '
+           'needs at least two different networks.')
+    return {k: statistics.linear_regression(logs['macs'], logs[k]).slope for k in ('params', 'acts')}
 
 # %% ../../nbs/nets/scale.ipynb #d6a57ae3
 @dataclass(frozen=True)
@@ -150,10 +137,9 @@ class Comparison:
     before: Count
     after: Count
 
-    @property
-    def exponents(self):
-        "The `growth` of the costs from base to scaled network."
-        return growth(self.before.total, self.after.total)
+    exponents = property(lambda self: growth(self.before.total, self.after.total),
+                         doc='The `growth` of the costs from base to scaled network.')
+
     def _repr_markdown_(self):
         mult = lambda f: ' | '.join(f'{f[k]:.2f}' for k in 'dwr')
         ratio = lambda k: f'{human(getattr(self.before, k))} → {human(getattr(self.after, k))}'
@@ -191,13 +177,13 @@ def plot_growth(
     ax=None,                               # matplotlib axes; None: new ones
 ):
     "acts (or params) against macs of `net` under several rules, on log axes; returns the axes."
-    ax, my, mx = axes(ax), metric(key), metric('macs')
+    ax, shown, macs = axes(ax), metric(key), metric('macs')
     tints = ('#D55E00', '#009E73', '#000000', '#0072B2', '#CC79A7', '#E69F00')
     for i, rule in enumerate(rules):
         rows = [cost(scale(net, rule, x)).total for x in s]
-        look = dict(marker='o', ms=3, lw=1.2, color=tints[i % 6], ls='-' if i < 6 else '--')
-        xs, ys = [c.macs*mx.factor for c in rows], [getattr(c, key)*my.factor for c in rows]
-        ax.plot(xs, ys, label=plain_text(as_rule(rule).name), **look)
-    ax.set(xlabel=mx.label, ylabel=my.label, title=plain_text(net.name))
+        xs, ys = [c.macs*macs.factor for c in rows], [getattr(c, key)*shown.factor for c in rows]
+        ax.plot(xs, ys, label=plain_text(as_rule(rule).name), marker='o', ms=3, lw=1.2, color=tints[i % 6],
+                ls='-' if i < 6 else '--')
+    ax.set(xlabel=macs.label, ylabel=shown.label, title=plain_text(net.name))
     ax.legend(frameon=False, fontsize=8)
     return log_ticks(ax)

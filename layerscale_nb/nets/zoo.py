@@ -8,7 +8,8 @@ __all__ = ['ALIASES', 'efficientnet_b0', 'efficientnet', 'regnet', 'resnet', 'vi
 # %% ../../nbs/nets/zoo.ipynb #5161ddea
 import math, re
 from dataclasses import replace
-from ..core import LayerscaleError, MOST, check_number, nearest
+from functools import partial
+from ..core import LayerscaleError, MOST, check_name, check_number, nearest, refuse
 from .net import Net, Stage, Stem, rescale
 from .rounding import EFFICIENTNET, fit_groups, nearest_multiple
 
@@ -30,8 +31,7 @@ def efficientnet(
     i: int,  # which one, 0 to 7
 ) -> Net:
     "EfficientNet-B`i`, 0 to 7; raises `LayerscaleError` for another number."
-    if i not in range(len(_EFFICIENTNETS)):
-        raise LayerscaleError(f'there is no EfficientNet-B{i}; they go from B0 to B7.')
+    refuse(i not in range(len(_EFFICIENTNETS)), f'there is no EfficientNet-B{i}; they go from B0 to B7.')
     d, w, r = _EFFICIENTNETS[i]
     return replace(rescale(efficientnet_b0(), d, w, rounding=EFFICIENTNET), r=r, name=f'EN-B{i}')
 
@@ -44,7 +44,7 @@ def _regnet_widths(
     "(widths, depths) of the stages; raises `LayerscaleError` for numbers that make no network."
     d, wa = check_number(d, 'RegNet depth d', whole=True), check_number(wa, 'RegNet slope wa', open_low=False)
     w0, wm = check_number(w0, 'RegNet width w0'), check_number(wm, 'RegNet multiplier wm', low=1)
-    if w0 % q: raise LayerscaleError(f'RegNet width w0 is {w0:g}; it must be a multiple of {q}.')
+    refuse(w0 % q, f'RegNet width w0 is {w0:g}; it must be a multiple of {q}.')
     steps = [round(math.log((w0 + wa*j)/w0)/math.log(wm)) for j in range(d)]
     widths = [nearest_multiple(w0*wm**n, q) for n in steps]
     stages = sorted(set(widths))
@@ -58,7 +58,7 @@ def regnet(
     name='',                # name of the network; '': by its kind
 ) -> Net:
     "A RegNet by its published parameters (arXiv:2003.13678; RegNetZ: arXiv:2103.06877)."
-    if kind not in ('X', 'Y', 'Z'): raise LayerscaleError(f"no RegNet kind '{kind}'. Known: X, Y, Z.")
+    refuse(kind not in ('X', 'Y', 'Z'), f"no RegNet kind '{kind}'. Known: X, Y, Z.")
     g, b = check_number(g, 'group width g', whole=True), 4.0 if kind == 'Z' else 1.0
     ws, ds = _regnet_widths(d, w0, wa, wm)
     fitted = [fit_groups(w, g, b) for w in ws]
@@ -98,29 +98,20 @@ def resnet(
     groups=1, g0=64,  # groups, and channels per group in the first stage: ResNeXt-50 32x4d is (32, 4)
 ) -> Net:
     "ResNet (arXiv:1512.03385) or ResNeXt (arXiv:1611.05431); raises `LayerscaleError` for another depth."
-    if depth not in _RESNETS:
-        raise LayerscaleError(f"no ResNet of {depth} layers. Known: {', '.join(map(str, _RESNETS))}.")
+    refuse(depth not in _RESNETS, f"no ResNet of {depth} layers. Known: {', '.join(map(str, _RESNETS))}.")
     groups = check_number(groups, 'groups', high=MOST, whole=True, text=False)
     g0 = check_number(g0, 'group width g0', high=MOST, whole=True, text=False)
     block, ds = _RESNETS[depth]
     out, inner = (64, 64) if block == 'basic' else (256, groups*g0)
-    stages = tuple(
-        Stage(block, n, out*2**i, 2 if i else 1, 3, 1.0 if block == 'basic' else inner/out, g0
-              *2**i if groups > 1 else 0) for i, n in enumerate(ds))
     name = f'ResNeXt-{depth}-{groups}x{g0}d' if groups > 1 else f'ResNet-{depth}'
+    if groups == 1: g0 = 0
+    stages = tuple(Stage(block, n, out*2**i, 2 if i else 1, 3, inner/out, g0*2**i) for i, n in enumerate(ds))
     return Net(stages, Stem(64, 7, 2, pool=True), name=name)
 
 # %% ../../nbs/nets/zoo.ipynb #f77835f2
-_VITS = {
-    'Ti': (12, 192, 768, 3),
-    'S': (12, 384, 1536, 6),
-    'B': (12, 768, 3072, 12),
-    'L': (24, 1024, 4096, 16),
-    'H': (32, 1280, 5120, 16),
-    # layers, width, MLP width, heads
-    'g': (40, 1408, 6144, 16),
-    'G': (48, 1664, 8192, 16),
-    'So400m': (27, 1152, 4304, 16)}
+_VITS = {  # layers, width, MLP width, heads
+    'Ti': (12, 192, 768, 3), 'S': (12, 384, 1536, 6), 'B': (12, 768, 3072, 12), 'L': (24, 1024, 4096, 16),
+    'H': (32, 1280, 5120, 16), 'g': (40, 1408, 6144, 16), 'G': (48, 1664, 8192, 16), 'So400m': (27, 1152, 4304, 16)}
 
 # %% ../../nbs/nets/zoo.ipynb #62f8df78
 def vit(
@@ -130,37 +121,27 @@ def vit(
 ) -> Net:
     """A vision transformer with class token (arXiv:2010.11929, 2106.04560; So400m: 2305.13035); raises
     `LayerscaleError` for an unknown size."""
-    if size not in _VITS: raise LayerscaleError(f"no ViT size '{size}'. {nearest(size, _VITS)}")
-    d, w, mlp, heads = _VITS[size]
-    return Net((Stage('vit', d, w, 1, b=mlp/w, g=w // heads), ), Stem(w, patch, patch, patch=True), r=r, act='gelu',
-               name=f'ViT-{size}/{patch}')
+    d, w, mlp, heads = _VITS[check_name(size, _VITS, f"no ViT size '{size}'.")]
+    stage = Stage('vit', d, w, 1, b=mlp/w, g=w//heads)
+    return Net((stage,), Stem(w, patch, patch, patch=True), r=r, act='gelu', name=f'ViT-{size}/{patch}')
 
 # %% ../../nbs/nets/zoo.ipynb #eef790cb
 def zoo() -> dict:
     "Name -> function of no arguments that gives the `Net`."
-    out = {f'EN-B{i}': lambda i=i: efficientnet(i) for i in range(8)}
-    for kind, ladder in (('X', _REGNETX), ('Y', _REGNETY)):
-        out |= {
-            f'RegNet{kind}-{k}': lambda k=k, v=v, kind=kind: regnet(*v, kind=kind, name=f'RegNet{kind}-{k}')
-            for k, v in ladder.items()}
-    out |= {
-        f'RegNetZ-{k}': lambda k=k, v=v: regnet(*v[:5], kind='Z', r=v[5], name=f'RegNetZ-{k}')
-        for k, v in _REGNETZ.items()}
-    out |= {k: lambda k=k, v=v: regnet(*v[:5], r=v[5], name=f'{k} (stand-in)') for k, v in _STAND_INS.items()}
-    out |= {f'ResNet-{n}': lambda n=n: resnet(n) for n in _RESNETS}
-    out |= {'ResNeXt-50-32x4d': lambda: resnet(50, 32, 4), 'ResNeXt-101-32x8d': lambda: resnet(101, 32, 8)}
-    return out | {f'ViT-{s}/{p}': lambda s=s, p=p: vit(s, p) for s in _VITS for p in (14, 16, 32)}
+    out = {f'EN-B{i}': partial(efficientnet, i) for i in range(8)}
+    for kind, members in dict(X=_REGNETX, Y=_REGNETY, Z=_REGNETZ).items():
+        names = {f'RegNet{kind}-{k}': v for k, v in members.items()}
+        out |= {name: partial(regnet, *v[:5], kind, *v[5:], name=name) for name, v in names.items()}
+    out |= {k: partial(regnet, *v[:5], r=v[5], name=f'{k} (stand-in)') for k, v in _STAND_INS.items()}
+    out |= {f'ResNet-{n}': partial(resnet, n) for n in _RESNETS}
+    out |= {'ResNeXt-50-32x4d': partial(resnet, 50, 32, 4), 'ResNeXt-101-32x8d': partial(resnet, 101, 32, 8)}
+    return out | {f'ViT-{s}/{p}': partial(vit, s, p) for s in _VITS for p in (14, 16, 32)}
 
 # %% ../../nbs/nets/zoo.ipynb #ec3df2a7
 ALIASES = {
-    'ResNeXt-50': 'ResNeXt-50-32x4d',
-    'RegNetY-4GF-224': 'RegNetY-4.0GF',
-    'RegNetX-4GF': 'RegNetX-4.0GF',
-    'RegNetX-8GF': 'RegNetX-8.0GF',
-    'RegNetY-8GF': 'RegNetY-8.0GF',
-    **{
-        f'EfficientNet-B{i}': f'EN-B{i}'
-        for i in range(8)}}
+    'ResNeXt-50': 'ResNeXt-50-32x4d', 'RegNetY-4GF-224': 'RegNetY-4.0GF', 'RegNetX-4GF': 'RegNetX-4.0GF',
+    'RegNetX-8GF': 'RegNetX-8.0GF', 'RegNetY-8GF': 'RegNetY-8.0GF',
+    **{f'EfficientNet-B{i}': f'EN-B{i}' for i in range(8)}}
 
 # %% ../../nbs/nets/zoo.ipynb #adebd962
 def named_net(
@@ -171,6 +152,6 @@ def named_net(
     plain = lambda s: re.sub('[-_ /]', '', str(s))
     for f in (str, plain, lambda s: plain(s).lower()):  # ViT-g and ViT-G are two networks
         fits = [k for k in (*known, *ALIASES) if f(k) == f(name)]
-        if len(fits) > 1: raise LayerscaleError(f"'{name}' may be {' or '.join(fits)}; write it so.")
+        refuse(len(fits) > 1, f"'{name}' may be {' or '.join(fits)}; write it so.")
         if fits: return known[ALIASES.get(fits[0], fits[0])]()
     raise LayerscaleError(f"no network '{name}'. {nearest(name, (*known, *ALIASES))}")
