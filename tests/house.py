@@ -10,7 +10,7 @@ FOLDERS = (
     'experiments',  # where does each stored table come from?
     'cli')          # the same from a terminal
 
-ALIASES = ('anchor_loss',)  # old names of classes in saved checkpoints: they look down into the house and are imported by nothing
+ALIASES = ('anchor_loss', '__main__')  # old names in checkpoints, and `python -m`: they look down into the house, nothing imports them
 
 
 def folder_of(module: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from house import ALIASES
 from test_layout import modules
 
-from layerscale_nb.cli import main, make_parser, study_of
+from layerscale_nb.cli import command_of, main, study_of
 
 COMMANDS = ['study', 'train', 'data', 'report', 'bench', 'count', 'scale', 'time', 'profile']
 
@@ -88,7 +88,8 @@ def test_shipped_configs_are_the_five(repo):
 
 
 def test_options_reach_the_study():
-    s = study_of(make_parser().parse_args(['study', '--imgsz', '416x128', '--seeds', '0', '2', '--lr', '0.001', '--n-val', '9', '--base', '0.33', '0.25', '1024']))
+    f, asked = command_of(['study', '--imgsz', '416x128', '--seeds', '0', '2', '--lr', '0.001', '--n-val', '9', '--base', '0.33', '0.25', '1024'])
+    s = study_of(**{k: v for k, v in asked.items() if k not in ('jobs', 'out', 'plan')})
     assert s.imgsz == (128, 416) and s.seeds == (0, 2) and s.recipe.lr == 0.001 and s.n_val == 9 and s.base == (0.33, 0.25, 1024)
 
 
@@ -205,11 +206,15 @@ def test_exit_statuses(monkeypatch):
     with pytest.raises(SystemExit) as e: main(['count', '--no-such-option'])
     assert e.value.code == 2
     for error, status in ((KeyboardInterrupt(), 130), (MemoryError(), 2), (RuntimeError('out of memory'), 2)):
-        def fails(a, error=error): raise error
-        monkeypatch.setattr(c, 'count_command', fails)
+        def fails(names: list[str], *, error=error):
+            "count"
+            raise error
+        monkeypatch.setitem(c.COMMANDS, 'count', fails)
         assert main(['count', 'EN-B0']) == status
-    def bug(a): raise ZeroDivisionError('a bug')
-    monkeypatch.setattr(c, 'count_command', bug)
+    def bug(names: list[str]):
+        "count"
+        raise ZeroDivisionError('a bug')
+    monkeypatch.setitem(c.COMMANDS, 'count', bug)
     with pytest.raises(ZeroDivisionError): main(['count', 'EN-B0'])
 
 

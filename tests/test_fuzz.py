@@ -213,13 +213,16 @@ def command(argv):
 
 def options(argv):
     "What a command line asks for, without training it."
-    from layerscale_nb.cli import make_parser, study_of
+    from layerscale_nb.cli import _study, _train, command_of, study_of
+    from layerscale_nb.study.variants import load_configs, with_options
     quiet = io.StringIO()
     try:
         with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
-            args = make_parser().parse_args(words_of(argv))
+            f, asked = command_of(words_of(argv))
     except SystemExit: return
-    if args.cmd in ('study', 'train'): study_of(args)
+    options = {k: v for k, v in asked.items() if k not in ('jobs', 'out', 'plan', 'config')}
+    if f is _study: study_of(**options)
+    if f is _train: with_options(load_configs(asked['config']), **options)
 
 
 def every_size(value):

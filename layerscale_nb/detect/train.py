@@ -110,7 +110,7 @@ class Run:
 
     def __iter__(self):
         "Train to the end: yields `Progress` after each step and each batch of a validation."
-        return _train(self)
+        return _training(self)
 
     def finish(self, look=None):
         "Train to the end, calling `look` with each `Progress`; returns the run."
@@ -431,7 +431,7 @@ def _end_epoch(s: Run):
     yield progress(s, s.epoch, loss, s.rows[-1])
 
 # %% ../../nbs/detect/train.ipynb #7dc98515
-def _train(s: Run):
+def _training(s: Run):
     "What `Run.__iter__` yields; whoever leaves in between finds the begun epoch in the folder."
     saves = s.folder and _ranks() == (0, 1)  # several processes have random numbers of their own: whole epochs only
     try:
