@@ -337,15 +337,17 @@ _BENCH_EXAMPLES = '''examples:
 # %% ../nbs/cli.ipynb #b189cd2a
 def make_parser(
     described=True,  # with the help texts
+    only='',         # the first word of the only command that is needed; '': all
 ) -> argparse.ArgumentParser:
     "The parser of the `layerscale` command."
     raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser('layerscale', formatter_class=raw, epilog=_EXAMPLES,
         description='What happens to a vision network when you scale it: count, rescale, train, measure, compare.')
-    parser.add_argument('--version', action='version', version=f'layerscale {version("layerscale-nb")}')
+    parser.add_argument('--version', action='store_true', help='show the version and exit')
     parser.set_defaults(command=None, group=parser)
     groups = {'': parser.add_subparsers(metavar='COMMAND')}
-    for words, f in COMMANDS.items():
+    wanted = {words: f for words, f in COMMANDS.items() if words.split()[0] == only} or COMMANDS
+    for words, f in wanted.items():
         group, _, name = words.rpartition(' ')
         if group not in groups:
             p = groups[''].add_parser(group, help='measure what this package claims', epilog=_BENCH_EXAMPLES,
@@ -360,8 +362,10 @@ def command_of(
     argv: list,  # words after `layerscale`
 ) -> tuple:
     "(function, its checked arguments) of a command line; without a command, the function prints the help."
-    a = vars(make_parser(bool({'-h', '--help'} & {*argv})).parse_args(argv))
+    asks_help = bool({'-h', '--help'} & {*argv})
+    a = vars(make_parser(asks_help, '' if asks_help else next(iter(argv), '')).parse_args(argv))
     f, group = a.pop('command'), a.pop('group')
+    if a.pop('version'): return lambda: print(f'layerscale {version("layerscale-nb")}') or 0, {}
     if f is None: return lambda: group.print_help() or 0, {}
     return f, {p.name: checked(p, a[p.name]) for _, p in parameters_of(f)}
 

@@ -10,8 +10,6 @@ import csv, io, math, re, time, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from filelock import FileLock, Timeout
-import psutil
 from .core import LayerscaleError, one_line, plain_file, write_atomic
 
 # %% ../nbs/table.ipynb #36445d4d
@@ -72,6 +70,7 @@ def locked(
     wait_s=None,  # give up after so many seconds; None: wait for ever
 ):
     "Hold a lock that other processes respect and that ends with its holder, however it ends; yields whether it is held."
+    from filelock import FileLock, Timeout  # here, and psutil below: a count needs neither, and must be quick
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait_s is None else wait_s)
     try: lock.acquire()
@@ -140,6 +139,7 @@ def sweep(
     folder,  # where results are written
 ) -> list:
     "Remove what processes that no longer live have left half written in a folder and those in it; returns the names."
+    import psutil
     parts = [(p, re.fullmatch(r'\..*\.(\d+)\.part', p.name)) for p in Path(folder).rglob('.*.part')]
     dead = [p for p, m in parts if m and not psutil.pid_exists(int(m[1]))]
     for p in dead: p.unlink(missing_ok=True)

@@ -262,7 +262,7 @@ def resume(
     path = Path(folder)/'state.pt'
     if not path.exists(): return False
     try:
-        with zipfile.ZipFile(path) as z: changed = z.testzip()  # torch writes a checksum of each part, and does not look
+        with zipfile.ZipFile(path) as z: changed = z.testzip()  # torch writes a checksum of each part and never looks
         if changed: raise ValueError(f'{changed} is not what was written')
         state = torch.load(path, map_location=s.device, weights_only=True)
         plan, parts, counted = state['plan'], [state[k] for k in _LEARNED], [state[k] for k in _COUNTED]
@@ -354,7 +354,8 @@ def _one_epoch(s: Run):
     begin = time.perf_counter() - s.seconds
     for i, index in enumerate(batches[done:], done + 1):
         size = picture_size(s.step, s.steps, s.train.size, s.recipe, s.net.stride) if s.recipe.small else s.train.size
-        with _memory_of(s.recipe, s.train.size): loss = train_step(s, make_batch(s.train, index[rank::world], s.recipe.augment, g, size))
+        with _memory_of(s.recipe, s.train.size):
+            loss = train_step(s, make_batch(s.train, index[rank::world], s.recipe.augment, g, size))
         s.losses += loss
         if i % look == 0 or i in (done + 1, len(batches)): mean = float(s.losses)/i  # this waits for the device
         s.order, s.seconds = g.get_state(), time.perf_counter() - begin
