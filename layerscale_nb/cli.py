@@ -7,10 +7,9 @@ __all__ = ['COMMANDS', 'study_of', 'make_parser', 'command_of', 'answer', 'any_e
 
 # %% ../nbs/cli.ipynb #0d849267
 import argparse, codecs, contextlib, os, signal, sys, threading, warnings
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
-from .core import LayerscaleError, human, nearest, tidy
+from .core import LayerscaleError, human, nearest, tidy, versions
 from .experiments.commands import BENCHMARKS
 from .options import Positive, Seed, Whole, add_command, as_json, checked, command_line, parameters_of
 from .study.screen import Line, study_status, tell
@@ -365,7 +364,7 @@ def command_of(
     asks_help = bool({'-h', '--help'} & {*argv})
     a = vars(make_parser(asks_help, '' if asks_help else next(iter(argv), '')).parse_args(argv))
     f, group = a.pop('command'), a.pop('group')
-    if a.pop('version'): return lambda: print(f'layerscale {version("layerscale-nb")}') or 0, {}
+    if a.pop('version'): return lambda: print(versions(('layerscale-nb',))) or 0, {}
     if f is None: return lambda: group.print_help() or 0, {}
     return f, {p.name: checked(p, a[p.name]) for _, p in parameters_of(f)}
 

@@ -12,7 +12,6 @@ import difflib, hashlib, json, math, os, platform, sys
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, is_dataclass
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -290,6 +289,7 @@ def versions(
     packages=('layerscale-nb', 'torch', 'torchvision', 'ultralytics', 'numpy'),  # names of packages
 ) -> str:
     "Installed versions, without importing the packages: `python 3.11.7, torch 2.15.0, ...`."
+    from importlib.metadata import PackageNotFoundError, version  # 40 ms, and a count does without
     found = [f'python {platform.python_version()}']
     for p in packages:
         with suppress(PackageNotFoundError): found.append(f'{p} {version(p)}')
