@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -17,6 +18,11 @@ def real(name):
     if not (base/name).is_dir():
         pytest.skip(f'real data {name} is not in ../shared/data (set LAYERSCALE_DATA to its folder to run this test)')
     return base/name
+
+
+def golden(name):
+    "Published numbers with their sources, and what was counted on built networks, as JSON."
+    return json.loads((root/'tests'/'golden'/f'{name}.json').read_text(encoding='utf-8'))
 
 
 @pytest.fixture(scope='session')

@@ -1,11 +1,11 @@
 "CSP-ization: the hand-derived fractions, the sum over layers and the built module are one number."
-import json
 import random
 from fractions import Fraction
 from xml.etree import ElementTree
 
 import pytest
 
+from conftest import golden
 from layerscale_nb.nets.count import count
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.cost import Cost
@@ -28,9 +28,7 @@ HERE = profile(gmac=10., near_mb=.1, call=.01)
 
 
 def reference(repo):
-    path = repo.parent/'shared'/'reference'/'scaled_yolov4.json'
-    if not path.exists(): pytest.skip('published facts are not in ../shared/reference')
-    return {f['id']: f for f in json.loads(path.read_text())['facts']}
+    return {f['id']: f for f in golden('scaled_yolov4')['facts']}
 
 
 @pytest.mark.parametrize('seed', range(20))

@@ -1,11 +1,11 @@
 "The YOLO ladder: published totals, built modules to the integer, and the way through training, saving and export."
-import json
 import random
 import time
 from dataclasses import replace
 
 import pytest
 
+from conftest import golden
 from layerscale_nb.nets.count import count
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.nets.ladder import ABLATION, LADDER, ablation, named_yolo, row, v4_csp, v4_large, v5, with_head
@@ -17,10 +17,7 @@ from layerscale_nb.nets.memory import check_memory, memory_bytes
 BODIES = ('yolov4-tiny', 'yolov4-csp', 'yolov4-p5', 'yolov4-p6', 'yolov4-p7', 'yolov5n', 'yolov8n')
 
 
-def reference(repo, name):
-    path = repo.parent/'shared'/'reference'/name
-    if not path.exists(): pytest.skip('published facts are not in ../shared/reference')
-    return json.loads(path.read_text())
+def reference(repo, name): return golden(name.removesuffix('.json'))
 
 
 def total(net, size=None):

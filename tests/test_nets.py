@@ -1,11 +1,10 @@
 "Descriptions, closed forms, scaling and the zoo, against built modules, torchvision and the published tables."
-import json
 import random
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import golden
 from layerscale_nb.nets import csp
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.nets.net import BLOCKS, Net, Stage, Stem
@@ -15,8 +14,6 @@ from layerscale_nb.nets.scale import RULES, alpha_rule, as_rule, compare, growth
 from layerscale_nb.nets.net import rescale
 from layerscale_nb.nets.rounding import UNROUNDED
 from layerscale_nb.nets.zoo import named_net, zoo
-
-REFERENCE = Path(__file__).parents[2]/'shared'/'reference'/'dollar_fast_scaling.json'
 
 
 def counted(net, res=None):
@@ -102,9 +99,8 @@ def test_printed_rows():
 
 def test_printed_rows_against_the_reference():
     "Every row of the reference: printed values, and our integers."
-    if not REFERENCE.exists(): pytest.skip(f'{REFERENCE.name} is not beside this checkout')
     rows = {r.name.replace('ResNet-50', 'ResNet50').replace('ResNeXt-50', 'ResNeXt50'): r for r in printed_rows()}
-    for ref in json.loads(REFERENCE.read_text())['rows']:
+    for ref in golden('dollar_fast_scaling')['rows']:
         row, p = rows.pop(ref['name']), ref['published']
         assert [float(row.macs_g), float(row.params_m), float(row.acts_m), float(row.minutes)] == [p['flops_B'], p['params_M'], p['acts_M'], p['time_min_per_epoch']], ref['name']
         if not ref.get('reproduced'): assert network_of(row) is None; continue

@@ -1,9 +1,9 @@
 "The closed form against the built module and against print."
-import json
 import random
 
 import pytest
 
+from conftest import golden
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.nets.yolo import YOLOV8, Yolo, build_yolo, identity, row_costs, to_dict, yolov8, yolov8_rows
 from layerscale_nb.nets.layer import cost
@@ -42,9 +42,7 @@ def test_rows_are_ultralytics_rows():
 
 
 def test_reference_grid(repo):
-    ref = repo.parent/'shared'/'reference'/'yolov8_layerscale.json'
-    if not ref.exists(): pytest.skip('published grid is not in ../shared/reference')
-    grid = json.loads(ref.read_text())['reproduced']['grid']
+    grid = golden('yolov8_layerscale')['reproduced']['grid']
     assert len(grid) >= 30
     for r in grid:
         c = cost(Yolo(d=r['depth'], w=r['width'], max_channels=r['max_channels'], nc=r['nc']), 640)
