@@ -3,13 +3,14 @@ PY   ?= python3
 BIN  := .venv/bin
 ARGS ?=
 
-.PHONY: install study test lab docs readme bench clean
+.PHONY: install study test prove lab docs readme bench clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make study    train the five width/depth variants on the embedded road scenes; report in runs/width_depth"
 	@echo "              make study ARGS='--data path/to/kitti --imgsz 416x128' for your own data"
 	@echo "make test     prove the package (about 25 minutes)"
+	@echo "make prove    the same with the whole of every long sweep"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make docs     build the site in _docs (needs Quarto)"
 	@echo "make bench    time our trainer beside Ultralytics, and the budgets"
@@ -31,6 +32,9 @@ study: install
 
 test: install
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+prove: install
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m 'prove or not prove' $(ARGS)
 
 lab: install
 	@$(BIN)/jupyter lab nbs

@@ -1,4 +1,4 @@
-"Every notebook, twice: by nbdev's runner, and top to bottom in a real kernel as a reader would."
+"Every notebook, top to bottom in a real kernel as a reader would; by nbdev's own runner too in `make prove`."
 import shutil
 import subprocess
 import sys
@@ -12,6 +12,7 @@ NOTEBOOKS = sorted(str(p.relative_to(root/'nbs')) for p in (root/'nbs').rglob('*
 IGNORED = shutil.ignore_patterns('.venv', '.git', 'runs', '_proc', '_docs', '__pycache__', '.ipynb_checkpoints')
 
 
+@pytest.mark.prove
 def test_nbdev_test(repo):
     command = [str(Path(sys.executable).parent/'nbdev_test'), '--n_workers', '1']
     r = subprocess.run(command, cwd=repo, capture_output=True, text=True)

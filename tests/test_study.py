@@ -199,3 +199,37 @@ def test_jobs_fit_the_machine(setting, tmp_path, monkeypatch):
     assert choose_jobs(s, 5) == 1
     gpu = replace(s, st=replace(setting, device=torch.device('cuda')))
     assert choose_jobs(gpu, 5) == 1
+
+
+def in_a_fork(setting, out, renames):
+    "Run the study in a child that is killed after so many renames; returns whether it came to its end."
+    child = os.fork()
+    if not child:
+        move, left = os.replace, [renames]
+        def replace_and_die(a, b):
+            move(a, b)
+            left[0] -= 1
+            if not left[0]: os.kill(os.getpid(), signal.SIGKILL)
+        os.replace = replace_and_die
+        try: list(run_study(setting, out))
+        except BaseException: os._exit(1)
+        os._exit(0)
+    status = os.waitpid(child, 0)[1]
+    assert os.WIFSIGNALED(status) or not os.WEXITSTATUS(status), 'the study failed'
+    return not os.WIFSIGNALED(status)
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork here: kills by other means are in test_faults.py')
+@pytest.mark.parametrize('step', [pytest.param(1, marks=pytest.mark.prove), 4])
+def test_killed_at_renames_a_study_ends_as_an_undisturbed_one(tiny, tmp_path, step):
+    "Killed after 1, 2, 3, ... renames (or 4, 8, ...) until it ends: nothing is lost, nothing doubled, no half file stays."
+    torch.set_num_threads(1)
+    st, kills = open_setting(replace(tiny, recipe=Recipe(epochs=2))), 0
+    list(run_study(st, tmp_path/'whole'))
+    while not in_a_fork(st, tmp_path/'killed', step*(kills + 1)):
+        kills += 1
+        assert kills < 100
+    assert kills >= (6 if step == 1 else 2), kills
+    pd.testing.assert_frame_equal(untimed(tmp_path/'killed'), untimed(tmp_path/'whole'))
+    assert not list((tmp_path/'killed').rglob('*.part')) and not list((tmp_path/'killed').rglob('state.pt'))
+    print(f'{kills} kills')
