@@ -139,7 +139,7 @@ def test_a_note_reaches_the_screen_and_the_report(repo, tmp_path, monkeypatch):
     df = pd.read_csv(repo/'nbs'/'results'/'kitti_cyclist_width_depth.csv')
     screen, log, note = io.StringIO(), io.StringIO(), NOTE.format('43%')
     row = json.loads(df.iloc[0].to_json()) | dict(note=note)
-    event = SimpleNamespace(index=1, total=2, run='baseline_seed0', kind='done', row=row)
+    event = SimpleNamespace(index=1, total=2, run='baseline_seed0', kind='done', row=row, note='')
     tell(event, Line(screen), log)
     assert screen.getvalue().splitlines()[0].endswith(note) and note in log.getvalue()
     for f in (n for n in dir(report) if n.startswith('plot_')):  # pictures take long

@@ -138,5 +138,5 @@ def test_benchmarks_without_rows_say_so(tmp_path, capsys, monkeypatch):
     assert main(['bench', 'acts', '--minutes', '1e-9', '--device', 'cpu', '--out', 'a.csv']) == 2 and 'nothing was measured' in capsys.readouterr().err
     for text in ('name,value\na,1\n', 'base,rule,s\nEN-B0,w\n'):
         (tmp_path/'a.csv').write_text(text)
-        assert main(['bench', 'acts', '--minutes', '1e-9', '--device', 'cpu', '--out', 'a.csv']) == 2 and 'a.csv is not a table of this benchmark' in capsys.readouterr().err
+        assert main(['bench', 'acts', '--minutes', '1e-9', '--device', 'cpu', '--out', 'a.csv']) == 2 and 'a.csv: no such table, the column' in capsys.readouterr().err
         assert (tmp_path/'a.csv').read_text() == text

@@ -40,7 +40,6 @@ def test_one_line_of_any_error(said, last, line):
 
 def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
     "Each place that quotes another library's error, given one that says nothing."
-    import pandas as pd
     import torch
     import ultralytics.data.utils as ultralytics_data
     import ultralytics.nn.tasks as tasks
@@ -51,8 +50,9 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
     from layerscale_nb.experiments import members
     from layerscale_nb.study import report
     from layerscale_nb.live import trial, worker
+    from layerscale_nb import table
     def mute_value(*_, **__): raise ValueError()
-    monkeypatch.setattr(pd, 'read_csv', mute_value)
+    monkeypatch.setattr(table.csv, 'DictReader', mute_value)
     for owner, name in ((torch, 'load'), (ultralytics_data, 'check_det_dataset'), (tasks, 'DetectionModel'),
                         (calibrate, 'measure_calls'), (members, 'check_member')): monkeypatch.setattr(owner, name, mute)
     for name in ('results.csv', 'kept.csv', 'state.pt'): (tmp_path/name).write_text('a')

@@ -115,7 +115,8 @@ def _kept_profile(path: Path, profile, out, device, command: str) -> Profile:
         raise LayerscaleError(f'{path} is a profile of {kept.device} ({kept.threads} threads), not of this '
                               f'{device_name(device)} ({machine(device)[1]}). Choose another --out.')
     if kept and profile not in (None, kept) and Path(out).exists():
-        raise LayerscaleError(f'{path} holds another profile, and the rows of {out} belong to it. Choose another --out.')
+        raise LayerscaleError(f'{path} holds another profile, and the rows of {out} belong to it. '
+                              'Choose another --out.')
     profile = profile or kept or calibrate(device, name='validation', command=command)
     save_profile(profile, path)
     return profile

@@ -112,8 +112,8 @@ def _bench_acts(
       layerscale bench acts --out acts.csv --minutes 30"""
     from layerscale_nb.experiments.actbound import bench_acts, correlations, rows_here, said_row
     rows = rows_here(bench_acts(out, device=device, minutes=minutes, look=said_row, command=command_line()), device)
-    table = f'{correlations(rows).round(3).to_string()}\n{len(rows)} rows in {out}'
-    print(as_json([tidy(r) for r in rows]) if json else table)
+    if json: print(as_json([tidy(r) for r in rows]))
+    else: print(f'{correlations(rows).round(3).to_string()}\n{len(rows)} rows in {out}')
     return 0
 
 # %% ../../nbs/experiments/commands.ipynb #81ae1952

@@ -70,6 +70,13 @@ def progress_text(
     score = f'{p.map50:.3f}' if p.map50 == p.map50 else '  –  '
     return f'epoch {p.epoch:>3}/{p.epochs}  loss {p.loss:6.2f}  mAP50 {score}  {clock_text(p.eta_s)} left'
 
+# %% ../../nbs/study/screen.ipynb #4b14b909
+def _tell_time(e, line: Line):
+    "Show a measured latency; it stays on the screen if something must be said about it."
+    said = f'timed: {e.run} {e.row["latency_ms"]:.1f} ms/image'
+    if e.row.get('note'): line.keep(f'{said}; {e.row["note"]}')
+    else: line.show(said, 'study')
+
 # %% ../../nbs/study/screen.ipynb #ac9407d9
 def tell(
     e,           # `Event`
@@ -85,8 +92,7 @@ def tell(
     elif e.kind == 'start': log.write(f'start {e.run}\n')
     elif e.kind == 'elsewhere': line.show(f'{name} is trained by another process', e.run)
     elif e.kind == 'failed': line.keep(f'{name} failed: {e.row["error"]}', e.run)
-    elif e.kind == 'done' and not e.row.get('note'):
-        line.show(f'timed: {e.run} {e.row["latency_ms"]:.1f} ms/image', 'study')
+    elif e.kind == 'done': _tell_time(e, line)
     else: line.keep(f'{name} {_result_text(e)}', e.run)
     if e.kind in ('trained', 'done', 'skip', 'failed'): log.write(json.dumps(e.row) + '\n')
 
