@@ -53,7 +53,7 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
     from layerscale_nb import table
     def mute_value(*_, **__): raise ValueError()
     monkeypatch.setattr(table.csv, 'DictReader', mute_value)
-    for owner, name in ((torch, 'load'), (ultralytics_data, 'check_det_dataset'), (tasks, 'DetectionModel'),
+    for owner, name in ((train.zipfile, 'ZipFile'), (ultralytics_data, 'check_det_dataset'), (tasks, 'DetectionModel'),
                         (calibrate, 'measure_calls'), (members, 'check_member')): monkeypatch.setattr(owner, name, mute)
     for name in ('results.csv', 'kept.csv', 'state.pt'): (tmp_path/name).write_text('a')
     small = dict(backbone=[[-1, 1, 'Conv', [8]]], head=[])

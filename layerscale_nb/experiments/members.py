@@ -214,7 +214,8 @@ def run_members(
     kw['command'] = ('python -c "from layerscale_nb.experiments.members import run_members; '
                      f'run_members({Path(out).name!r}{"".join(f", {k}={v!r}" for k, v in kw.items())})"')
     def make(key): return dict.fromkeys(COLUMNS, '') | child_row(key['member'], **kw)
-    return fill(Table(out, ('member',), ('said',)), [dict(member=n) for n in members], make, good=lambda r: not r['said'])
+    keys, table = [dict(member=n) for n in members], Table(out, ('member',), ('said',))
+    return fill(table, keys, make, good=lambda r: not r['said'])
 
 # %% ../../nbs/experiments/members.ipynb #eb0e2ac9
 def time_reduced(
