@@ -78,8 +78,8 @@ def bench_recipe(
     settings on this machine."""
     base = Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
     plain = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=base, **study))
-    square = None
-    if any('square' in _PIECES[p] for p in pieces): square = open_setting(replace(plain.study, imgsz=(max(plain.size),)*2))
+    as_square = replace(plain.study, imgsz=(max(plain.size),)*2)
+    square = open_setting(as_square) if any('square' in _PIECES[p] for p in pieces) else None
     jobs = {}
     for seed in seeds:
         for piece in pieces:
