@@ -32,18 +32,21 @@ def read_rows(
     try:
         with open(plain_file(path), newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f, strict=True))
     except (OSError, ValueError, csv.Error) as e:
-        raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}). Move it away to start a new one.') from None
+        raise LayerscaleError(f'{path}: not readable as a table ({one_line(e)}). '
+                              'Move it away to start a new one.') from None
     missing = sorted(set(need) - set(rows[0])) if rows else []
     if missing: raise LayerscaleError(f"{path}: no such table, the column '{missing[0]}' is missing. Move it away.")
     if any(None in r or None in r.values() for r in rows):
-        raise LayerscaleError(f'{path}: a line of this table was cut, or has too many cells. Mend it, or move the file away.')
+        raise LayerscaleError(f'{path}: a line of this table was cut, or has too many cells. '
+                              'Mend it, or move the file away.')
     return [{k: v if k in text else _value(v) for k, v in r.items()} for r in rows]
 
 # %% ../nbs/table.ipynb #4e75769d
 def frame(
     source,  # rows of `read_rows`, or a csv file
 ):
-    "Rows as a pandas `DataFrame`; empty cells of columns with numbers are not-a-number. Raises `LayerscaleError` for a file that is no table."
+    """Rows as a pandas `DataFrame`; empty cells of columns with numbers are not-a-number. Raises `LayerscaleError` for
+    a file that is no table."""
     import pandas as pd  # half a second, and most commands do without
     rows = source if isinstance(source, list) else read_rows(source)
     df = pd.DataFrame(rows)
@@ -69,7 +72,7 @@ def locked(
     path,         # the file that stands for the lock; it stays where it is
     wait_s=None,  # give up after so many seconds; None: wait for ever
 ):
-    "Hold a lock that other processes respect and that ends with its holder, however it ends; yields whether it is held."
+    "Hold a lock that other processes respect and that ends with its holder; yields whether it is held."
     from filelock import FileLock, Timeout  # here, and psutil below: a count needs neither, and must be quick
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path, timeout=-1 if wait_s is None else wait_s)

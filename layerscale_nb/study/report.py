@@ -306,7 +306,8 @@ def _image_differences(df, folder, seed=None, base='baseline', draws=1000) -> pd
         for v in [v for v in df[df.seed == seed].variant if v != base]:
             with suppress(LayerscaleError):
                 d = paired_bootstrap(_matches(folder, v, seed), known, draws)
-                rows.append(dict(variant=v, diff=d.diff, low=d.low, high=d.high, sd=math.nan, runs=1, verdict=d.verdict))
+                found = dict(variant=v, diff=d.diff, low=d.low, high=d.high)
+                rows.append(found | dict(sd=math.nan, runs=1, verdict=d.verdict))
     return pd.DataFrame(rows, columns=_DIFFERENCE).set_index('variant')
 
 # %% ../../nbs/study/report.ipynb #bb947293
@@ -463,7 +464,8 @@ def write_report(
 <title>{html.escape(title)}</title>
 <style>{_STYLE}</style><h1>{html.escape(title)}</h1>
 <p>{df.variant.nunique()} variants, {df.seed.nunique()} seed(s), {len(df)} runs.
-mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p><p class="key">{damaged}</p>{parts}
+mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p>
+<p class="key">{damaged}</p>{parts}
 <h2>All runs</h2>{runs}
 <h2>Origin</h2><div class="small">{_frame_html(origin)}</div></html>'''
     return write_atomic(Path(folder)/'report.html', page)

@@ -240,7 +240,7 @@ def check_folder(
 def collect(
     out,  # folder of the study
 ) -> pd.DataFrame:
-    "Write `out/results.csv` from the rows of all runs that have one, and return them as a table; damaged ones are left."
+    "Write `out/results.csv` from the rows of all runs, damaged ones left out, and return them as a table."
     rows = []
     for p in sorted(Path(out).glob('*/row.json'), key=lambda p: p.stat().st_mtime):
         with suppress(LayerscaleError): rows.append(read_json(p))
@@ -427,7 +427,7 @@ def _time_all(s: StudyFolder, names: list, tell):
 
 # %% ../../nbs/study/runs.ipynb #bff1edc4
 def _look_at(s: StudyFolder, name: str) -> tuple:
-    "('skip', row, note) of a trained run, ('failed', row, '') of one with a damaged file, ('', row, '') of one to train."
+    "('skip', row, note) of a trained run, ('failed', row, '') of a damaged one, ('', row, '') of one to train."
     try: row = s.row(name)
     except LayerscaleError as e:
         if 'other settings' in str(e): raise
@@ -442,8 +442,7 @@ def run_study(
     st: Setting,  # `Setting`
     out,          # folder of the study
     command='',   # the command line, for the provenance
-    jobs=None,    # runs that train at once, in processes of their own if several; 'auto': `choose_jobs`; None: one, with
-                  # torch's threads as they are
+    jobs=None,    # runs that train at once, a process each if several; 'auto': `choose_jobs`; None: one, threads as set
 ):
     """Run every variant with every seed, then time the networks; yields `Event`s. `out/results.csv` holds a row per
     trained run at any time. What breaks one run does not stop the others."""

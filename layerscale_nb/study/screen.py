@@ -121,10 +121,10 @@ def _run_state(folder: Path, lock: Path) -> dict:
 def study_status(
     folder,  # folder of a study
 ) -> list:
-    """One dict for each run of the study: `run`, `state` ('waiting', 'training', 'stopped', 'trained', 'done', 'failed',
-    or what is wrong with its files), `epoch` (finished), `map50` (last). Raises `LayerscaleError` if there is no study."""
+    """One dict for each run: `run`, `state` ('waiting', 'training', 'stopped', 'trained', 'done', 'failed', or what is
+    wrong with its files), `epoch` (finished), `map50` (last). Raises `LayerscaleError` if there is no study."""
     folder = Path(folder)
     plan = read_json(folder/'study.json') if (folder/'study.json').exists() else {}
     names = dict.fromkeys([*plan.get('runs', []), *(p.parent.name for p in sorted(folder.glob('*/config.json')))])
-    if not names: raise LayerscaleError(f'{folder}: no study here. Give the folder that `layerscale study --out` named.')
+    if not names: raise LayerscaleError(f'{folder}: no study here. Give the folder of `layerscale study --out`.')
     return [_run_state(folder/n, folder/'.locks'/n) for n in names]
