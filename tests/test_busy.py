@@ -124,7 +124,7 @@ def test_a_row_of_a_study_says_it(tiny, machine, monkeypatch):
     c = machine(0.0, 0.6, 0.7, 0.8)
     st = SimpleNamespace(size=(32, 32), device=torch.device('cpu'))
     t = study.timings(Yolo(d=.33, w=.125, nc=2), st)
-    assert c.looks == 4 and t['latency_ms'] == 10 and t['note'] == NOTE.format('60%')
+    assert c.looks == 3 and t['latency_ms'] == 10 and t['note'] == NOTE.format('60%')
 
 
 def test_a_note_reaches_the_screen_and_the_report(repo, tmp_path, monkeypatch):
