@@ -132,8 +132,8 @@ def finished_row(
     folder, want = Path(folder), json.loads(json.dumps(config))
     if (folder/'config.json').exists():
         old = read_json(folder/'config.json')
-        keys = [k for k in want if old.get(k) != want[k]]
-        if keys or old.keys() - want.keys():
+        keys = [k for k in {**want, **old} if old.get(k) != want.get(k)]
+        if keys:
             raise LayerscaleError(f'{folder} holds a run with other settings ({", ".join(keys)} '
                                   'differ). Use another --out, or delete that folder.')
     return tidy(read_json(folder/'row.json')) if (folder/'row.json').exists() else None
@@ -244,10 +244,11 @@ def collect(
 ) -> pd.DataFrame:
     "Write `out/results.csv` from the rows of all runs, damaged ones left out, and return them as a table."
     rows = []
-    for p in sorted(Path(out).glob('*/row.json'), key=lambda p: p.stat().st_mtime):
-        with suppress(LayerscaleError): rows.append(read_json(p))
-    if rows:
-        with locked(Path(out)/'.locks'/'results'): write_rows(rows, Path(out)/'results.csv')
+    if not any(Path(out).glob('*/row.json')): return pd.DataFrame()
+    with locked(Path(out)/'.locks'/'results'):  # read within it, or another process's newer table is overwritten
+        for p in sorted(Path(out).glob('*/row.json'), key=lambda p: p.stat().st_mtime):
+            with suppress(LayerscaleError): rows.append(read_json(p))
+        if rows: write_rows(rows, Path(out)/'results.csv')
     return pd.DataFrame(rows)
 
 # %% ../../nbs/study/runs.ipynb #fef02148
@@ -281,7 +282,8 @@ class StudyFolder:
             if not mine:
                 yield 'elsewhere'
                 return
-            (variant, seed), _ = self.runs[name], sweep(self.out/name)
+            variant, seed = self.runs[name]
+            sweep(self.out/name)
             run = train_run(self.st, variant, seed, self.out/name, self.command)
             try: yield from run
             except (Diverged, DoesNotFit) as e:
@@ -308,12 +310,13 @@ class _Packed:
 def _packed(s: StudyFolder):
     "Yields a study's training for processes. The name of the file tells `sweep` what to do if this one is killed."
     frames, st = s.out/f'.frames.{os.getpid()}.part', s.st
+    named = replace(st.study, data=str(st.study.data))  # a data set in memory need not travel either
     s.out.mkdir(parents=True, exist_ok=True)
     parts = {k: {f: getattr(v, f) for f in ('images', 'boxes', 'cls', 'valid')}
              for k, v in (('train', st.train), ('val', st.val))}
     try:
         torch.save(parts, frames)
-        yield _Packed(replace(s, st=replace(st, train=None, val=None)), frames)
+        yield _Packed(replace(s, st=replace(st, study=named, train=None, val=None)), frames)
     finally: frames.unlink(missing_ok=True)
 
 # %% ../../nbs/study/runs.ipynb #5cd8d8c0
