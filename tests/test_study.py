@@ -62,6 +62,7 @@ def test_a_damaged_file_costs_its_run_a_sentence(setting, done, tmp_path, name, 
 def test_damaged_matches_leave_a_report(done, tmp_path, damage):
     shutil.copytree(done, tmp_path/'s')
     path = tmp_path/'s'/'depth_033_seed0'/'matches.npz'
+    assert 'cannot be read' not in (whole := write_report(tmp_path/'s').read_text(encoding='utf-8')) and '<p class=key></p>' not in whole and '<p class="key"></p>' not in whole
     path.write_bytes(DAMAGES[damage])
     page = write_report(tmp_path/'s').read_text(encoding='utf-8')
     assert 'these matches cannot be read' in page and 'depth_033_seed0' in page and 'Leaderboard' in page

@@ -455,7 +455,7 @@ def write_report(
                 for k in ('data', 'command', 'versions', 'device', 'date')}).to_csv())
     origin = df[['data', 'imgsz', 'n_train', 'n_val', 'base', 'epochs', 'device', 'versions', 'command',
                  'date']].drop_duplicates().T
-    damaged = '<br>'.join(map(html.escape, damaged_matches(df, folder)))
+    damaged = ''.join(f'<p class=key>{html.escape(s)}</p>' for s in damaged_matches(df, folder))
     parts = ''.join(f'<h2>{t}</h2><p{" class=key" if "real" in t else ""}>{s}</p>{h}'
                     for t, s, h in sections(df, d, every))
     unshown = ['versions', 'command', 'device', 'status', *([] if busy_runs(df) else ['note'])]
@@ -465,7 +465,7 @@ def write_report(
 <style>{_STYLE}</style><h1>{html.escape(title)}</h1>
 <p>{df.variant.nunique()} variants, {df.seed.nunique()} seed(s), {len(df)} runs.
 mAP is COCO-style (101 recall points), from the averaged weights at the end of training.</p>
-<p class="key">{damaged}</p>{parts}
+{damaged}{parts}
 <h2>All runs</h2>{runs}
 <h2>Origin</h2><div class="small">{_frame_html(origin)}</div></html>'''
     return write_atomic(Path(folder)/'report.html', page)
