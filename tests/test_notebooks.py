@@ -19,15 +19,41 @@ def test_nbdev_test(repo):
     assert r.returncode == 0, (r.stdout + r.stderr)[-4000:]
 
 
+@pytest.fixture(scope='module')
+def kernel():
+    "One real kernel for all notebooks of this process, since each start costs the import of torch; (manager, client)."
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbformat import v4
+    first = NotebookClient(v4.new_notebook(), km=AsyncKernelManager(kernel_name='python3'))
+    first.start_new_kernel()
+    first.start_new_kernel_client()
+    yield first.km, first.kc
+    first._cleanup_kernel()
+
+
+CLEAN = """%reset -f
+import os, sys
+import ipywidgets, matplotlib.pyplot
+os.chdir({folder!r})
+ipywidgets.Widget.close_all()
+matplotlib.pyplot.close('all')
+del os, sys, ipywidgets, matplotlib
+__spec__ = None  # which processes that a notebook starts look for"""
+
+
 @pytest.mark.parametrize('name', NOTEBOOKS)
-def test_in_a_real_kernel(name, tmp_path):
+def test_in_a_real_kernel(name, kernel, tmp_path):
     import nbformat
     from nbclient import NotebookClient
     work = (tmp_path/'nbs'/name).parent
     work.mkdir(parents=True)
     nb = nbformat.read(root/'nbs'/name, as_version=4)
+    nb.cells.insert(0, nbformat.v4.new_code_cell(CLEAN.format(folder=str(work))))
     start = time.time()
-    NotebookClient(nb, timeout=300, kernel_name='python3', resources=dict(metadata=dict(path=str(work)))).execute()
+    client = NotebookClient(nb, timeout=300, km=kernel[0])
+    client.kc = kernel[1]
+    client.execute()
     print(f'{name}: {time.time() - start:.0f} s')
 
 

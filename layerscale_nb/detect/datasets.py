@@ -273,12 +273,8 @@ _LAYOUTS = (  # (does the path look so?, its reader): the first that fits is tak
     (lambda p: p.exists() and p.suffix.lower() in ('.yaml', '.yml'), yolo_folder),
     (lambda p: p.suffix in ('.yaml', '.yml') and len(p.parts) == 1, lambda p: named_set(str(p))))
 
-def load_data(
-    source='roadscenes',  # 'roadscenes', a KITTI, VOC, YOLO or COCO folder, a data.yaml, or a name such as kitti.yaml
-) -> Dataset:
-    "Open any of the five sources; raises `LayerscaleError` with what was looked for if it is none of them."
-    if isinstance(source, Dataset): return source
-    if str(source).lower() == 'roadscenes': return roadscenes()
+def _read_data(source) -> Dataset:
+    "The data set in a folder or file; raises `LayerscaleError` with what was looked for."
     p = _data_path(source)
     try:
         reader = next((read for fits, read in _LAYOUTS if fits(p)), None)
@@ -291,6 +287,17 @@ def load_data(
             'training/image_2 (KITTI), JPEGImages (VOC), annotations/*.json (COCO).')
     raise LayerscaleError(f"data '{source}': no such folder or file. Use 'roadscenes', a KITTI, VOC, YOLO or COCO "
                           'folder, or a name such as kitti.yaml.')
+
+# %% ../../nbs/detect/datasets.ipynb #b80c52ee
+def load_data(
+    source='roadscenes',  # 'roadscenes', a KITTI, VOC, YOLO or COCO folder, a data.yaml, or a name such as kitti.yaml
+    n_train=None,         # training images to use, the first ones; None: all
+    n_val=None,           # validation images to use; None: all
+) -> Dataset:
+    "Open any of the five sources; raises `LayerscaleError` with what was looked for if it is none of them."
+    if isinstance(source, Dataset): return source.take(n_train, n_val)
+    if str(source).lower() != 'roadscenes': return _read_data(source).take(n_train, n_val)
+    return roadscenes(len(range(256)[:n_train]), len(range(64)[:n_val]))  # no scene is drawn that nobody uses
 
 # %% ../../nbs/detect/datasets.ipynb #3abe3ac2
 def notes_table(

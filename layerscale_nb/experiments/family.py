@@ -83,7 +83,7 @@ def open_data(
     device='cpu',  # torch device
 ) -> tuple:
     "(class names, training store, validation store) of a data set at one frame size."
-    ds = load_data(data).take(n_train, n_val)
+    ds = load_data(data, n_train, n_val)
     return ds.names, *(make_store(to_frames(x, size, []), torch.device(device)) for x in (ds.train, ds.val))
 
 # %% ../../nbs/experiments/family.ipynb #2668f3dd

@@ -159,7 +159,7 @@ class Trainer:
         "The data as tensors; those of the last two resolutions stay in memory."
         source = t.data, t.n_train, t.n_val
         if source not in self.data:
-            self.data = {source: load_data(t.data).take(t.n_train, t.n_val)}
+            self.data = {source: load_data(t.data, t.n_train, t.n_val)}
             self.settings = {}
         ds = self.data[source]
         if t.imgsz not in self.settings:

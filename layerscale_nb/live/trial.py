@@ -144,7 +144,7 @@ def look_at(
     `LayerscaleError` if there is no such data."""
     known = inspect.signature(roadscenes).parameters
     drawn = t.data.lower() == 'roadscenes'
-    ds = roadscenes(1, 1) if drawn else load_data(t.data).take(t.n_train, t.n_val)
+    ds = roadscenes(1, 1) if drawn else load_data(t.data, t.n_train, t.n_val)
     n = [known[k].default for k in ('n_train', 'n_val')] if drawn else [len(ds.train), len(ds.val)]
     n_train, n_val = (len(range(have)[:asked]) for have, asked in zip(n, (t.n_train, t.n_val)))
     return ds.names, n_train, n_val, natural_size(ds, min(320, ds.train[0].size[1]))

@@ -50,7 +50,7 @@ def open_setting(
     "Read the data, decode every image once, and put it where training happens."
     s = _check_study(s)
     device = pick_device(s.device)
-    ds = load_data(s.data).take(s.n_train, s.n_val)
+    ds = load_data(s.data, s.n_train, s.n_val)
     size, notes = s.imgsz or natural_size(ds), list(ds.notes)
     check_image_memory(len(ds.train) + len(ds.val), size)
     train, val = to_frames(ds.train, size, notes), to_frames(ds.val, size, notes)
