@@ -30,6 +30,7 @@ def test_a_child_without_its_parent_ends_at_its_next_step(tiny, monkeypatch, tmp
     assert 'Traceback' not in (tmp_path/'ultralytics'/'log.txt').read_text()
 
 
+@pytest.mark.prove
 def test_tuned_settings_are_ones_ultralytics_takes(tiny, tmp_path):
     st = open_setting(replace(tiny, n_train=8, n_val=4, device='cpu'))
     r = bench_ultralytics(st, Yolo(d=.33, w=.125, nc=len(st.names)), tmp_path, settings=TUNED | dict(epochs=1, workers=0), level=1., seconds=100, name='tuned')
@@ -59,6 +60,7 @@ def test_bench_command_prints_one_json_object(tiny, monkeypatch, capsys, tmp_pat
     assert list(f.index) == ['layerscale', 'tuned'] and f['mean']['tuned'] == .15 and (f['count'] == 2).all()
 
 
+@pytest.mark.prove
 def test_a_stopped_benchmark_keeps_its_finished_runs(tiny, monkeypatch, tmp_path):
     def stop(*a, **k): raise KeyboardInterrupt
     monkeypatch.setattr(bench, 'bench_ultralytics', stop)

@@ -18,7 +18,7 @@ from layerscale_nb.nets.yolo import quiet_ultralytics
 @pytest.fixture(scope='module')
 def trained(tiny, tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
-    s = replace(tiny, n_train=96, recipe=Recipe(epochs=12, lr=5e-3))
+    s = replace(tiny, n_train=64, recipe=Recipe(epochs=9, lr=5e-3))
     st = open_setting(s)
     return st, train_run(st, s.variants[1], 0, folder).finish().row, folder
 

@@ -50,6 +50,7 @@ def untimed(out):
     return df[[c for c in df if not c.startswith(TIMED)]]
 
 
+@pytest.mark.prove
 def test_killed_three_times_gives_the_same_table(whole, tmp_path):
     points = [lambda: epochs_done(tmp_path/'baseline_seed0') >= 1,
               lambda: epochs_done(tmp_path/'baseline_seed0') >= 3,
