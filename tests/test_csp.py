@@ -13,7 +13,8 @@ from layerscale_nb.nets.csp import INNER, CspStage, around, break_even, build_st
 from layerscale_nb.nets.layer import cost
 from layerscale_nb.timing.roofline import calls as calls_of
 from layerscale_nb.timing.roofline import find_profile
-from layerscale_nb.live.csp import compare_csp, csp_explorer, csp_page, measure_ms, stage_ms, svg_break_even, svg_paths, svg_shares
+from layerscale_nb.live.view import draw_view
+from layerscale_nb.live.csp import break_even_part, compare_csp, csp_explorer, measure_ms, paths_part, shares_part, stage_ms
 from layerscale_nb.nets.osa import OSA_FORMS, OsaBlock, build_osa, cio, osa_convs, receptive_field
 from layerscale_nb.timing.roofline import TERMS, Profile, save_profile
 
@@ -124,12 +125,12 @@ def test_bad_input(make, says):
 
 def test_pictures_say_what_they_show():
     r = compare_csp('res', 128, 4, profile=HERE)
-    bars = lambda r: svg_shares(r).count('<rect')
-    assert 'plain = 1' in svg_shares(r) and (bars(r), bars(compare_csp('res'))) == (3, 2)
-    assert 'pays from k = 10' in svg_break_even(r)
-    paths = svg_paths(compare_csp('dark', 128, 4, 0.25))
+    drawn = lambda f, *args: draw_view([f(compare_csp(*args) if args else r)])
+    assert 'plain = 1' in drawn(shares_part) and (drawn(shares_part).count('<rect'), drawn(shares_part, 'res').count('<rect')) == (3, 2)
+    assert 'pays from k = 10' in drawn(break_even_part)
+    paths = drawn(paths_part, 'dark', 128, 4, 0.25)
     assert '32 through 4 x dark' in paths and '96 past' in paths
-    for f in (svg_paths, svg_shares, svg_break_even): ElementTree.fromstring(f(r))  # well formed
+    for f in (paths_part, shares_part, break_even_part): ElementTree.fromstring(drawn(f))  # well formed
 
 
 @pytest.mark.parametrize('kind', INNER)
@@ -164,11 +165,11 @@ def test_a_profile_is_found_or_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_profile() is None and find_profile(HERE) is HERE
     e = csp_explorer()
-    assert 'layerscale profile' in e.note.value and 'predicted ms' not in e.picture.value
+    assert 'layerscale profile' in e.note.value and 'predicted ms' not in e.out.value
     save_profile(HERE, PROFILE_FILE)
     assert find_profile() == HERE and find_profile(tmp_path/PROFILE_FILE) == HERE
     e = csp_explorer()
-    assert 'invented' in e.note.value and 'predicted ms' in e.picture.value
+    assert 'invented' in e.note.value and 'predicted ms' in e.out.value
     with pytest.raises(LayerscaleError, match='no such file'): csp_explorer(profile='none.json')
     with pytest.raises(LayerscaleError, match="no rates for 'norm'"): stage_ms(CspStage(), Profile(**{**vars(HERE), 'rates': {'1x1': HERE.rates['1x1']}}))
 
@@ -176,31 +177,19 @@ def test_a_profile_is_found_or_not(tmp_path, monkeypatch):
 def test_explorer_moves():
     e = csp_explorer(profile=HERE)
     for name, value in (('k', 9), ('b', 256), ('ratio', 0.25), ('kind', 'resx')):
-        before = e.picture.value
-        e.controls[name].value = value
-        assert e.picture.value != before and e.picture.value.count('<svg') == 3
-
-
-def test_page_has_a_picture_for_each_k():
-    page = csp_page(('dark',), ks=(1, 5, 9), profile=HERE)
-    assert page.count('<section') == 3 and page.count('display:block') == 1 and 'max="2"' in page and '<script' not in page
-
-
-def test_the_page_has_a_picture_for_every_pair():
-    page = csp_page(('res', 'dark'), ks=(1, 5, 9), profile=HERE)
-    names = [f'{kind}, k = {k}' for kind in ('res', 'dark') for k in (1, 5, 9)]
-    assert [i.split('"')[0] for i in page.split('<section title="')[1:]] == names and page.count('display:block') == 1
-    assert 'let p = this.parentNode, at = 3*' in page and page.count('<option>') == 2
+        before = e.out.value
+        e.set(**{name: value})
+        assert e.out.value != before and e.out.value.count('<svg') == 3
 
 
 def test_further_times_stand_beside_the_prediction():
     r = compare_csp('dark', 64, 2, profile=HERE, times=dict(measured=measure_ms, fixed=lambda s, size: float(s.k)))
     assert list(r['ms']) == ['predicted', 'measured', 'fixed'] and r['ms']['fixed'] == dict(plain=2., csp=2.)
-    assert all(v > 0 for v in r['ms']['measured'].values()) and svg_shares(r).count('<rect') == 5
+    assert all(v > 0 for v in r['ms']['measured'].values()) and draw_view([shares_part(r)]).count('<rect') == 5
     e = csp_explorer(profile=HERE, device='cpu')
-    before = e.picture.value
+    before = e.out.value
     e.button.click()
-    assert e.picture.value != before and 'measured ms' in e.picture.value
+    assert e.out.value != before and 'measured ms' in e.out.value
 
 
 def test_torchs_own_counter_agrees():

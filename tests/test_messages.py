@@ -147,6 +147,8 @@ def test_svg_and_explorers_show_text():
     from layerscale_nb import core, cost, svg
     from layerscale_nb.nets import csp
     from layerscale_nb.live import explorers as explore
+    from layerscale_nb.live.controls import Explorer, Guess
+    from layerscale_nb.live.view import draw_view
     from layerscale_nb.cost import Count
     from layerscale_nb.timing.roofline import TERMS, Profile, calls
     from layerscale_nb.nets.scale import compare
@@ -154,19 +156,22 @@ def test_svg_and_explorers_show_text():
     line = svg.Mark('line', [1, 2], [1, 2], names=[TRAP], tips=[TRAP])
     dot, rule = svg.Mark('dot', [1], [1], names=[TRAP], tips=[TRAP]), svg.Mark('rule', [1], names=[TRAP])
     harmless(svg.svg_chart([line, dot, rule], TRAP, TRAP), TRAP)
-    harmless(svg.flip_book({TRAP: 'x'}, name=TRAP), TRAP)
-    with says('Known: <b>, c.'): svg.flip_book({'<b>': '', 'c': ''}, 'zzzzzz')
     net = replace(named_net('EN-B0'), name=TRAP)
     for shown in (net, compare(net, 'dWr', 2), Count(TRAP, (32, 32), cost.Cost(1, 1, 1), {})):
         harmless(shown._repr_markdown_(), TRAP)
-    harmless(explore.scaling_panel(net, 'dWr', 2), TRAP)
-    harmless(explore.scaling_explorer(net).children[-1].value, TRAP)
+    harmless(draw_view(explore.scaling_view(net, 'dWr', 2)), TRAP)
+    e = explore.scaling_explorer(net)
+    for html in (e.out.value, e.still()): harmless(html, TRAP)
+    assert TRAP not in e.page()
     kinds = {c.kind for c in calls(net)} | {'silu', 'add', 'norm', 'spatial', '1x1'}
     rates = {k: dict.fromkeys(TERMS, 1.) for k in kinds}
     profile = Profile(TRAP, TRAP, 1, 'fp32', True, 1, 'sum', rates, 0.1, 10, 1., {})
-    harmless(actbound.runtime_panel(net, 0.8, 2, 1, [profile]), TRAP)
-    harmless(actbound.share_bars({TRAP: (1., 1., TRAP)}), TRAP)
+    harmless(draw_view(actbound.runtime_view(net, 0.8, 2, 1, [profile])), TRAP)
+    harmless(draw_view([actbound.part_times({TRAP: (1., 1., TRAP)})]), TRAP)
     harmless(csp_explorer(profile=profile).note.value, TRAP)
+    guess = Guess(TRAP, unit=TRAP)
+    harmless(guess.still() + guess._repr_mimebundle_()['text/html'], TRAP)
+    harmless(guess.then(Explorer, TRAP, lambda: [])._repr_mimebundle_()['text/html'])
 
 
 @pytest.fixture

@@ -4,19 +4,17 @@
 
 # %% auto #0
 __all__ = ['BASES', 'Job', 'jobs_of', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson', 'plot_figure2',
-           'duel_text', 'share_bars', 'runtime_panel', 'runtime_explorer', 'runtime_page', 'said_row', 'rows_here',
-           'predictor_text']
+           'duel_text', 'part_times', 'runtime_view', 'runtime_explorer', 'said_row', 'rows_here', 'predictor_text']
 
 # %% ../../nbs/experiments/actbound.ipynb #65c65327
 import math, sys
-from html import escape
 from pathlib import Path
 from typing import NamedTuple
-import ipywidgets as W
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from ..core import LayerscaleError, human, provenance
+from ..core import LayerscaleError, human, provenance, refuse
+from ..live.controls import Choice, Explorer
 from ..live.explorers import distinct_factors
 from ..nets.build import build
 from ..nets.layer import cost
@@ -24,7 +22,7 @@ from ..nets.net import Net
 from ..nets.scale import alpha_rule, scale
 from ..nets.zoo import named_net
 from ..plot import axes, log_ticks, metric, plain_text
-from ..svg import Mark, flip_book, svg_chart
+from ..svg import Mark, chart
 from ..table import Table, fill
 from ..timing.calibrate import VALIDATION, calibrate, compare_predictors, validate_profile
 from ..timing.measure import (
@@ -286,14 +284,11 @@ def _costliest(net: Net, profile: Profile, batch=8, n=6) -> list:
             for (part, kind, memory), (calls, ms) in sorted(spent.items(), key=lambda x: -x[1][1])[:n]]
 
 # %% ../../nbs/experiments/actbound.ipynb #2eb0e033
-def _costliest_html(layers: list) -> str:
-    "The result of `_costliest` as HTML, a line for each."
-    name = lambda part, kind, calls, share, memory: (
-        '<span '
-        f'style="color:{_BOUND_COLOURS["memory" if memory else "arithmetic"]}">■</span>'
-        f' {escape(part)}, {escape(kind)} ×{calls}: {share:.0%}')
-    return ('<div style="font-size:12px;margin-top:6px">most expensive '
-            f'layers:<br>{"<br>".join(name(*l) for l in layers)}</div>')
+def _costliest_part(layers: list) -> dict:
+    "The result of `_costliest` as a part of a view, a line for each."
+    rows = [[f'{part}, {kind} ×{calls}', f'{share:.0%}', 'memory' if memory else 'arithmetic']
+            for part, kind, calls, share, memory in layers]
+    return dict(kind='table', head=['most expensive layers', 'time', 'waits for'], rows=rows)
 
 # %% ../../nbs/experiments/actbound.ipynb #66794375
 def _measured_points(rows, base: str, batch: int, profiles: list) -> list:
@@ -310,8 +305,9 @@ def _chart_time(
     points: list,  # of `_measured_points`
     here: tuple,   # (macs, ms) of the chosen network
     size=(390, 250),
-) -> str:
-    "Time of an image against macs as SVG: predicted lines, measured dots, a ring around the chosen network."
+) -> dict:
+    """Time of an image against macs as a part of a view: predicted lines, measured dots, a ring around the chosen
+    network."""
     marks = [
         Mark('line', *zip(*((x/1e9, y) for x, y in xy)), colour, tips=[f'predicted: {label}'])
         for label, (colour, xy) in curves.items()]
@@ -319,63 +315,52 @@ def _chart_time(
         xs, ys = zip(*((x/1e9, y) for x, y, r in points if r == rule))
         marks.append(
             Mark('dot', xs, ys, _RULE_COLOURS.get(rule, '#888'), tips=[f'measured, {rule}: {y:.3g} ms' for y in ys]))
-    return svg_chart([*marks, Mark('ring', [here[0]/1e9], [here[1]], '#d00')], 'macs (G)', 'ms per image', size=size,
+    return chart([*marks, Mark('ring', [here[0]/1e9], [here[1]], '#d00')], 'macs (G)', 'ms per image', size=size,
                      log='xy')
 
 # %% ../../nbs/experiments/actbound.ipynb #17ecf19a
-def share_bars(
+def part_times(
     parts: dict,  # result of `_time_by_part`
-    width=170,    # pixels of the longest bar
-) -> str:
-    "HTML bars of `_time_by_part`: blue waits for arithmetic, orange for memory."
-    most = max(a + m for a, m, _ in parts.values())
-    bar = lambda v, kind: (f'<span style="display:inline-block;height:12px;width:{width*v/most:.1f}px;'
-                           f'background:{_BOUND_COLOURS[kind]}" title="{kind}: {v:.2f} ms"></span>')
-    def row(part, a, m, kind):
-        bars = f'{bar(a, "arithmetic")}{bar(m, "memory")} {a + m:.1f}'
-        return (f'<tr><td style="text-align:right;padding-right:6px">{escape(part)}</td>'
-                f'<td style="white-space:nowrap;text-align:left">{bars}</td>'
-                f'<td style="color:#666;padding-left:6px;text-align:left">{escape(kind)}</td></tr>')
-    rows = ''.join(row(part, *v) for part, v in parts.items())
-    key = ' '.join(f'<span style="color:{c}">■</span> {k}' for k, c in _BOUND_COLOURS.items())
-    return (f'<div style="font-size:12px">waits for {key}: ms of a batch<table '
-            f'style="border-collapse:collapse;font-size:12px">{rows}</table></div>')
+) -> dict:
+    "`_time_by_part` as a part of a view: bars, blue waits for arithmetic, orange for memory."
+    blue, orange = _BOUND_COLOURS['arithmetic'], _BOUND_COLOURS['memory']
+    rows = [(part, kind, [(a, blue), (m, orange)], f'{a + m:.1f} ms') for part, (a, m, kind) in parts.items()]
+    return dict(kind='bars', rows=rows, most=max(a + m for a, m, _ in parts.values()), rule=None,
+                label='ms of a batch by part of the network', size=(330, 100))
 
 # %% ../../nbs/experiments/actbound.ipynb #f2bd1da1
-def runtime_panel(
+def _predicted_words(net: Net, times: list, batch: int, waits: float) -> str:
+    "The network's costs and its predicted time by profile, in words; `times` are (name, ms of the batch)."
+    c = cost(net).total
+    told = '; '.join(f'{name}: **{ms:,.1f} ms**, {ms/batch:.2f} per image' for name, ms in times)
+    return (f'**{net.name}**, {net.r}x{net.r}, batch {batch}: macs {human(c.macs)}, params {human(c.params)}, acts '
+            f'{human(c.acts)}. Predicted by {told}; {waits:.0%} of it waiting for memory.')
+
+# %% ../../nbs/experiments/actbound.ipynb #683e1d75
+def runtime_view(
     base: Net,       # the network to scale
     alpha,           # the width's share, 0 to 1
     s,               # factor on macs
     batch,           # images in a batch
     profiles: list,  # of `Profile`; the first one gives the bars
     rows=None,       # of `bench_acts`: measured points
-) -> str:
-    "HTML of one state of the explorer."
-    net = scale(base, alpha_rule(alpha), s)
-    c, ms = cost(net).total, [predict_ms(net, p, batch) for p in profiles]
-    curves = {
-        f'{p.name} ({p.dtype})': (_PROFILE_COLOURS[i % 4], _time_curve(base, alpha, p, batch))
-        for i, p in enumerate(profiles)}
+) -> list:
+    "One state of the explorer: the predicted time in words, against macs, and by part of the network."
+    net, names = scale(base, alpha_rule(alpha), s), [f'{p.name} ({p.dtype})' for p in profiles]
+    ms = [predict_ms(net, p, batch) for p in profiles]
+    curves = {name: (_PROFILE_COLOURS[i % 4], _time_curve(base, alpha, p, batch))
+              for i, (name, p) in enumerate(zip(names, profiles))}
     parts = _time_by_part(net, profiles[0], batch)
     waits = sum(m for _, m, _ in parts.values())/sum(a + m for a, m, _ in parts.values())
-    def predicted(p, t, colour):
-        who = f'<span style="color:{colour}">{escape(f"{p.name} ({p.dtype})")}</span>'
-        return f'{who}: <b>{t:,.1f} ms</b>, {t/batch:.2f} per image'
-    told = '; '.join(predicted(p, t, _PROFILE_COLOURS[i % 4]) for i, (p, t) in enumerate(zip(profiles, ms)))
-    head = (f'<b>{escape(net.name)}</b>, {net.r}x{net.r}, batch {batch}: macs '
-            f'{human(c.macs)}, params {human(c.params)}, acts '
-            f'{human(c.acts)}<br>predicted by {told}; {waits:.0%} of it waiting '
-            'for memory')
-    name = base.name.replace(' (stand-in)', '')
-    dots = _measured_points(rows, name, batch, profiles)
-    seen = ' '.join(f'<span style="color:{col}">●</span> {r}'
-                    for r, col in _RULE_COLOURS.items()) if dots else 'no measured points for this network and batch'
-    left = _chart_time(curves, dots, (c.macs, ms[0]/batch)) + f'<div style="font-size:12px">measured: {seen}</div>'
-    return (f'<div style="font-size:13px;line-height:1.5">{head}<div style="display:flex;gap:18px;'
-            'align-items:flex-start;'
-            'flex-wrap:wrap">'
-            f'<div>{left}</div><div>{share_bars(parts)}{_costliest_html(_costliest(net, profiles[0], batch))}</div>'
-            '</div></div>')
+    dots = _measured_points(rows, base.name.replace(' (stand-in)', ''), batch, profiles)
+    key = [(colour, f'predicted, {name}') for name, (colour, _) in curves.items()]
+    key += [(colour, f'measured, {rule}') for rule, colour in _RULE_COLOURS.items()] if dots else []
+    return [
+        dict(kind='words', text=_predicted_words(net, list(zip(names, ms)), batch, waits)),
+        _chart_time(curves, dots, (cost(net).macs, ms[0]/batch)),
+        part_times(parts),
+        _costliest_part(_costliest(net, profiles[0], batch)),
+        dict(kind='key', entries=[*key, *((colour, f'waits for {kind}') for kind, colour in _BOUND_COLOURS.items())])]
 
 # %% ../../nbs/experiments/actbound.ipynb #b7436b08
 def runtime_explorer(
@@ -385,46 +370,17 @@ def runtime_explorer(
     alpha=0.8,       # the width's share, 0 to 1
     s=4.0,           # factor on macs
     batch=8,         # images in a batch
-) -> W.VBox:
-    """Sliders for network, alpha, s and batch over the predicted time, by device and by stage. Returns an ipywidgets
-    `VBox`."""
-    if not profiles:
-        raise LayerscaleError('the explorer needs at least one profile; make one with: layerscale profile')
-    nets = W.Dropdown(
-        options=list(dict.fromkeys([*BASES, net, 'RegNetX-400MF', 'RegNetY-4GF', 'ResNet-50', 'ViT-S/16'])), value=net,
-        description='network')
-    alphas = W.FloatSlider(value=alpha, min=0, max=1, step=0.05, description='alpha')
-    factor = W.SelectionSlider(options=[('1', 1.0)], description='s')
-    batches = W.SelectionSlider(options=[1, 2, 4, 8, 16, 32, 64], value=batch, description='batch')
-    out = W.HTML()
-    def draw(_=None):
-        try:
-            out.value = runtime_panel(named_net(nets.value), alphas.value, factor.value, batches.value, profiles, rows)
-        except LayerscaleError as e: out.value = f'<span style="color:#D55E00">{escape(str(e))}</span>'
-    def new_steps(_=None, wish=None):
-        wish, steps = wish or factor.value, distinct_factors(named_net(nets.value), alpha_rule(alphas.value), 16, 2)
-        factor.unobserve(draw, 'value')
-        factor.options = [(f'{x:.3g}', x) for x in steps]
-        factor.value = min(steps, key=lambda x: abs(x/wish - 1))
-        factor.observe(draw, 'value')
-        draw()
-    for w in (factor, batches): w.observe(draw, 'value')
-    for w in (nets, alphas): w.observe(new_steps, 'value')
-    new_steps(wish=s)
-    return W.VBox([W.HBox([nets, alphas]), W.HBox([factor, batches]), out])
-
-# %% ../../nbs/experiments/actbound.ipynb #f138df34
-def runtime_page(
-    profiles: list,            # of `Profile`; the first one gives the bars
-    rows=None,                 # of `bench_acts`: measured points
-    net='EN-B0',               # name of the network
-    alpha=0.8,                 # the width's share, 0 to 1
-    batch=8,                   # images in a batch
-    factors=(1, 2, 4, 8, 16),  # values of s, one for each panel
-) -> str:
-    "HTML with a slider over ready-made panels, one for each s."
-    return flip_book({f'{s:g}': runtime_panel(named_net(net), alpha, s, batch, profiles, rows)
-                      for s in factors}, name='s')
+) -> Explorer:
+    "Sliders for network, alpha, s and batch over the predicted time, by device and by part of the network."
+    refuse(not profiles, 'the explorer needs at least one profile; make one with: layerscale profile')
+    nets = list(dict.fromkeys([*BASES, net, 'RegNetX-400MF', 'RegNetY-4GF', 'ResNet-50', 'ViT-S/16']))
+    shares = lambda n: [i/n for i in range(n + 1)]
+    steps = lambda b: distinct_factors(named_net(b['net']), alpha_rule(b['alpha']), 16, 2)
+    return Explorer('runtime', lambda net, **b: runtime_view(named_net(net), **b, profiles=profiles, rows=rows),
+                    Choice('net', nets, net, 'network', True, list(dict.fromkeys([net, 'RegNetY-4GF', 'ResNet-50']))),
+                    Choice('alpha', shares(20), alpha, on_page=shares(5)),
+                    Choice('s', steps, s, on_page=(1.0, 2.0, 4.0, 8.0, 16.0)),
+                    Choice('batch', [1, 2, 4, 8, 16, 32, 64], batch, on_page=[1, 8]))
 
 # %% ../../nbs/experiments/actbound.ipynb #88309e65
 def said_row(
