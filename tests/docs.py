@@ -1,23 +1,136 @@
-"""Build the site. nbdev's half always runs (notebooks processed, sidebar made); Quarto renders it if it is on PATH."""
-import os, shutil, subprocess, sys
+"""Build the site in _docs: nbdev processes the notebooks, Quarto renders them if it is on PATH, and the result is checked.
+
+    python tests/docs.py           everything
+    python tests/docs.py --check   only check what lies in _docs
+"""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
 from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from house import FOLDERS
 
 root = Path(__file__).resolve().parent.parent
+HOST = 'https://layerscale.github.io/layerscale-nb/'
+QUESTIONS = dict(nets='Networks and costs', timing='Time', detect='Detectors', study='Studies', laws='Laws', live='Live',
+                 experiments='Results')
+
+
+def title(page: Path) -> str:
+    "The first heading of a notebook."
+    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    lines = [l for c in cells if c['cell_type'] == 'markdown' for l in ''.join(c['source']).splitlines()]
+    return next(l[2:].strip() for l in lines if l.startswith('# '))
+
+
+def sidebar(nbs: Path) -> str:
+    "The sidebar as YAML: lessons, one group for each folder of the library, results, terminal."
+    import yaml
+    entry = lambda p: dict(href=str(p.relative_to(nbs)), text=title(p))
+    pages = lambda folder: [entry(p) for p in sorted((nbs/folder).glob('*.ipynb'))]
+    named = lambda *names: [entry(nbs/f'{n}.ipynb') for n in names if (nbs/f'{n}.ipynb').exists()]
+    groups = {'Lessons': pages('lessons'), 'The top floor': named('core', 'cost', 'table', 'plot', 'svg')}
+    groups |= {QUESTIONS[f]: pages(f) for f in FOLDERS if f in QUESTIONS}
+    groups['Results'] = named('measured') + groups['Results']
+    groups['Terminal'] = named('terminal', 'cli', 'options', 'main', 'anchor_loss')
+    contents = [dict(section=k, contents=v) for k, v in groups.items() if v]
+    return yaml.safe_dump(dict(website=dict(sidebar=dict(contents=[dict(href='index.ipynb', text='Home'), *contents]))),
+                          sort_keys=False, allow_unicode=True)
 
 
 def half_build():
     "What `nbdev_docs` does before Quarto: into `_proc`, without a network."
-    from nbdev.quarto import nbdev_sidebar, refresh_quarto_yml
+    from nbdev.quarto import refresh_quarto_yml
     from nbdev.serve import proc_nbs
     os.chdir(root)
+    os.environ['LAYERSCALE_SITE'] = '1'  # explorers give the data of all their states
     refresh_quarto_yml()
-    nbdev_sidebar.__wrapped__()
-    proc_nbs()
+    (root/'nbs'/'sidebar.yml').write_text(sidebar(root/'nbs'), encoding='utf-8')
+    proc = Path(proc_nbs())
+    for p in proc.rglob('*.ipynb'): finish_page(p, proc)
+
+
+def finish_page(page: Path, proc: Path):
+    "Links to the host become relative, HTML goes through as it is, and no output waits for a kernel."
+    up = '../'*(len(page.relative_to(proc).parts) - 1) or './'
+    nb = json.loads(re.sub(re.escape(HOST) + r'([\w/]*\.html)(#_\w+)?', rf'{up}\1', page.read_text(encoding='utf-8')))
+    for c in nb['cells']:
+        for o in c.get('outputs', []):
+            data = o.get('data', {})
+            data.pop('application/vnd.jupyter.widget-view+json', None)
+            if html := text(data.pop('text/html', '')): o['data'] = {'text/markdown': raw_html(html)}
+        c['outputs'] = [o for o in c.get('outputs', []) if o.get('data', 1)] if c['cell_type'] == 'code' else []
+        if c['cell_type'] != 'code': del c['outputs']
+    nb['metadata'].pop('widgets', None)
+    page.write_text(json.dumps(nb), encoding='utf-8')
+
+
+def text(held) -> str:
+    "A text that a notebook may hold as a list of lines."
+    return held if isinstance(held, str) else '\n'.join(l.rstrip('\n') for l in held)
+
+
+def raw_html(html: str) -> str:
+    "HTML for Quarto's markdown: untouched, and without the scripts that Quarto loads for HTML outputs."
+    return f'`````{{=html}}\n{html}\n`````'
+
+
+def render():
+    "Quarto's half: `_proc` becomes `_docs`."
+    out = subprocess.run(['quarto', 'render', str(root/'_proc'), '--no-execute'], capture_output=True, text=True)
+    print(out.stdout + out.stderr)
+    shutil.rmtree(root/'_docs', ignore_errors=True)
+    if out.returncode: sys.exit(out.returncode)
+    shutil.move(root/'_proc'/'_docs', root/'_docs')
+    if warnings := re.findall(r'(?im)^.*\b(?:warning|warn)\b.*$', out.stdout + out.stderr): sys.exit('\n'.join(warnings))
+
+
+class Links(HTMLParser):
+    "The links, ids and loaded files of a page."
+    def __init__(self, text: str):
+        super().__init__()
+        self.links, self.ids, self.loads = [], set(), []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        a = dict(attrs)
+        self.ids |= {a[k] for k in ('id', 'name') if a.get(k)}
+        if tag == 'a' and a.get('href'): self.links.append(a['href'])
+        loads = a.get('src') if tag in ('script', 'img', 'iframe', 'source') else a.get('href') if tag == 'link' and a.get('rel') in ('stylesheet', 'icon') else None
+        if loads: self.loads.append(loads)
+
+
+def faults(docs: Path, heaviest=1.5e6) -> list:
+    "What is wrong with a rendered site: dead links and anchors, files from elsewhere, pages of over 1.5 MB."
+    pages = {p: Links(p.read_text(encoding='utf-8')) for p in sorted(docs.rglob('*.html')) if 'site_libs' not in p.parts}
+    found = []
+    for p, page in pages.items():
+        say = lambda what: found.append(f'{p.relative_to(docs)}: {what}')
+        if p.stat().st_size > heaviest: say(f'{p.stat().st_size/1e6:.1f} MB')
+        for link in dict.fromkeys(page.links + page.loads):
+            u = urlparse(link.replace(HOST, '/'))
+            if u.scheme or link.startswith('//'):
+                if link in page.loads and u.scheme != 'data': say(f'loads {link:.80}')
+                continue
+            target = (docs/unquote(u.path).lstrip('/') if u.path.startswith('/') else (p.parent/unquote(u.path))).resolve() if u.path else p
+            if target.is_dir(): target = target/'index.html'
+            if not target.exists(): say(f'dead link {link:.80}')
+            elif u.fragment and target in pages and unquote(u.fragment) not in pages[target].ids: say(f'no anchor {link:.80}')
+    return found
 
 
 if __name__ == '__main__':
-    half_build()
-    if not shutil.which('quarto'):
-        print('notebooks are processed in _proc. Quarto is not installed, so the site was not rendered: https://quarto.org/docs/get-started')
-        sys.exit(0)
-    sys.exit(subprocess.call(['quarto', 'render', str(root/'_proc'), '--no-execute']))
+    if '--check' not in sys.argv:
+        half_build()
+        if not shutil.which('quarto'):
+            print('notebooks are processed in _proc. Quarto is not installed, so the site was not rendered: https://quarto.org/docs/get-started')
+            sys.exit(0)
+        render()
+    if found := faults(root/'_docs'): sys.exit('\n'.join([*found, f'{len(found)} faults']))
+    print(f'{len(list((root/"_docs").rglob("*.html")))} pages in _docs, no dead link')

@@ -1,0 +1,194 @@
+// Draws what layerscale_nb.live.view describes, and moves the explorers and guesses of a page that has no kernel.
+(function () {
+  'use strict'
+  const esc = t => String(t).replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`)
+  const at = v => v.toFixed(1)
+  const human = t => esc(t).replace(/\*\*(.+?)\*\*/g, '<b>$1</b>')
+
+  // pictures
+  const text = (x, y, t, anchor = 'middle', colour = 'currentColor') =>
+    `<text x="${at(x)}" y="${at(y)}" text-anchor="${anchor}" fill="${colour}">${esc(t)}</text>`
+  const svg = (w, h, label, ...parts) =>
+    `<svg viewBox="0 0 ${w} ${h}" width="${w}" height="${h}" style="font:12px sans-serif;max-width:100%" ` +
+    `fill="currentColor" role="img" aria-label="${esc(label)}">${parts.join('')}</svg>`
+  const toPixels = ([low, high], start, end, log) => {
+    const f = log ? Math.log10 : Number
+    return v => start + (end - start) * (f(v) - f(low)) / (f(high) - f(low))
+  }
+  const tip = t => t === undefined ? '' : `<title>${esc(t)}</title>`
+
+  function mark(m, px, py, [left, right, top, low]) {
+    const points = m.ys.map((y, i) => [px(m.xs[i]), py(y)])
+    if (m.kind === 'line') {
+      const path = points.map(p => p.map(at).join(',')).join(' ')
+      return `<polyline fill="none" stroke="${m.colour}" stroke-width="1.8" points="${path}">${tip(m.tips[0])}</polyline>`
+    }
+    if (m.kind === 'rule') return m.xs.map((v, i) => {
+      const x = px(v), named = m.names.length > 0, end = x > (left + right) / 2
+      return `<path d="M${at(x)} ${top - 12 * named}V${low}" stroke="${m.colour}" stroke-dasharray="4 3"/>` +
+        (named ? text(end ? x - 3 : x + 3, top - 5, m.names[i], end ? 'end' : 'start') : '')
+    }).join('')
+    const look = m.kind === 'dot' ? `r="4" fill="${m.colour}"` : `r="6" fill="none" stroke="${m.colour}" stroke-width="2"`
+    return points.map(([x, y], i) => `<circle cx="${at(x)}" cy="${at(y)}" ${look}>${tip(m.tips[i])}</circle>` +
+      (m.names[i] ? text(x, y - 8, m.names[i]) : '')).join('')
+  }
+
+  function endNames(marks, px, py) {
+    const ends = marks.filter(m => m.kind === 'line' && m.names.length && m.xs.length)
+      .map(m => [px(m.xs.at(-1)), py(m.ys.at(-1)), m]).sort((a, b) => a[1] - b[1])
+    let last = -Infinity
+    return ends.map(([x, y, m]) => text(x + 5, (last = Math.max(y, last + 13)) + 4, m.names[0], 'start', m.colour)).join('')
+  }
+
+  function chart(c) {
+    const [W, H] = c.size, names = c.marks.filter(m => m.kind === 'line' && m.names.length).map(m => 7 * m.names[0].length)
+    const tops = c.marks.some(m => m.kind === 'rule' && m.names.length)
+    const box = [50, W - 14 - Math.max(0, ...names), 10 + 12 * tops, H - 36], [left, right, top, low] = box
+    const px = toPixels(c.x, left, right, c.log.includes('x')), py = toPixels(c.y, low, top, c.log.includes('y'))
+    const grid = (path, ...t) => `<path d="${path}" stroke="currentColor" stroke-opacity=".12"/>${text(...t)}`
+    return svg(W, H, `${c.ylabel} against ${c.xlabel}`,
+      ...c.yticks.map(([v, n]) => grid(`M${left} ${at(py(v))}H${right}`, left - 6, py(v) + 4, n, 'end')),
+      ...c.xticks.map(([v, n]) => grid(`M${at(px(v))} ${top}V${low}`, px(v), low + 15, n)),
+      `<path d="M${left} ${top}V${low}H${right}" fill="none" stroke="currentColor" stroke-opacity=".6"/>`,
+      text((left + right) / 2, H - 5, c.xlabel),
+      `<g transform="translate(12 ${(top + low) / 2}) rotate(-90)">${text(0, 0, c.ylabel)}</g>`,
+      ...c.marks.map(m => mark(m, px, py, box)), endNames(c.marks, px, py))
+  }
+
+  function networks(p) {
+    const extent = n => [n.slabs.reduce((t, s) => t + s[3] * s[4], 0),
+      n.slabs.reduce((t, s) => t + s[4], 0) + 3 * new Set(n.slabs.map(s => s[0])).size]
+    const sizes = p.nets.map(extent), gaps = Math.max(...sizes.map(s => s[1])), [W, H] = p.size
+    const gap = Math.min(2, W * 0.4 / gaps), high = Math.max(...p.nets.flatMap(n => n.slabs.map(s => s[1])))
+    const sx = (W - gaps * gap) / Math.max(...sizes.map(s => s[0])), sy = H / high
+    return p.nets.map(n => `<div style="opacity:.75;margin-top:4px">${esc(n.label)}</div>${slabs(n, sx, sy, gap)}`).join('')
+  }
+  const BLUES = ['#9ecae1', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#2b4f8c', '#3c4378']
+  function slabs(n, sx, sy, gap) {
+    const top = Math.max(...n.slabs.map(s => s[1])), out = []
+    let x = 0, last = null
+    for (const [part, h, w, c, many] of n.slabs) {
+      if (last !== null && last !== part) x += 3 * gap
+      last = part
+      const tall = Math.max(2, h * sy), thick = Math.max(1, c * sx)
+      const colour = BLUES[Math.min(BLUES.length - 1, Math.round(Math.log2(top / h)))]
+      for (let i = 0; i < many; i++, x += gap + thick)
+        out.push(`<rect x="${at(x + gap)}" y="${at((top * sy - tall) / 2)}" width="${at(thick)}" height="${at(tall)}" ` +
+          `fill="${colour}">${tip(`${part}: ${c} channels, ${w}x${h}`)}</rect>`)
+    }
+    const [W, H] = [(x + 2).toFixed(0), (top * sy + 2).toFixed(0)]
+    return `<svg viewBox="0 0 ${W} ${H}" width="${W}" style="max-width:100%;height:auto" role="img" ` +
+      `aria-label="${esc(n.name)}">${out.join('')}</svg>`
+  }
+
+  function bars(p) {
+    const [W, tall, left, right] = [p.size[0], 44, 130, p.size[0] - 20], x = toPixels([0, p.most], left, right)
+    const rows = p.rows.map(([name, note, pieces, told], i) => {
+      let from = 0
+      const drawn = pieces.map(([v, colour]) => {
+        const start = x(from)
+        return `<rect x="${at(start)}" y="${26 + tall * i}" width="${at(x(from += v) - start)}" height="26" fill="${colour}"/>`
+      }).join('')
+      return text(left - 8, 36 + tall * i, name, 'end') + text(left - 8, 51 + tall * i, note, 'end') + drawn +
+        text(left + 6, 43 + tall * i, told, 'start', 'white')
+    })
+    const rule = p.rule ? `<line x1="${at(x(p.rule[0]))}" x2="${at(x(p.rule[0]))}" y1="18" y2="${26 + tall * p.rows.length}" ` +
+      `stroke="currentColor"/>${text(x(p.rule[0]), 12, p.rule[1])}` : ''
+    return svg(W, Math.max(p.size[1], 40 + tall * p.rows.length), p.label, ...rows, rule)
+  }
+
+  const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 10px">${human(v)}</${tag}>`).join('')
+  const DRAW = {
+    chart, networks, bars,
+    words: p => human(p.text),
+    key: p => p.entries.map(([colour, t]) => `<span style="color:${colour}">■</span> ${human(t)}`).join(' &nbsp; '),
+    table: p => `<table style="border-collapse:collapse"><tr>${cells('th', p.head)}</tr>` +
+      p.rows.map(r => `<tr>${cells('td', r)}</tr>`).join('') + '</table>',
+    boxes: p => svg(...p.size, p.label, ...p.rects.map(([x, y, w, h, colour]) =>
+      `<rect x="${at(x)}" y="${at(y)}" width="${at(w)}" height="${at(h)}" fill="${colour}"/>`), ...p.texts.map(t => text(...t)))
+  }
+  const draw = view => view.map(p =>
+    `<div${p.kind === 'words' || p.kind === 'networks' ? ' style="flex-basis:100%"' : ''}>${DRAW[p.kind](p)}</div>`).join('')
+
+  // data: what all states share once, what differs in lists (layerscale_nb.live.view.pack)
+  function unpack(node, i) {
+    if ('all' in node) return node.all
+    if ('each' in node) return node.each[node.at ? node.at[i] : i]
+    if ('list' in node) return node.list.map(n => unpack(n, i))
+    return Object.fromEntries(Object.entries(node.dict).map(([k, n]) => [k, unpack(n, i)]))
+  }
+
+  const inUrl = () => new URLSearchParams(location.hash.slice(1))
+  function remember(id, picked) {
+    const all = inUrl()
+    all.set(id, picked.join('~'))
+    history.replaceState(null, '', '#' + all)
+  }
+
+  function explorer(box) {
+    const data = JSON.parse(box.querySelector('script').textContent), id = box.id
+    const out = box.querySelector('.layerscale-view'), row = document.createElement('div')
+    row.className = 'layerscale-controls'
+    let picked = inUrl().get(id)?.split('~') || data.start
+    const inputs = data.choices.map(({label, menu}) => {
+      const l = document.createElement('label'), e = document.createElement(menu ? 'select' : 'input'), told = document.createElement('output')
+      if (!menu) e.type = 'range'
+      l.append(label, ' ', e, ' ', menu ? '' : told)
+      row.append(l)
+      return {e, told, menu}
+    })
+    function settle() {
+      let level = data.tree
+      picked = inputs.map(({e, told, menu}, i) => {
+        const names = level.map(([n]) => n)
+        let k = names.indexOf(picked[i])
+        if (k < 0) k = nearest(names, picked[i])
+        if (menu) { e.innerHTML = names.map(n => `<option>${esc(n)}</option>`).join(''); e.selectedIndex = k }
+        else { e.max = names.length - 1; e.value = k; told.textContent = names[k]; e.disabled = names.length < 2 }
+        e.names = names
+        level = level[k][1]
+        return names[k]
+      })
+      out.innerHTML = draw(unpack(data.states, level))
+    }
+    function nearest(names, wish) {
+      const gaps = names.map(n => Math.abs(Number(n) - Number(wish)))
+      return gaps.some(isNaN) ? 0 : gaps.indexOf(Math.min(...gaps))
+    }
+    inputs.forEach(({e, menu}, i) => e.addEventListener('input', () => {
+      picked[i] = e.names[menu ? e.selectedIndex : e.value]
+      settle()
+      remember(id, picked)
+    }))
+    box.insertBefore(row, out)
+    box.querySelector('.layerscale-still')?.remove()
+    settle()
+  }
+
+  function guess(form) {
+    const key = 'layerscale-guess-' + form.id, told = form.querySelector('output')
+    const field = form.querySelector('input,select'), locked = document.querySelectorAll(`[data-guess="${form.id}"]`)
+    function commit() {
+      locked.forEach(e => { e.hidden = false })
+      document.querySelectorAll(`[data-until="${form.id}"]`).forEach(e => { e.hidden = true })
+      told.textContent = 'Your guess: ' + field.value
+    }
+    try { field.value = localStorage.getItem(key) ?? field.value } catch (e) { }
+    const known = () => { try { return localStorage.getItem(key) !== null } catch (e) { return false } }
+    locked.forEach(e => { e.hidden = true })
+    if (known() || [...locked].some(e => e.id && inUrl().has(e.id))) commit()
+    form.hidden = false
+    form.addEventListener('submit', e => {
+      e.preventDefault()
+      if (!field.value) return
+      try { localStorage.setItem(key, field.value) } catch (e) { }
+      commit()
+    })
+  }
+
+  document.addEventListener('DOMContentLoaded', () => {
+    document.querySelectorAll('.layerscale-explorer').forEach(e => e.querySelector('script') && explorer(e))
+    document.querySelectorAll('form.layerscale-guess').forEach(guess)
+  })
+  window.layerscale = {draw, unpack}
+})()
