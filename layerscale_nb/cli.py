@@ -6,7 +6,7 @@
 __all__ = ['COMMANDS', 'study_of', 'make_parser', 'command_of', 'answer', 'any_encoding', 'main']
 
 # %% ../nbs/cli.ipynb #0d849267
-import argparse, codecs, contextlib, os, signal, sys, threading, warnings
+import argparse, codecs, contextlib, os, shlex, signal, sys, threading, warnings
 from pathlib import Path
 from typing import Literal
 from .core import LayerscaleError, human, nearest, tidy, versions
@@ -243,6 +243,20 @@ def _scale(
     print(as_json(compared_json(r)) if json else compared_text(r))
     return 0
 
+# %% ../nbs/cli.ipynb #070c86e1
+def _lessons(
+    folder='layerscale-lessons',  # where to write them
+):
+    """write the lessons as notebooks, to open in JupyterLab
+
+    examples:
+      layerscale lessons
+      layerscale lessons my/folder"""
+    from layerscale_nb.lessons import write_lessons
+    written, kept = write_lessons(folder)
+    print('\n'.join([*written, *(f'{n}: yours differs and is left as it is' for n in kept)]))
+    print(f'\nopen them: jupyter lab {shlex.quote(str(folder))}   (pip install jupyterlab if there is none)')
+
 # %% ../nbs/cli.ipynb #9642ecca
 def _status(
     folder='runs/width_depth',  # folder of the study
@@ -317,8 +331,19 @@ def _profile(
 
 # %% ../nbs/cli.ipynb #f7a23175
 COMMANDS = {
-    'study': _study, 'train': _train, 'status': _status, 'report': _report, 'data': _data, 'count': _count,
-    'scale': _scale, 'time': _time, 'profile': _profile, **{f'bench {k}': f for k, f in BENCHMARKS.items()}}
+    'lessons': _lessons,
+    'study': _study,
+    'train': _train,
+    'status': _status,
+    'report': _report,
+    'data': _data,
+    'count': _count,
+    'scale': _scale,
+    'time': _time,
+    'profile': _profile,
+    **{
+        f'bench {k}': f
+        for k, f in BENCHMARKS.items()}}
 
 # %% ../nbs/cli.ipynb #a1bc1bbe
 _EXAMPLES = '''examples:

@@ -82,19 +82,21 @@
   }
 
   function bars(p) {
-    const [W, tall, left, right] = [p.size[0], 44, 130, p.size[0] - 20], x = toPixels([0, p.most], left, right)
+    const [W, H] = p.size, tall = 34, left = 130, x = toPixels([0, p.most], left, W - 50), bottom = 22 + tall * p.rows.length
     const rows = p.rows.map(([name, note, pieces, told], i) => {
-      let from = 0
+      const y = 22 + tall * i
+      let start = 0
       const drawn = pieces.map(([v, colour]) => {
-        const start = x(from)
-        return `<rect x="${at(start)}" y="${26 + tall * i}" width="${at(x(from += v) - start)}" height="26" fill="${colour}"/>`
+        const from = x(start)
+        return `<rect x="${at(from)}" y="${y}" width="${at(x(start += v) - from)}" height="24" fill="${colour}"/>`
       }).join('')
-      return text(left - 8, 36 + tall * i, name, 'end') + text(left - 8, 51 + tall * i, note, 'end') + drawn +
-        text(left + 6, 43 + tall * i, told, 'start', 'white')
+      const inside = x(start) - left > 7 * told.length + 12
+      return text(left - 8, y + 10, name, 'end') + text(left - 8, y + 24, note, 'end') + drawn +
+        text(inside ? left + 6 : x(start) + 5, y + 16, told, 'start', inside ? 'white' : 'currentColor')
     })
-    const rule = p.rule ? `<line x1="${at(x(p.rule[0]))}" x2="${at(x(p.rule[0]))}" y1="18" y2="${26 + tall * p.rows.length}" ` +
-      `stroke="currentColor"/>${text(x(p.rule[0]), 12, p.rule[1])}` : ''
-    return svg(W, Math.max(p.size[1], 40 + tall * p.rows.length), p.label, ...rows, rule)
+    const rule = p.rule ? `<line x1="${at(x(p.rule[0]))}" x2="${at(x(p.rule[0]))}" y1="16" y2="${bottom}" ` +
+      `stroke="currentColor"/>${text(x(p.rule[0]), 11, p.rule[1])}` : ''
+    return svg(W, Math.max(H, bottom + 6), p.label, ...rows, rule)
   }
 
   const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 10px">${human(v)}</${tag}>`).join('')

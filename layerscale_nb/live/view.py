@@ -28,22 +28,25 @@ def _draw_table(p: dict) -> str:
 
 # %% ../../nbs/live/view.ipynb #297534f6
 def _draw_bars(p: dict) -> str:
-    "A part of kind 'bars' as SVG."
-    (W, H), tall, left = p['size'], 44, 130
-    x, out = to_pixels(0, p['most'], left, W - 20), []
+    "A part of kind 'bars' as SVG; a value stands in its bar, or behind a bar too short for it."
+    (W, H), tall, left = p['size'], 34, 130
+    x, out = to_pixels(0, p['most'], left, W - 50), []
     for i, (name, note, pieces, told) in enumerate(p['rows']):
-        out += [svg_text(left - 8, 36 + tall*i, name, 'end'), svg_text(left - 8, 51 + tall*i, note, 'end')]
-        start = 0
+        y, start = 22 + tall*i, 0
+        out += [svg_text(left - 8, y + 10, name, 'end'), svg_text(left - 8, y + 24, note, 'end')]
         for v, colour in pieces:
-            out.append(f'<rect x="{x(start):.1f}" y="{26 + tall*i}" width="{x(start + v) - x(start):.1f}" height="26" '
+            out.append(f'<rect x="{x(start):.1f}" y="{y}" width="{x(start + v) - x(start):.1f}" height="24" '
                        f'fill="{colour}"/>')
             start += v
-        out.append(svg_text(left + 6, 43 + tall*i, told, 'start', 'white'))
+        inside = x(start) - left > 7*len(told) + 12
+        out.append(svg_text(left + 6 if inside else x(start) + 5, y + 16, told, 'start',
+                            *(['white'] if inside else [])))
+    bottom = 22 + tall*len(p['rows'])
     if p['rule']:
         at = x(p['rule'][0])
-        out.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="18" y2="{26 + tall*len(p["rows"])}" stroke="currentColor"/>')
-        out.append(svg_text(at, 12, p['rule'][1]))
-    return svg(W, max(H, 40 + tall*len(p['rows'])), p['label'], *out)
+        out.append(f'<line x1="{at:.1f}" x2="{at:.1f}" y1="16" y2="{bottom}" stroke="currentColor"/>')
+        out.append(svg_text(at, 11, p['rule'][1]))
+    return svg(W, max(H, bottom + 6), p['label'], *out)
 
 # %% ../../nbs/live/view.ipynb #51cdea06
 _BLUES = ('#9ecae1', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#2b4f8c', '#3c4378')  # from the image inwards

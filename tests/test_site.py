@@ -1,0 +1,124 @@
+"Explorers on a page without a kernel: moved in a real browser with the network off, they show what Python shows."
+import random
+import shutil
+
+import pytest
+
+from layerscale_nb.core import stored
+from layerscale_nb.live.controls import Explorer, Guess, option_text
+from layerscale_nb.live.view import draw_view
+
+CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+if not CHROMIUM: pytest.skip('no chromium on PATH: explorers are tested in Python only (apt-get install chromium)', allow_module_level=True)
+playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: explorers are tested in Python only')
+SHOWN = '''e => ({text: e.textContent.replace(/\\s+/g, ' ').trim(),
+    shapes: ['rect', 'circle', 'polyline', 'path', 'title', 'b', 'tr'].map(t => e.querySelectorAll(t).length),
+    places: [...e.querySelectorAll('rect')].map(r => ['x', 'y', 'width', 'height'].map(k => Number(r.getAttribute(k)))).flat()})'''
+
+
+def scaling():
+    from layerscale_nb.live.explorers import scaling_explorer
+    return scaling_explorer()
+
+
+def csp():
+    from layerscale_nb.live.csp import csp_explorer
+    from layerscale_nb.timing.roofline import load_profile
+    return csp_explorer(profile=load_profile(stored('results/predictor_cpu_profile.json')))
+
+
+def runtime():
+    from layerscale_nb.experiments.actbound import runtime_explorer
+    from layerscale_nb.table import read_rows
+    from layerscale_nb.timing.roofline import load_profile
+    return runtime_explorer([load_profile(stored('results/predictor_cpu_profile.json'))], read_rows(stored('results/actbound_cpu.csv')))
+
+
+EXPLORERS = [scaling, csp, runtime]
+
+
+@pytest.fixture(scope='module')
+def browser():
+    with playwright.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        yield b
+        b.close()
+
+
+def opened(browser, repo, folder, *parts, address=''):
+    "A page that holds these parts and the shared script, with the network off; (page, errors of the page)."
+    shutil.copy(repo/'nbs'/'explorers.js', folder)
+    body = '<!doctype html><meta charset="utf-8"><script src="explorers.js" defer></script>' + ''.join(parts)
+    (folder/'page.html').write_text(body + '<div id="python"></div>', encoding='utf-8')
+    context = browser.new_context(offline=True, viewport=dict(width=390, height=800))
+    page, errors = context.new_page(), []
+    page.on('pageerror', lambda e: errors.append(str(e)))
+    page.goto(f'{(folder/"page.html").as_uri()}{address}')
+    return page, errors
+
+
+def random_state(e: Explorer, rng) -> dict:
+    "One value for each choice that the page has."
+    state = {}
+    for c in e.choices: state[c.name] = rng.choice(c.values(state, True))
+    return state
+
+
+def move(page, e: Explorer, state: dict):
+    "Move the controls of the page, from the first to the last."
+    for i, (c, v) in enumerate(zip(e.choices, state.values())):
+        control = page.locator('.layerscale-controls label').nth(i).locator('select, input')
+        values, before = [], {k: state[k] for k in list(state)[:i]}
+        values = [option_text(x) for x in c.values(before, True)]
+        if c.menu: control.select_option(option_text(v))
+        elif len(values) > 1: control.fill(str(values.index(option_text(v))))
+
+
+@pytest.mark.parametrize('make', EXPLORERS, ids=lambda f: f.__name__)
+def test_the_page_shows_what_python_shows(make, browser, repo, tmp_path):
+    e, rng = make(), random.Random(0)
+    assert len(e.page()) < 300_000
+    page, errors = opened(browser, repo, tmp_path, e.page())
+    for _ in range(20):
+        state = random_state(e, rng)
+        move(page, e, state)
+        page.locator('#python').evaluate('(d, html) => { d.innerHTML = html }', draw_view(e.view(**state)))
+        here, there = (page.locator(s).first.evaluate(SHOWN) for s in ('.layerscale-explorer .layerscale-view', '#python .layerscale-view'))
+        assert here['text'] == there['text'] and here['shapes'] == there['shapes'], state
+        assert here['places'] == pytest.approx(there['places'], abs=0.2, rel=1e-3), state
+    assert not errors and page.evaluate('document.documentElement.scrollWidth') <= 390
+
+
+def test_a_state_can_be_shared(browser, repo, tmp_path):
+    "The address holds the state, and a page opened with it shows it."
+    e, state = scaling(), dict(net='ResNet-50', rule='w', alpha=1.0, s=8.0)
+    page, _ = opened(browser, repo, tmp_path, e.page())
+    move(page, e, state)
+    address = '#' + page.url.split('#')[1]
+    shown = page.locator('.layerscale-view').first.inner_text()
+    again, errors = opened(browser, repo, tmp_path, e.page(), address=address)
+    assert 'ResNet-50' in shown and again.locator('.layerscale-view').first.inner_text() == shown and not errors
+
+
+def test_dragging_a_slider_draws_anew(browser, repo, tmp_path):
+    page, errors = opened(browser, repo, tmp_path, scaling().page())
+    before, box = page.locator('.layerscale-view').first.inner_text(), page.locator('input[type=range]').last.bounding_box()
+    page.mouse.move(box['x'] + 8, box['y'] + box['height']/2)
+    page.mouse.down(); page.mouse.move(box['x'] + box['width'] - 3, box['y'] + box['height']/2, steps=5); page.mouse.up()
+    assert page.locator('.layerscale-view').first.inner_text() != before and not errors
+
+
+def test_a_guess_unlocks_its_explorer(browser, repo, tmp_path, monkeypatch):
+    monkeypatch.setenv('LAYERSCALE_SITE', '1')
+    guess = Guess('How many <b>?', unit='times')
+    parts = [x._repr_mimebundle_()['text/html'] for x in (guess, guess.then(scaling))]
+    page, errors = opened(browser, repo, tmp_path, *parts)
+    explorer = page.locator('.layerscale-explorer')
+    assert not explorer.is_visible() and 'How many <b>?' in page.locator('form').inner_text()
+    page.locator('form button').click()  # nothing was typed
+    assert not explorer.is_visible()
+    page.locator('form input').fill('2')
+    page.locator('form button').click()
+    assert explorer.is_visible() and 'Your guess: 2' in page.locator('form').inner_text()
+    page.reload()  # the guess is kept
+    assert explorer.is_visible() and not errors
