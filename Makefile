@@ -15,7 +15,7 @@ help:
 	@echo "make docs     build the site in _docs (needs Quarto)"
 	@echo "make bench    time our trainer beside Ultralytics, and the budgets"
 	@echo "make install  only create .venv and install"
-	@echo "make readme   README.md from nbs/index.ipynb"
+	@echo "make readme   README.md from nbs/readme.ipynb"
 
 install: .venv/.installed
 .venv/.installed: settings.ini setup.py pyproject.toml

@@ -40,7 +40,7 @@ def sidebar(nbs: Path) -> str:
     groups['Results'] = named('measured') + groups['Results']
     groups['Terminal'] = named('terminal', 'cli', 'options', 'main', 'anchor_loss')
     contents = [dict(section=k, contents=v) for k, v in groups.items() if v]
-    return yaml.safe_dump(dict(website=dict(sidebar=dict(contents=[dict(href='index.ipynb', text='Home'), *contents]))),
+    return yaml.safe_dump(dict(website=dict(sidebar=dict(contents=[dict(href='index.ipynb', text='Home'), *contents, *named('glossary')]))),
                           sort_keys=False, allow_unicode=True)
 
 
@@ -53,6 +53,7 @@ def half_build():
     refresh_quarto_yml()
     (root/'nbs'/'sidebar.yml').write_text(sidebar(root/'nbs'), encoding='utf-8')
     proc = Path(proc_nbs())
+    (proc/'readme.ipynb').unlink(missing_ok=True)  # GitHub's page; the site has its own home
     for p in proc.rglob('*.ipynb'): finish_page(p, proc)
 
 

@@ -1,4 +1,4 @@
-"README.md and its picture from nbs/index.ipynb and the stored results; `--check` only compares the text."
+"README.md and its picture from nbs/readme.ipynb and the stored results; `--check` only compares the text."
 import re
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ root = Path(__file__).resolve().parent.parent
 def readme() -> str:
     import nbformat
     from nbconvert import MarkdownExporter
-    nb = nbformat.read(root/'nbs'/'index.ipynb', as_version=4)
+    nb = nbformat.read(root/'nbs'/'readme.ipynb', as_version=4)
     nb.cells = [c for c in nb.cells if not c.source.startswith('#| hide')]
     text = MarkdownExporter().from_notebook_node(nb)[0]
     return re.sub(r'\]\((images/|[\w/]+\.ipynb)', r'](nbs/\1', text).strip() + '\n'

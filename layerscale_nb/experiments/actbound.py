@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BASES', 'Job', 'jobs_of', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson', 'plot_figure2',
-           'duel_text', 'part_times', 'runtime_view', 'runtime_explorer', 'said_row', 'rows_here', 'predictor_text']
+           'measured_ratio', 'duel_text', 'part_times', 'runtime_view', 'runtime_explorer', 'said_row', 'rows_here',
+           'predictor_text']
 
 # %% ../../nbs/experiments/actbound.ipynb #65c65327
 import math, sys
@@ -216,6 +217,16 @@ def _rule_ratios(rows, batch=8, dtype='fp32', channels_last=True):
     d = d.assign(pace=d.ms/d.batch/d.macs)
     t = d.pivot_table(index=['base', 's'], columns='rule', values='pace')
     return t.div(t['w'], axis=0)[[r for r in _FIGURE_RULES if r in t]]
+
+# %% ../../nbs/experiments/actbound.ipynb #d4935c4a
+def measured_ratio(
+    rows: list,       # of `bench_acts`
+    rule: str,        # 'dwr', 'dWr', 'dw' or 'w'
+    over='w',         # the rule it is compared with
+) -> float:
+    "Median over networks and factors of the measured time per mac under one rule, over that under another."
+    t = _rule_ratios(rows)
+    return float((t[rule]/t[over]).median())
 
 # %% ../../nbs/experiments/actbound.ipynb #987dcfd6
 def _duel(
