@@ -139,7 +139,7 @@ def _watched(job: dict, out: Path, look=None) -> list:
     "The curve of `ultralytics_child` in a process of its own, which Ultralytics' loaders are children of."
     def so_far(): return read_json(out/'curve.json')['curve'] if (out/'curve.json').exists() else []
     env = dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1')
-    child = process.start(ultralytics_child, job, log=out/'log.txt', env=env, daemon=False)
+    child = process.start_process(ultralytics_child, job, log=out/'log.txt', env=env, daemon=False)
     try:
         while child.is_alive():
             child.join(1)

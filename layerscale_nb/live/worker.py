@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
-from ..process import connect, ended
+from ..process import ended, open_line
 
 # %% ../../nbs/live/worker.ipynb #bdb9ea50
 @cache
@@ -40,17 +40,17 @@ def _listen(
         while True:
             kind, value = line.recv()
             m = value if kind == 'step' else dict(kind=_ENDS[kind], **({'text': str(value)} if value else {}))
-            worker.tell(m, number)
+            worker._tell(m, number)
             if kind != 'step': worker.answered, number = number, number + 1
     why = ended(child)
     if worker.child is not child: return
     if child.exitcode:
-        worker.tell(dict(kind='error', text=f'the training process ended ({why}). Finished epochs are on disk; its '
+        worker._tell(dict(kind='error', text=f'the training process ended ({why}). Finished epochs are on disk; its '
                                             f'last words are in {worker.log}.'), worker.number)
     elif worker.answered < worker.number:  # it went while a job was on its way
         worker.answered = worker.number
-        worker.begin(worker.number)
-        worker.write(worker.job)
+        worker._begin(worker.number)
+        worker._write(worker.job)
 
 # %% ../../nbs/live/worker.ipynb #40a909f2
 class Worker:
@@ -68,36 +68,26 @@ class Worker:
     def alive(self):
         "Whether the child is running."
         return self.child is not None and self.child.is_alive()
-    def begin(
-        self,
-        number: int,  # of the first job for it
-    ):
-        "Start a child, and a thread that listens to it."
-        self.line, self.child = connect(partial(_job, self.target), self.idle_s, log=self.log)
+    def _begin(self, number: int):
+        "Start a child, and a thread that listens to it; `number` is that of its first job."
+        self.line, self.child = open_line(partial(_job, self.target), self.idle_s, log=self.log)
         threading.Thread(target=_listen, args=(self, self.line, self.child, number), daemon=True).start()
     def send(
         self,
         job: dict,  # what the work is called with
     ) -> int:
         "Begin a job and give up the one before; returns the number its messages carry."
-        if not self.alive: self.begin(self.number + 1)
+        if not self.alive: self._begin(self.number + 1)
         self.number, self.job = self.number + 1, job
-        self.write(job)
+        self._write(job)
         return self.number
     def stop(self):
         "Give up the current job after its current step."
-        if self.alive: self.write(None)
-    def write(
-        self,
-        job,  # a job; None: give up the current one
-    ):
-        "Send the child a job."
+        if self.alive: self._write(None)
+    def _write(self, job):
+        "Send the child a job; None: give up the current one."
         with suppress(OSError): self.line.send(job)
-    def tell(
-        self,
-        message: dict,  # of the child
-        number: int,    # of its job
-    ):
+    def _tell(self, message: dict, number: int):
         "Put a message into the inbox, and wake who wants to look."
         self.inbox.append(dict(message, number=number))
         with suppress(RuntimeError): self.wake()
