@@ -1,14 +1,14 @@
 "The order of the house: a module imports from its own folder and from those above it in this list."
-FOLDERS = (
-    'top',          # what do all share?
-    'nets',         # what is a network, and what does it cost?
-    'timing',       # how long does it take?
-    'detect',       # how does a detector learn?
-    'study',        # which one is better, and is it sure?
-    'laws',         # what follows for networks nobody trained?
-    'live',         # what happens if I move this?
-    'experiments',  # where does each stored table come from?
-    'cli')          # the same from a terminal
+FOLDERS = {
+    'top': 'What do all share?',
+    'nets': 'What is a network, and what does it cost?',
+    'timing': 'How long does it take?',
+    'detect': 'How does a detector learn?',
+    'study': 'Which one is better, and is it sure?',
+    'laws': 'What follows for networks nobody trained?',
+    'live': 'What happens if I move this?',
+    'experiments': 'Where does each stored table come from?',
+    'cli': 'The same from a terminal'}
 
 ALIASES = ('anchor_loss', '__main__')  # old names in checkpoints, and `python -m`: they look down into the house, nothing imports them
 

@@ -222,11 +222,12 @@ def test_a_member_goes_the_whole_way(tmp_path):
 
 
 def test_a_dead_child_is_a_row(monkeypatch):
+    import multiprocessing.spawn
     import shutil
     from layerscale_nb.experiments import members
-    monkeypatch.setattr(members.sys, 'executable', shutil.which('false'))
+    monkeypatch.setattr(multiprocessing.spawn, '_python_exe', shutil.which('false'))
     row = members.child_row('yolov5n')
-    assert row['said'] == 'the process ended with 1: no further words' and row['member'] == 'yolov5n'
+    assert row['said'] == 'the process ended (exit status 1).' and row['member'] == 'yolov5n'
     assert {'command', 'versions', 'device', 'seed', 'date'} <= set(row)
 
 

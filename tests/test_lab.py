@@ -30,7 +30,7 @@ def children_in(folder):
     found = []
     for p in Path('/proc').glob('[0-9]*'):
         try:
-            if 'layerscale_nb.live.worker' in (p/'cmdline').read_text() and os.readlink(p/'cwd') == str(folder): found.append(int(p.name))
+            if 'multiprocessing-fork' in (p/'cmdline').read_text() and os.readlink(p/'cwd') == str(folder): found.append(int(p.name))
         except OSError: pass
     return found
 

@@ -356,5 +356,5 @@ def test_a_loss_that_breaks_is_a_sentence(monkeypatch, tmp_path):
 
 def test_kernel_stays_light():
     "The panel draws and predicts without torch: the kernel has its memory and its start-up time for itself."
-    code = 'import sys; from layerscale_nb.live.retrain import live_explorer; import layerscale_nb.live.worker as w; w.start_child = lambda x: type("C", (), dict(poll=lambda s: None, stdin=type("S", (), dict(write=lambda s, x: 0, flush=lambda s: 0))()))(); live_explorer(); print("torch" in sys.modules, "ultralytics" in sys.modules)'
+    code = 'import sys; from layerscale_nb.live.retrain import live_explorer; from layerscale_nb.live.worker import Worker; Worker.send = lambda self, job: 1; live_explorer(); print("torch" in sys.modules, "ultralytics" in sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.split() == ['False', 'False']

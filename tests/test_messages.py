@@ -1,10 +1,7 @@
 "What people read: errors of other libraries in one line, text from data as text in HTML and in figures, numbers apart."
 import json
-import queue
 import re
 import shutil
-import subprocess
-import sys
 from collections import deque
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -45,16 +42,15 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
     import ultralytics.nn.tasks as tasks
 
     from layerscale_nb.timing import calibrate, measure as runtime
-    from layerscale_nb.detect import datasets as data, ddp, train
+    from layerscale_nb.detect import datasets as data, train
     from layerscale_nb.nets import find as lookup
-    from layerscale_nb.experiments import members
     from layerscale_nb.study import report
-    from layerscale_nb.live import trial, worker
-    from layerscale_nb import table
+    from layerscale_nb.live import trial
+    from layerscale_nb import process, table
     def mute_value(*_, **__): raise ValueError()
     monkeypatch.setattr(table.csv, 'DictReader', mute_value)
     for owner, name in ((train.zipfile, 'ZipFile'), (ultralytics_data, 'check_det_dataset'), (tasks, 'DetectionModel'),
-                        (calibrate, 'measure_calls'), (members, 'check_member')): monkeypatch.setattr(owner, name, mute)
+                        (calibrate, 'measure_calls')): monkeypatch.setattr(owner, name, mute)
     for name in ('results.csv', 'kept.csv', 'state.pt'): (tmp_path/name).write_text('a')
     small = dict(backbone=[[-1, 1, 'Conv', [8]]], head=[])
     cpu, session = torch.device('cpu'), SimpleNamespace(device='cpu')
@@ -67,15 +63,8 @@ def test_an_error_without_text_is_a_sentence(tmp_path, monkeypatch):
     class Broken(torch.nn.Module):
         forward = mute
     with says('fails at 8x8, batch 1, float32: Mute. Try'): runtime.time_module(Broken(), (8, 8), cpu)
-    told = []
-    worker.do_job(mute, {}, queue.Queue(), told.append)
-    assert told == [dict(kind='error', text='Mute: no further words')]
-    members.own_row('yolov4-tiny', tmp_path)
-    assert json.loads((tmp_path/'row.json').read_text())['said'] == 'Mute: no further words'
-    (tmp_path/'log0.txt').write_text('')
-    dead = subprocess.Popen([sys.executable, '-c', 'raise SystemExit(3)'])
-    dead.wait()
-    with says('process 0 of 1 failed (status 3): no further words'): ddp.wait_for_all([dead], tmp_path)
+    *_, (kind, error) = process.said(mute, {})
+    assert (kind, str(error)) == ('failed', 'Mute: no further words')
 
 
 def test_no_module_takes_the_first_line_by_itself(repo):

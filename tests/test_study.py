@@ -14,7 +14,6 @@ import torch
 
 from layerscale_nb.core import LayerscaleError, write_atomic
 from layerscale_nb.detect.train import Recipe, fit, save_state
-from layerscale_nb.study.engine import in_turn, side_by_side
 from layerscale_nb.study.report import read_results, write_report
 from layerscale_nb.study.runs import StudyFolder, choose_jobs, open_setting, run_study
 from layerscale_nb.study.screen import study_status
@@ -131,13 +130,6 @@ def test_left_overs_of_killed_processes_are_swept(setting, done, tmp_path):
     for p in (*dead, mine): p.write_bytes(b'half')
     list(run_study(setting, tmp_path/'s'))
     assert not any(p.exists() for p in dead) and mine.exists()
-
-
-def test_an_engine_survives_the_loss_of_a_process():
-    lost = list(side_by_side(os._exit, [3, 4], 2))
-    assert sorted(i for i, _ in lost) == [3, 4] and all(k == 'failed' for _, (k, _) in lost)
-    assert {str(e).split('(')[1].split(')')[0] for _, (_, e) in lost} == {'exit status 3', 'exit status 4'}
-    assert [m for _, m in in_turn(range, [2])] == [('step', 0), ('step', 1), ('ended', None)]
 
 
 def test_side_by_side_gives_the_same_table(setting, done, tmp_path):

@@ -7,7 +7,7 @@ __all__ = ['TUNED', 'TRAINERS', 'seconds_to', 'bench_limit', 'write_yolo', 'ultr
            'compare_trainers', 'bench_train', 'bench_table', 'final_scores', 'bench_text']
 
 # %% ../../nbs/experiments/bench.ipynb #c4e440e8
-import json, os, re, statistics, subprocess, sys, tempfile, time
+import json, re, statistics, tempfile, time
 from dataclasses import replace
 from pathlib import Path
 from PIL import Image
@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from ..core import LayerscaleError, check_number, provenance, write_atomic
+from .. import process
+from ..core import LayerscaleError, check_number, provenance, read_json, write_atomic
 from ..detect.augment import make_batch
 from ..detect.detection import validate
 from ..detect.metrics import scores
@@ -123,17 +124,30 @@ def ultralytics_child(
         torch.save({
             k: v.half() if v.is_floating_point() else v
             for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
-        (out/'curve.json').write_text(json.dumps(curve), encoding='utf-8')
+        write_atomic(out/'curve.json', json.dumps(dict(curve=curve)))
         if curve[-1][0] > job['seconds'] or curve[-1][1] >= job['level']: trainer.stop = True
     model = YOLO(job['net'], verbose=False)
     # reading the data is timed for neither
     model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))
     model.add_callback('on_train_epoch_end', lambda t: clock.update(trained=True))
-    # a benchmark that was killed leaves no child
-    model.add_callback('on_train_batch_end', lambda t: os.getppid() == job['parent'] or os._exit(1))
     model.add_callback('on_fit_epoch_end', after_epoch)
     model.train(data=job['data'], imgsz=job['imgsz'], device=job['device'], project=str(out), name='u', exist_ok=True,
                 seed=job['seed'], **job['settings'])
+
+# %% ../../nbs/experiments/bench.ipynb #684c246f
+def _watched(job: dict, out: Path, look=None) -> list:
+    "The curve of `ultralytics_child` in a process of its own, which Ultralytics' loaders are children of."
+    def so_far(): return read_json(out/'curve.json')['curve'] if (out/'curve.json').exists() else []
+    env = dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1')
+    child = process.start_process(ultralytics_child, job, log=out/'log.txt', env=env, daemon=False)
+    try:
+        while child.is_alive():
+            child.join(1)
+            if look: look(so_far())
+    finally:
+        child.kill()
+        child.join()
+    return so_far()
 
 # %% ../../nbs/experiments/bench.ipynb #2b1ffeeb
 def bench_ultralytics(
@@ -150,29 +164,12 @@ def bench_ultralytics(
     "Train the network with Ultralytics in a child process and score its weights after each epoch with our scorer."
     quiet_ultralytics()
     out = Path(folder)/name
-    out.mkdir(parents=True, exist_ok=True)
     graph = write_atomic(out/'net.yaml', json.dumps(to_dict(net)))  # json is yaml
-    job = dict(data=str(write_yolo(st,
-                                   Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size),
-               device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed,
-               parent=os.getpid())
-    env = os.environ | dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1', JOB=json.dumps(job))
-    code = ('import json, os; from layerscale_nb.experiments.bench import '
-            'ultralytics_child as f; f(json.loads(os.environ["JOB"]))')
-    with open(out/'log.txt', 'w', encoding='utf-8') as log:
-        child = subprocess.Popen([sys.executable, '-c', code], env=env, stdout=log, stderr=log)
-    try:
-        while child.poll() is None:
-            time.sleep(1)
-            so_far = (out/'curve.json').read_text(encoding='utf-8') if (out/'curve.json').exists() else ''
-            if look: look(json.loads(so_far) if so_far.endswith(']]') else [])
-    finally:
-        if child.poll() is None:
-            child.terminate()
-            child.wait(20)
-    if not (out/'curve.json').exists():
-        raise LayerscaleError(f'Ultralytics did not finish an epoch; its log is {out}/log.txt.')
-    curve, model = json.loads((out/'curve.json').read_text(encoding='utf-8')), build_yolo(net).to(st.device)
+    job = dict(data=str(write_yolo(st, Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size),
+               device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed)
+    curve = _watched(job, out, look)
+    if not curve: raise LayerscaleError(f'Ultralytics did not finish an epoch; its log is {out}/log.txt.')
+    model = build_yolo(net).to(st.device)
     def ours(k):
         model.load_state_dict(torch.load(out/f'epoch{k:03d}.pt', weights_only=True))
         return scores(validate(model.float().eval(), st.val, len(st.names)))['map50']

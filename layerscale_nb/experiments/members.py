@@ -4,15 +4,16 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'two_scenes', 'few_steps', 'apart', 'by_yolo', 'reopened', 'exported', 'memory_mb', 'origin',
-           'check_member', 'own_row', 'child_row', 'run_members', 'time_reduced', 'remembered']
+           'check_member', 'child_row', 'run_members', 'time_reduced', 'remembered']
 
 # %% ../../nbs/experiments/members.ipynb #6c4061bc
-import copy, json, math, statistics, subprocess, sys, tempfile
+import copy, math, statistics, tempfile
+from functools import partial
 from pathlib import Path
 import numpy as np
 from torch import device as torch_device
 import torch
-from ..core import LayerscaleError, one_line, provenance, versions, write_atomic
+from ..core import LayerscaleError, provenance, versions
 from ..detect.augment import STILL, make_batch, make_store
 from ..detect.datasets import roadscenes
 from ..detect.store import to_frames
@@ -21,6 +22,7 @@ from ..nets.ladder import LADDER, named_yolo
 from ..nets.layer import cost
 from ..nets.memory import check_memory, free_bytes, memory_bytes
 from ..nets.yolo import Yolo, build_yolo, quiet_ultralytics
+from ..process import call
 from ..table import Table, fill
 from ..timing.measure import (
     busy_note, device_name, pick_device, precision, steadiest, time_module, waiting)
@@ -176,32 +178,15 @@ COLUMNS = ('member', 'params', 'imgsz', 'macs', 'side', 'batch', 'steps', 'amp',
            'moves_score', 'boxes', 'onnx_mb', 'onnx_diff_px', 'onnx_diff_score', 'said', 'command', 'versions',
            'device', 'seed', 'date')
 
-# %% ../../nbs/experiments/members.ipynb #0a7f138c
-def own_row(
-    name: str,  # a key of `ladder.LADDER`
-    folder,     # where checkpoint, export and row go
-    **kw
-):
-    "What the child does: the member's row, or the sentence of its failure, to `row.json` in the folder."
-    try: row = check_member(name, folder, **kw)
-    except Exception as e:
-        text = one_line(str(e), most=200)
-        row = dict(member=name, said=text if isinstance(e, LayerscaleError) else
-                   f'{type(e).__name__}: {text}') | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
-    write_atomic(Path(folder)/'row.json', json.dumps(row))
-
 # %% ../../nbs/experiments/members.ipynb #4b7fb2ce
 def child_row(
     name: str,  # a key of `ladder.LADDER`
-    **kw
+    **kw        # for `check_member`
 ) -> dict:
     "The row of a member, made by a process of its own; `said` holds the sentence if it failed or died."
     with tempfile.TemporaryDirectory() as folder:
-        code = f'from layerscale_nb.experiments.members import own_row; own_row({name!r}, {folder!r}, **{kw!r})'
-        r = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf-8')
-        made = Path(folder)/'row.json'
-        if made.exists(): return json.loads(made.read_text(encoding='utf-8'))
-    said = f'the process ended with {r.returncode}: {one_line(r.stderr, last=True, most=200)}'
+        try: return call(partial(check_member, name, folder, **kw))
+        except LayerscaleError as e: said = str(e)
     return dict(member=name, said=said) | origin(kw.get('command', ''), 'cpu', kw.get('seed', 0))
 
 # %% ../../nbs/experiments/members.ipynb #b62b98ac

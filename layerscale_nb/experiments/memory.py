@@ -7,12 +7,12 @@ __all__ = ['STAGES', 'MEASURED', 'measured_network', 'maps_bytes', 'Allocations'
            'process_peaks', 'bench_memory', 'plot_memory']
 
 # %% ../../nbs/experiments/memory.ipynb #6a9c7710
-import ast, gc, os, subprocess, sys, weakref
+import gc, weakref
 from pathlib import Path
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from ..core import LayerscaleError, one_line, provenance
+from ..core import located, provenance
 from .members import memory_mb
 from ..nets.csp import CspStage
 from ..nets.find import find
@@ -21,6 +21,7 @@ from ..nets.memory import memory_bytes
 from ..nets.osa import OsaBlock
 from ..nets.yolo import Yolo
 from ..plot import axes
+from ..process import call
 from ..table import Table
 
 # %% ../../nbs/experiments/memory.ipynb #57bfd26e
@@ -121,13 +122,8 @@ def process_peaks(
     name: str,      # one of `MEASURED`
     batches=(4, 16),  # images
 ) -> dict:
-    "`own_peaks` in a process of its own, one thread; raises `LayerscaleError` with its last words if it fails."
-    code = ('from layerscale_nb.experiments.memory import own_peaks; '
-            f'print(list(own_peaks({name!r}, {batches!r}).items()))')
-    env = os.environ | dict(MALLOC_MMAP_THRESHOLD_='131072', OMP_NUM_THREADS='1')
-    r = subprocess.run([sys.executable, '-c', code], capture_output=True, encoding='utf-8', env=env)
-    if r.returncode: raise LayerscaleError(f'{name}: the measurement failed: {one_line(r.stderr, last=True)}')
-    return dict(ast.literal_eval(r.stdout.splitlines()[-1]))
+    "`own_peaks` in a process of its own, one thread; raises `LayerscaleError` if it fails."
+    with located(name): return call(own_peaks, name, batches, threads=1, env=dict(MALLOC_MMAP_THRESHOLD_='131072'))
 
 # %% ../../nbs/experiments/memory.ipynb #33725c5c
 def bench_memory(

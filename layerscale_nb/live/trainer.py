@@ -6,7 +6,7 @@
 __all__ = ['pictures', 'device_place', 'train_trial', 'train_or_halve', 'Trainer']
 
 # %% ../../nbs/live/trainer.ipynb #7b4022ae
-import base64, json, statistics, time
+import base64, json, statistics
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from ..detect.train import Recipe, fit, save_checkpoint
 from .trial import Trial, check_trial, network, trial_call
 from ..nets.layer import cost
 from ..nets.yolo import identity
-from ..study.engine import faster_steps
+from ..study.engine import faster_steps, spaced
 from ..study.runs import open_setting
 from ..study.variants import Study
 from ..table import locked
@@ -94,18 +94,16 @@ def train_trial(
     """Train one trial, or go on with it if it was stopped; yields messages: 'start', 'progress' (at most five a
     second), 'pictures' (after each validation)."""
     net, folder = network(t, len(st.names)), Path(out)/_run_name(st, t)
-    run, told = fit(net, st.train, st.val, _recipe_of(t), t.seed, st.device, folder), 0.
+    run = fit(net, st.train, st.val, _recipe_of(t), t.seed, st.device, folder)
     origin = provenance(trial_call(t), device_place(st.device), t.seed)
     write_atomic(folder/'trial.json', json.dumps(dict(asdict(t), **origin), indent=1))
     yield dict(kind='start', run=folder.name, trial=asdict(t), device=device_place(st.device), epochs=t.epochs,
                rows=[tidy(r) for r in run.rows])
     try:
-        with closing(faster_steps(run)) as steps:
+        with closing(spaced(faster_steps(run))) as steps:
             for p in steps:
-                due = p.row or time.perf_counter() - told > 0.2
-                if due: told = time.perf_counter()
-                yield dict(tidy(asdict(p)), kind='progress', row=p.row and tidy(p.row)) if due else None
-                if p.row and p.row['map50'] == p.row['map50']:
+                yield p and dict(tidy(asdict(p)), kind='progress', row=p.row and tidy(p.row))
+                if p and p.row and p.row['map50'] == p.row['map50']:
                     yield dict(kind='pictures', epoch=p.epoch, jpeg=pictures(st, run.average))
         save_checkpoint(run, st.names, folder/'best.pt', st.size)
         (folder/'state.pt').unlink(missing_ok=True)

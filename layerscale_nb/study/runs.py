@@ -25,7 +25,8 @@ from ..detect.train import Diverged, Progress, Run, fit, save_checkpoint
 from ..nets.layer import cost
 from ..nets.memory import free_bytes, memory_bytes
 from ..nets.scale import realised
-from .engine import FasterThreads, in_turn, side_by_side
+from ..process import side_by_side
+from .engine import FasterThreads, in_turn, spaced
 from .variants import Study, Variant, _base_network, _check_study, networks
 from ..table import locked, sweep, write_rows
 from ..timing.measure import busy_note, device_name, pick_device, precision, steadiest, time_module
@@ -303,7 +304,7 @@ class _Packed:
             kept = torch.load(self.frames, mmap=True, weights_only=True)
             stores = {k: Store(**v, device=self.study.st.device) for k, v in kept.items()}
             self.study = replace(self.study, st=replace(self.study.st, **stores))
-        return self.study.train(name)
+        return spaced(self.study.train(name))
 
 # %% ../../nbs/study/runs.ipynb #87c7a07a
 @contextmanager
@@ -364,7 +365,8 @@ def _engine(s: StudyFolder, jobs):
     "Yields a function from names of runs to pairs (name, message): in turn in this process, or `jobs` side by side."
     threads, before = _threads_of(s, jobs) if jobs else None, torch.get_num_threads()
     if jobs and jobs > 1:
-        with _packed(s) as work: yield lambda names: side_by_side(work, names, jobs, threads, s.out/'log.txt')
+        how = dict(threads=threads, log=s.out/'log.txt')
+        with _packed(s) as work: yield lambda names: side_by_side(work, names, jobs, **how)
         return
     try:
         torch.set_num_threads(threads or before)
