@@ -32,6 +32,15 @@ def dataset_summary(
 # Okabe and Ito, colour-blind safe
 PALETTE = ('#0072B2', '#E69F00', '#009E73', '#D55E00', '#CC79A7', '#56B4E9', '#F0E442', '#999999')
 
+# %% ../../nbs/detect/store.ipynb #73b05b9f
+def _plate(picture, x: int, y: int, text: str, colour: tuple):
+    "Write a label on a plate of its box's colour, above the box or, at the top of the picture, inside it."
+    (wide, tall), low = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.36, 1)
+    x, y = max(0, min(x, picture.shape[1] - wide - 4)), max(y, tall + low + 2)
+    cv2.rectangle(picture, (x, y - tall - low - 2), (x + wide + 4, y), colour, -1)
+    ink = (0, 0, 0) if np.dot(colour, (0.3, 0.6, 0.1)) > 120 else (255, 255, 255)
+    cv2.putText(picture, text, (x + 2, y - low), cv2.FONT_HERSHEY_SIMPLEX, 0.36, ink, 1, cv2.LINE_AA)
+
 # %% ../../nbs/detect/store.ipynb #015e5223
 def draw_boxes(
     image,        # (h, w, 3) uint8 RGB
@@ -44,10 +53,9 @@ def draw_boxes(
     out = cv2.resize(image, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
     for b, c in zip(np.asarray(boxes)*zoom, cls):
         colour = tuple(int(PALETTE[int(c) % len(PALETTE)][i:i+2], 16) for i in (1, 3, 5))
-        (x1, y1, x2, y2), text = np.round(b).astype(int).tolist(), names[int(c)]
-        cv2.rectangle(out, (x1, y1), (x2, y2), colour, 1, cv2.LINE_AA)
-        cv2.putText(out, text, (x1+1, max(y1-3, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(out, text, (x1+1, max(y1-3, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.36, colour, 1, cv2.LINE_AA)
+        corners = np.round(b).astype(int).tolist()
+        cv2.rectangle(out, corners[:2], corners[2:], colour, 1, cv2.LINE_AA)
+        _plate(out, corners[0], corners[1], names[int(c)], colour)
     return out
 
 # %% ../../nbs/detect/store.ipynb #2eae2035

@@ -7,12 +7,14 @@ __all__ = ['kept_table_html', 'Panel', 'choice', 'say', 'show_images', 'on_end',
            'guarded', 'connect', 'wait', 'make_panel']
 
 # %% ../../nbs/live/panel.ipynb #a86ed043
-import asyncio, base64, math, time
+import asyncio, base64, math, re, time
 from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from types import SimpleNamespace
+import cv2
 from ipywidgets import Button, FloatProgress, HBox, HTML, Image, Layout, SelectionSlider, ToggleButton, VBox
+import numpy as np
 from ..core import LayerscaleError, human, one_line
 from ..cost import Cost
 from .chart import chart_kept, chart_run
@@ -35,14 +37,14 @@ def _numbers_html(t: Trial, f) -> str:
     cards = [('depth', f'{f.depth:.3f}', f'asked {t.d:g}'), ('width', f'{f.width:.3f}', f'asked {t.w:g}'),
              ('resolution', size, 'pixels'), ('macs', human(f.cost.macs), 'per image'),
              ('params', human(f.cost.params), 'in all'), ('acts', human(f.cost.acts), 'per image'),
-             ('step', '–' if f.step_ms != f.step_ms else f'{f.step_ms:.0f} ms', f'batch {t.batch}'),
-             ('training', _duration_text(f.train_s), f'{t.epochs} epochs')]
-    cell = ('<div style="border:1px solid #ddd;border-radius:4px;padding:3px 8px;'
-            'line-height:1.3"><span style="color:#666;font-size:11px">{}</span><br><b '
-            'style="font-size:16px">{}</b><br><span style="color:#666;'
+             ('step', 'measuring …' if f.step_ms != f.step_ms else f'{f.step_ms:.0f} ms', f'batch {t.batch}'),
+             ('training', 'measuring …' if f.train_s != f.train_s else _duration_text(f.train_s), f'{t.epochs} epochs')]
+    cell = ('<div style="border:1px solid var(--jp-border-color2,#ccc);border-radius:4px;padding:3px 8px;'
+            'line-height:1.3"><span style="opacity:.75;font-size:11px">{}</span><br><b '
+            'style="font-size:16px">{}</b><br><span style="opacity:.75;'
             'font-size:11px">{}</span></div>')
     drawn = ''.join(cell.format(*(escape(v, quote=False) for v in card)) for card in cards)
-    return f'<div style="display:grid;grid-template-columns:repeat(4,1fr);gap:6px">{drawn}</div>'
+    return f'<div style="display:grid;grid-template-columns:repeat(auto-fit,minmax(112px,1fr));gap:6px">{drawn}</div>'
 
 # %% ../../nbs/live/panel.ipynb #f9c8a3d5
 def kept_table_html(
@@ -50,7 +52,7 @@ def kept_table_html(
 ) -> str:
     "The leaderboard of kept runs, best first, mAP50 in bold; numbers as on the chart. Markup in a cell is text."
     if not rows:
-        return ('<p style="color:#666">No run kept yet. Train one and press '
+        return ('<p style="opacity:.75">No run kept yet. Train one and press '
                 '<b>Keep</b>; it stays here, also after a restart of the kernel.</p>')
     head = ('#', 'd', 'w', 'image', 'epochs', 'seed', 'mAP50', 'macs', 'params', 'time s')
     def line(r, n):
@@ -77,30 +79,47 @@ def _make_sliders(t: Trial, nc: int, natural) -> list:
                 (str(v), v) for v in sorted({*EPOCHS, t.epochs})])
     return [
         SelectionSlider(
-            options=options, value=value, description=name, continuous_update=False, layout=Layout(width='390px'))
+            options=options, value=value, description=name, continuous_update=False,
+            layout=Layout(width='auto', max_width='390px'))
         for (name, options), value in zip(choices.items(), (t.d, t.w, t.imgsz, t.epochs))]
+
+# %% ../../nbs/live/panel.ipynb #3ab6687b
+def _blank_picture(size: tuple) -> bytes:
+    "A grey JPEG of the shape (h, w), where a picture will be."
+    grey = np.full((max(1, 480*size[0]//size[1]), 480, 3), 160, np.uint8)
+    return cv2.imencode('.jpg', grey)[1].tobytes()
+
+# %% ../../nbs/live/panel.ipynb #91061dac
+def _fluid(least: int, most: int) -> Layout:
+    "A layout that takes the room there is, from `least` to `most` pixels."
+    return Layout(flex=f'1 1 {least}px', min_width='0', max_width=f'{most}px', width='auto')
+
+# %% ../../nbs/live/panel.ipynb #0d6fb33d
+def _row(*parts) -> HBox:
+    "Widgets beside each other, the last ones below where there is no room."
+    return HBox(list(parts), layout=Layout(flex_flow='row wrap', width='100%'))
 
 # %% ../../nbs/live/panel.ipynb #e1c8ef76
 def _make_ui(t: Trial, nc: int, natural) -> SimpleNamespace:
-    "All widgets of the explorer, and `box`, which arranges them in 1000 pixels."
-    wide = lambda px: Layout(width=f'{px}px')
-    button = lambda text, tip, style='': Button(description=text, tooltip=tip, button_style=style, layout=wide(88))
+    "All widgets of the explorer, and `box`, which puts them side by side where there is room."
+    button = lambda text, tip, style='': Button(
+        description=text, tooltip=tip, button_style=style, layout=_fluid(80, 110))
+    picture = dict(format='jpeg', value=_blank_picture(natural))
     u = SimpleNamespace(
-        sliders=_make_sliders(t, nc, natural), numbers=HTML(layout=wide(560)), status=HTML(), call=HTML(),
-        train=button('Train', 'train this network from scratch',
-                     'primary'), stop=button('Stop', 'end the run after its current step'),
+        sliders=_make_sliders(t, nc, natural), numbers=HTML(layout=_fluid(440, 620)), status=HTML(), call=HTML(),
+        train=button('Train', 'train this network from scratch', 'primary'),
+        stop=button('Stop', 'end the run after its current step'),
         keep=button('Keep', 'add the run to the table and the chart'),
-        live=ToggleButton(description='live', tooltip='releasing a slider starts a new run', layout=wide(88)),
-        bar=FloatProgress(min=0, max=1, layout=wide(300)), progress=HTML(), loss=HTML(), found=HTML(), caption=HTML(),
-        images=[Image(format='jpeg', layout=wide(480)) for _ in range(3)], table=HTML(layout=wide(490)), kept=HTML())
+        live=ToggleButton(description='live', tooltip='releasing a slider starts a new run', layout=_fluid(80, 110)),
+        bar=FloatProgress(min=0, max=1, layout=_fluid(200, 300)), progress=HTML(), loss=HTML(), found=HTML(),
+        caption=HTML(), images=[Image(**picture, layout=Layout(width='100%', max_width='480px')) for _ in range(3)],
+        table=HTML(layout=_fluid(340, 500)), kept=HTML(layout=_fluid(340, 500)))
     u.depth, u.width, u.image, u.epochs = u.sliders
-    left = VBox([*u.sliders, HBox([u.train, u.stop, u.keep, u.live])], layout=wide(420))
-    u.box = VBox([
-        HBox([left, u.numbers]),
-        HBox([u.bar, u.progress]), u.status,
-        HBox([VBox([u.loss, u.found], layout=wide(490)),
-              VBox([u.caption, *u.images])]),
-        HBox([u.table, u.kept]), u.call], layout=Layout(width='1000px', overflow='hidden'))
+    left = VBox([*u.sliders, _row(u.train, u.stop, u.keep, u.live)], layout=_fluid(360, 430))
+    charts, found = VBox([u.loss, u.found], layout=_fluid(360, 500)), VBox([u.caption, *u.images], layout=_fluid(
+        360, 490))
+    rows = _row(left, u.numbers), _row(u.bar, u.progress), u.status, _row(charts, found), _row(u.table, u.kept), u.call
+    u.box = VBox(list(rows), layout=Layout(width='100%', max_width='1100px', overflow='hidden'))
     return u
 
 # %% ../../nbs/live/panel.ipynb #066a4ead
@@ -143,7 +162,9 @@ def say(
 ):
     "Put a sentence on the panel's status line."
     drawn = escape(text, quote=False) + (f' <code>{escape(code, quote=False)}</code>' if code else '')
-    p.ui.status.value = f'<div style="min-height:20px;color:{"#B00020" if bad else "#333"}">{drawn}</div>'
+    p.ui.status.value = ('<div style="min-height:20px;'
+                         f'color:{"var(--jp-error-color0,#B00020)" if bad else "inherit"}">'
+                         f'{drawn}</div>')
 
 # %% ../../nbs/live/panel.ipynb #34dc64cf
 def _show_choice(p: Panel):
@@ -185,7 +206,7 @@ def show_images(
 ):
     "Put pictures (base64-coded files) in their places."
     for image, data in zip(p.ui.images, jpeg): image.value = base64.b64decode(data)
-    p.ui.caption.value = f'<span style="color:#666;font-size:12px">{escape(caption, quote=False)}</span>'
+    p.ui.caption.value = f'<span style="opacity:.75;font-size:12px">{escape(caption, quote=False)}</span>'
 
 # %% ../../nbs/live/panel.ipynb #5ccdf955
 def _on_speed(p, m):
@@ -214,7 +235,7 @@ def _on_progress(p, m):
         p.maps.append((m['epoch'], p.row['map50']))
     p.ui.bar.value = m['step']/m['steps']
     found = f"mAP50 <b>{p.row['map50']:.3f}</b>" if p.row else 'not yet validated'
-    p.ui.progress.value = (f"&nbsp;d={p.run.d:g} w={p.run.w:g} {p.run.imgsz[1]}x{p.run.imgsz[0]} · epoch "
+    p.ui.progress.value = (f"d={p.run.d:g} w={p.run.w:g} {p.run.imgsz[1]}x{p.run.imgsz[0]} · epoch "
                            f"{m['epoch']}/{m['epochs']} · loss {m['loss']:.2f} · {found} · "
                            f"{p.step_ms:.0f} ms/step · {_duration_text(m['eta_s'])} to go")
 
@@ -225,6 +246,7 @@ def on_end(
 ):
     "The run is over: finished, stopped, or failed with a sentence."
     was, p.training = p.training, False
+    p.ui.progress.value = re.sub(' · [^·]* to go$', '', p.ui.progress.value)
     if m['kind'] == 'error': return say(p, m['text'], bad=True)
     if not was: return
     reached = 'before its first validation'
@@ -270,7 +292,7 @@ def send(
     p.training = train
     if train:
         p.row, p.curve, p.maps, p.run, p.step_ms = None, [], [], None, math.nan
-        p.ui.bar.value, p.ui.progress.value = 0, '&nbsp;starting …'
+        p.ui.bar.value, p.ui.progress.value = 0, 'starting …'
 
 # %% ../../nbs/live/panel.ipynb #fb89e7b1
 def train(
