@@ -221,12 +221,14 @@ def test_a_member_goes_the_whole_way(tmp_path):
     assert run_members(out, ('yolov5n',), steps=4) == [good]                   # nothing is run again
 
 
-def test_a_dead_child_is_a_row(monkeypatch):
-    import multiprocessing.spawn
+def test_a_dead_child_is_a_row():
+    import multiprocessing
     import shutil
+    import sys
     from layerscale_nb.experiments import members
-    monkeypatch.setattr(multiprocessing.spawn, '_python_exe', shutil.which('false'))
-    row = members.child_row('yolov5n')
+    multiprocessing.set_executable(shutil.which('false'))
+    try: row = members.child_row('yolov5n')
+    finally: multiprocessing.set_executable(sys.executable)
     assert row['said'] == 'the process ended (exit status 1).' and row['member'] == 'yolov5n'
     assert {'command', 'versions', 'device', 'seed', 'date'} <= set(row)
 
