@@ -110,7 +110,8 @@
       `<rect x="${at(x)}" y="${at(y)}" width="${at(w)}" height="${at(h)}" fill="${colour}"/>`), ...p.texts.map(t => text(...t)))
   }
   const draw = view => view.map(p =>
-    `<div${p.kind === 'words' || p.kind === 'networks' ? ' style="flex-basis:100%"' : ''}>${DRAW[p.kind](p)}</div>`).join('')
+    `<div style="max-width:100%;overflow-x:auto${p.kind === 'words' || p.kind === 'networks' ? ';flex-basis:100%' : ''}">` +
+    `${DRAW[p.kind](p)}</div>`).join('')
 
   // data: what all states share once, what differs in lists (layerscale_nb.live.view.pack)
   function unpack(node, i) {

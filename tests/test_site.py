@@ -1,6 +1,7 @@
 "Explorers on a page without a kernel: moved in a real browser with the network off, they show what Python shows."
 import random
 import shutil
+from importlib import import_module
 
 import pytest
 
@@ -34,7 +35,17 @@ def runtime():
     return runtime_explorer([load_profile(stored('results/predictor_cpu_profile.json'))], read_rows(stored('results/actbound_cpu.csv')))
 
 
-EXPLORERS = [scaling, csp, runtime]
+def of(module, name):
+    "The explorer function of this name, called without arguments."
+    def make(): return getattr(import_module(f'layerscale_nb.{module}'), name)()
+    make.__name__ = name.removesuffix('_explorer')
+    return make
+
+
+OTHERS = [of(*words.split(':')) for words in (
+    'live.costs:cost_explorer', 'experiments.published:tables_explorer', 'live.levels:levels_explorer',
+    'live.detectors:yolo_explorer', 'live.verdicts:sureness_explorer', 'live.verdicts:study_explorer', 'live.verdicts:kept_explorer')]
+EXPLORERS = [scaling, csp, runtime, *OTHERS]
 
 
 @pytest.fixture(scope='module')
@@ -86,7 +97,7 @@ def test_the_page_shows_what_python_shows(make, browser, repo, tmp_path):
         here, there = (page.locator(s).first.evaluate(SHOWN) for s in ('.layerscale-explorer .layerscale-view', '#python .layerscale-view'))
         assert here['text'] == there['text'] and here['shapes'] == there['shapes'], state
         assert here['places'] == pytest.approx(there['places'], abs=0.2, rel=1e-3), state
-    assert not errors and page.evaluate('document.documentElement.scrollWidth') <= 390
+    assert not errors and page.evaluate('document.documentElement.scrollWidth') <= 390  # a phone
 
 
 def test_a_state_can_be_shared(browser, repo, tmp_path):

@@ -183,7 +183,8 @@ def printed_beside(
         text = getattr(row, f'{k}_{unit.lower()}')
         v = getattr(c, k)/size if c else math.nan
         same = 'yes' if _as_printed(v, text) == text else '**no**'
-        out.append([f'{k} ({unit})', text, *((f'{v:.3f}', f'{100*(v/float(text) - 1):+.1f}%', same) if c else '–––')])
+        counted = (f'{v:.3f}', f'{100*(v/float(text) - 1):+.1f}%', same) if c else '–––'
+        out.append([f'{k} ({unit})', text, *counted])
     return out
 
 # %% ../../nbs/experiments/published.ipynb #e34bb807

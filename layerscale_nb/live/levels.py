@@ -76,8 +76,9 @@ def level_chart(
     for k, colour in _SHARE_COLOURS.items():
         values = [getattr(l, k) for l in levels]
         shares = [100*v/sum(values) for v in values]
-        marks += [Mark('line', strides, shares, colour, tips=[k]),
-                  Mark('dot', strides, shares, colour, tips=[f'{k}, stride {s}: {v:.1f}%' for s, v in zip(strides, shares)])]
+        marks += [
+            Mark('line', strides, shares, colour, tips=[k]),
+            Mark('dot', strides, shares, colour, tips=[f'{k}, stride {s}: {v:.1f}%' for s, v in zip(strides, shares)])]
     return chart(marks, 'stride (pixels)', 'share (%)', (0.8, 160), (0, 75), (360, 220), 'x')
 
 # %% ../../nbs/live/levels.ipynb #7f71a056
@@ -96,7 +97,8 @@ def levels_view(
     c, levels, most = cost(net, side), level_costs(net, side), largest_object(net)
     one, step = memory_bytes(net, side), memory_bytes(net, side, 8, training=True)
     words = (f'**{net.name}** at {side}x{side}: macs **{human(c.macs)}**, params **{human(c.params)}**, acts '
-             f'**{human(c.acts)}**. Memory: {human(one, "B")} for one image, {human(step, "B")} to train on 8. Made for '
+             f'**{human(c.acts)}**. Memory: {human(one, "B")} for one '
+             f'image, {human(step, "B")} to train on 8. Made for '
              f'objects of up to {most} pixels, {most/side:.0%} of the side of the image.')
     key = [(colour, k) for k, colour in _SHARE_COLOURS.items()]
     nets = [_level_slabs(net, side), _level_slabs(named_yolo('yolov4-p5'))]

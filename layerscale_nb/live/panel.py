@@ -33,12 +33,12 @@ def _duration_text(seconds) -> str:
 # %% ../../nbs/live/panel.ipynb #4e5801d9
 def _numbers_html(t: Trial, f) -> str:
     "What the sliders mean: asked and realised scale, cost of one image, forecast of the training."
-    size = f'{t.imgsz[1]} × {t.imgsz[0]}'
+    size, wait = f'{t.imgsz[1]} × {t.imgsz[0]}', 'measuring …'
     cards = [('depth', f'{f.depth:.3f}', f'asked {t.d:g}'), ('width', f'{f.width:.3f}', f'asked {t.w:g}'),
              ('resolution', size, 'pixels'), ('macs', human(f.cost.macs), 'per image'),
              ('params', human(f.cost.params), 'in all'), ('acts', human(f.cost.acts), 'per image'),
-             ('step', 'measuring …' if f.step_ms != f.step_ms else f'{f.step_ms:.0f} ms', f'batch {t.batch}'),
-             ('training', 'measuring …' if f.train_s != f.train_s else _duration_text(f.train_s), f'{t.epochs} epochs')]
+             ('step', wait if f.step_ms != f.step_ms else f'{f.step_ms:.0f} ms', f'batch {t.batch}'),
+             ('training', wait if f.train_s != f.train_s else _duration_text(f.train_s), f'{t.epochs} epochs')]
     cell = ('<div style="border:1px solid var(--jp-border-color2,#ccc);border-radius:4px;padding:3px 8px;'
             'line-height:1.3"><span style="opacity:.75;font-size:11px">{}</span><br><b '
             'style="font-size:16px">{}</b><br><span style="opacity:.75;'

@@ -104,8 +104,8 @@ def draw_view(
     view: list,  # of parts
 ) -> str:
     "HTML of a view: its parts side by side where there is room; words and networks have a line to themselves."
-    wide = lambda p: ' style="flex-basis:100%"' if p['kind'] in ('words', 'networks') else ''
-    parts = ''.join(f'<div{wide(p)}>{_DRAW[p["kind"]](p)}</div>' for p in view)
+    wide = lambda p: ';flex-basis:100%' if p['kind'] in ('words', 'networks') else ''
+    parts = ''.join(f'<div style="max-width:100%;overflow-x:auto{wide(p)}">{_DRAW[p["kind"]](p)}</div>' for p in view)
     return (f'<div class="layerscale-view" style="display:flex;flex-wrap:wrap;gap:6px 24px;align-items:flex-start;'
             f'font-size:13px;line-height:1.5">{parts}</div>')
 
