@@ -219,7 +219,7 @@ def _what_changed(row: dict, base: dict) -> str:
     changed = [k for k, c in dict(depth='d', width='w', resolution='imgsz').items() if row[c] != base[c]]
     return 'baseline' if not changed else changed[0] if len(changed) == 1 else 'other'
 
-# %% ../../nbs/live/verdicts.ipynb #c984b2dd
+# %% ../../nbs/live/verdicts.ipynb #60b20f4e
 def kept_view(
     rows: list,  # kept runs, the base first
     x: str,      # column of a cost
@@ -229,15 +229,15 @@ def kept_view(
     kinds, factor = [_what_changed(r, rows[0]) for r in rows], METRICS[x].factor
     tint = FAMILY_COLOURS | dict(baseline='currentColor', resolution='#CC79A7')
     xs, ys = [r[x]*factor for r in rows], [r[y] for r in rows]
-    told = dict(depth='d', width='w', resolution='imgsz')
-    names = [f'{k} {r[told[k]]}' if k in told else '' if k == 'baseline' and r is not rows[0] else k
-             for r, k in zip(rows, kinds)]
+    column = dict(depth='d', width='w', resolution='imgsz')
+    said = [f'{k} {r[column[k]]}' if k in column else k for k, r in zip(kinds, rows)]
+    names = [n if k != 'baseline' or r is rows[0] else '' for n, k, r in zip(said, kinds, rows)]
     marks = [staircase(xs, ys)] + [Mark('dot', [a], [b], tint[k], [n]) for a, b, k, n in zip(xs, ys, kinds, names)]
     low, high = min(ys), max(ys)
     pad = 0.12*(high - low) or 0.01
-    table = [[k, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], str(r['seed']), f'{r[y]:.3f}', f'{r[y] - rows[0][y]:+.3f}',
-              f'{r[x]/rows[0][x]:.2f}'] for k, r in zip(kinds, rows)]
-    head = ['change', 'depth', 'width', 'image', 'seed', _label(y), 'gain', f'{x} x']
+    table = [[n, str(r['seed']), f'{r[y]:.3f}', f'{r[y] - rows[0][y]:+.3f}', f'{r[x]/rows[0][x]:.2f}']
+             for n, r in zip(said, rows)]
+    head = ['change', 'seed', _label(y), 'gain', f'{x} x']
     drawn = chart(marks, _label(x), _label(y), (0, 1.2*max(xs)), (low - pad, high + 1.3*pad), size=(470, 300))
     return [drawn, dict(kind='table', head=head, rows=table)]
 
