@@ -48,23 +48,22 @@ def parts_bars(
                 label='costs of the rescaled network as multiples of the base, by part')
     return [dict(kind='key', entries=[(c, k) for k, c in _PART_WORDS.items()]), bars]
 
-# %% ../../nbs/live/detectors.ipynb #e5ee438e
+# %% ../../nbs/live/detectors.ipynb #61a36b84
 def changed_rows(
     base: Yolo,  # before
     net: Yolo,   # after
     d: float,    # depth multiplier that was asked for
     w: float,    # width multiplier
 ) -> list:
-    "Rows whose channels or repeats changed, as texts: rows, module, channels before, asked, got, repeats likewise."
-    found, g = {}, lambda v: f'{v:.4g}'
+    "Rows whose channels or repeats changed, as texts: rows, module, channels and repeats as 'before → got (asked)'."
+    found, told = {}, lambda a, b, asked: '' if a == b else f'{a} → {b} ({asked:.4g})'
     for i, (a, b, raw) in enumerate(zip(base.resolved, net.resolved, base.rows)):
         if (a.cout, a.n) == (b.cout, b.n) or a.kind in ('Concat', 'nn.Upsample'): continue
-        wide = (a.cout, g(min(raw[3][0], base.max_channels)*base.w*w), b.cout) if a.cout != b.cout else ('', '', '')
-        deep = (a.n, g(raw[1]*base.d*d), b.n) if a.n != b.n else ('', '', '')
-        found.setdefault((a.kind, *map(str, wide + deep)), []).append(str(i))
-    return [[', '.join(rows), kind, *texts] for (kind, *texts), rows in found.items()]
+        wide = told(a.cout, b.cout, a.cout and min(raw[3][0], base.max_channels)*base.w*w)
+        found.setdefault((a.kind, wide, told(a.n, b.n, raw[1]*base.d*d)), []).append(str(i))
+    return [[', '.join(rows), *texts] for texts, rows in found.items()]
 
-# %% ../../nbs/live/detectors.ipynb #9476b46d
+# %% ../../nbs/live/detectors.ipynb #4abb30bb
 def yolo_view(
     net: str,    # a name such as 'yolov8n'
     w: float,    # width multiplier
@@ -77,8 +76,8 @@ def yolo_view(
     old, got = base.dims(), new.dims()
     said = (f'{net}: depth asked {d:g}, **got {got["d"]/old["d"]:.3f}**; width asked {w:g}, '
             f'**got {got["w"]/old["w"]:.3f}**; image {base.imgsz} → {new.imgsz} pixels.')
-    head = ['rows', 'module', 'channels', 'asked', 'got', 'repeats', 'asked', 'got']
-    rows = changed_rows(base, new, d, w) or [['none', 'no row changed'] + ['']*6]
+    head = ['rows', 'module', 'channels (asked)', 'repeats (asked)']
+    rows = changed_rows(base, new, d, w) or [['none', 'no row changed', '', '']]
     return [dict(kind='words', text=said), *parts_bars(base, new, base.imgsz, new.imgsz),
             dict(kind='table', head=head, rows=rows), networks_part(base, new, size=(760, 110))]
 

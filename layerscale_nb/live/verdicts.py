@@ -119,7 +119,7 @@ def sureness_explorer(
         Choice('seeds', (1, 2, 3, 5, 10, 30, 100, 300), seeds, on_page=(1, 2, 3, 10, 100)),
         Choice('true', _TRUE, true, 'true difference', on_page=(0.0, 0.2, 1.0, 2.0, 5.0)))
 
-# %% ../../nbs/live/verdicts.ipynb #acd62c99
+# %% ../../nbs/live/verdicts.ipynb #d584694a
 def seed_intervals(
     df,                # table of `read_results`
     y: str,            # column
@@ -127,8 +127,9 @@ def seed_intervals(
 ) -> pd.DataFrame:
     "Mean of each variant, and the 95% interval of its difference to the base, set around the base's mean: low, high."
     wide = df.pivot(index='seed', columns='variant', values=y)[list(by_variant(df).index)]
-    d, n = wide.sub(wide[base], axis=0), len(wide)
-    half = t.ppf(0.975, n - 1)*d.std()/math.sqrt(n) if n > 1 else d.std()
+    d = wide.sub(wide[base], axis=0)
+    n = d.count()
+    half = t.ppf(0.975, n - 1)*d.std()/np.sqrt(n)  # not-a-number for one seed
     mean = wide.mean()
     return pd.DataFrame(dict(mean=mean, low=mean - half, high=mean + half))
 
@@ -155,7 +156,7 @@ def staircase(
     on = sorted((x, y) for x, y, best in zip(xs, ys, frontier(np.array(xs), np.array(ys))) if best)
     return Mark('line', [v for x, _ in on for v in (x, x)][1:], [v for _, y in on for v in (y, y)][:-1], colour)
 
-# %% ../../nbs/live/verdicts.ipynb #a88929c8
+# %% ../../nbs/live/verdicts.ipynb #31879c7e
 def study_part(
     df,          # table of `read_results`
     x: str,      # column of a cost
@@ -171,7 +172,7 @@ def study_part(
         if high > low: marks.append(Mark('line', [px, px], [float(low), float(high)], colour))
         marks.append(Mark('dot' if on else 'ring', [px], [py], colour, [v]))
     low, high = min([*ys, *of.low.dropna()]), max([*ys, *of.high.dropna()])
-    pad = 0.12*(high - low)
+    pad = 0.12*(high - low) or 0.01
     return chart(marks, _label(x), _label(y), (0, right), (low - pad, high + pad), size=(560, 330))
 
 # %% ../../nbs/live/verdicts.ipynb #59bd415e
@@ -195,7 +196,7 @@ def study_view(
     return [dict(kind='words', text=text), study_part(part, x, y),
             dict(kind='table', head=['variant', 'points to baseline', '95% interval', 'verdict'], rows=rows)]
 
-# %% ../../nbs/live/verdicts.ipynb #d5c2b9d1
+# %% ../../nbs/live/verdicts.ipynb #9644e106
 def study_explorer(
     path=None,   # results.csv of a study, or its folder; None: the stored KITTI study
     x='macs',    # a cost: macs, params, acts, latency_ms
@@ -204,7 +205,7 @@ def study_explorer(
     "Any cost of a study against any score: the variants with frontier, intervals and verdicts."
     df = read_results(path or stored('results/kitti_cyclist_width_depth.csv'))
     refuse('baseline' not in set(df.variant), 'this study has no variant called baseline, so there is no difference.')
-    xs, ys = [c for c in _COSTS if c in df], _scores_of(df)
+    xs, ys = [c for c in _COSTS if c in df and df[c].notna().all()], _scores_of(df)
     check_name(x, xs, f"no cost '{x}' in this study.")
     check_name(y, ys, f"no score '{y}' in this study.")
     return Explorer(
@@ -218,7 +219,7 @@ def _what_changed(row: dict, base: dict) -> str:
     changed = [k for k, c in dict(depth='d', width='w', resolution='imgsz').items() if row[c] != base[c]]
     return 'baseline' if not changed else changed[0] if len(changed) == 1 else 'other'
 
-# %% ../../nbs/live/verdicts.ipynb #234e45de
+# %% ../../nbs/live/verdicts.ipynb #60b20f4e
 def kept_view(
     rows: list,  # kept runs, the base first
     x: str,      # column of a cost
@@ -228,18 +229,19 @@ def kept_view(
     kinds, factor = [_what_changed(r, rows[0]) for r in rows], METRICS[x].factor
     tint = FAMILY_COLOURS | dict(baseline='currentColor', resolution='#CC79A7')
     xs, ys = [r[x]*factor for r in rows], [r[y] for r in rows]
-    told = dict(depth='d', width='w', resolution='imgsz')
-    names = [f'{k} {r[told[k]]}' if k in told else '' if k == 'baseline' and r is not rows[0] else k
-             for r, k in zip(rows, kinds)]
+    column = dict(depth='d', width='w', resolution='imgsz')
+    said = [f'{k} {r[column[k]]}' if k in column else k for k, r in zip(kinds, rows)]
+    names = [n if k != 'baseline' or r is rows[0] else '' for n, k, r in zip(said, kinds, rows)]
     marks = [staircase(xs, ys)] + [Mark('dot', [a], [b], tint[k], [n]) for a, b, k, n in zip(xs, ys, kinds, names)]
     low, high = min(ys), max(ys)
-    table = [[k, f"{r['d']:g}", f"{r['w']:g}", r['imgsz'], str(r['seed']), f'{r[y]:.3f}', f'{r[y] - rows[0][y]:+.3f}',
-              f'{r[x]/rows[0][x]:.2f}'] for k, r in zip(kinds, rows)]
-    head = ['change', 'depth', 'width', 'image', 'seed', _label(y), 'gain', f'{x} x']
-    return [chart(marks, _label(x), _label(y), (0, 1.2*max(xs)), (low - 0.1*(high - low), high + 0.15*(high - low)),
-                  size=(470, 300)), dict(kind='table', head=head, rows=table)]
+    pad = 0.12*(high - low) or 0.01
+    table = [[n, str(r['seed']), f'{r[y]:.3f}', f'{r[y] - rows[0][y]:+.3f}', f'{r[x]/rows[0][x]:.2f}']
+             for n, r in zip(said, rows)]
+    head = ['change', 'seed', _label(y), 'gain', f'{x} x']
+    drawn = chart(marks, _label(x), _label(y), (0, 1.2*max(xs)), (low - pad, high + 1.3*pad), size=(470, 300))
+    return [drawn, dict(kind='table', head=head, rows=table)]
 
-# %% ../../nbs/live/verdicts.ipynb #fd4927c9
+# %% ../../nbs/live/verdicts.ipynb #b44bee71
 def kept_explorer(
     path=None,  # kept.csv of the live panel; None: the stored points
     x='macs',   # a cost: macs, params, acts
@@ -247,6 +249,7 @@ def kept_explorer(
 ) -> Explorer:
     "Runs kept in the live panel, any cost against either score; the first row is the base."
     df = frame(path or stored('results/live_points.csv'))
+    df = df[df.map50.notna()] if len(df) else df
     refuse(not len(df), 'no run has been kept yet. Train one in the live panel and press Keep.')
     rows = df.to_dict('records')
     return Explorer('kept', lambda x, y: kept_view(rows, x, y), Choice('x', _COSTS[:3], x, 'cost', True),
