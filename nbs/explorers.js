@@ -61,10 +61,11 @@
     const sizes = p.nets.map(extent), gaps = Math.max(...sizes.map(s => s[1])), [W, H] = p.size
     const gap = Math.min(2, W * 0.4 / gaps), high = Math.max(...p.nets.flatMap(n => n.slabs.map(s => s[1])))
     const sx = (W - gaps * gap) / Math.max(...sizes.map(s => s[0])), sy = H / high
-    return p.nets.map(n => `<div style="opacity:.75;margin-top:4px">${esc(n.label)}</div>${slabs(n, sx, sy, gap)}`).join('')
+    const drawn = p.nets.map(n => `<div style="opacity:.75;margin-top:4px">${esc(n.label)}</div>${slabs(n, sx, sy, gap, W + 2)}`)
+    return `<div style="max-width:${W + 2}px">${drawn.join('')}</div>`
   }
   const BLUES = ['#9ecae1', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#2b4f8c', '#3c4378']
-  function slabs(n, sx, sy, gap) {
+  function slabs(n, sx, sy, gap, room) {
     const top = Math.max(...n.slabs.map(s => s[1])), out = []
     let x = 0, last = null
     for (const [part, h, w, c, many] of n.slabs) {
@@ -77,7 +78,7 @@
           `fill="${colour}">${tip(`${part}: ${c} channels, ${w}x${h}`)}</rect>`)
     }
     const [W, H] = [(x + 2).toFixed(0), (top * sy + 2).toFixed(0)]
-    return `<svg viewBox="0 0 ${W} ${H}" width="${W}" style="max-width:100%;height:auto" role="img" ` +
+    return `<svg viewBox="0 0 ${W} ${H}" style="width:${(100 * (x + 2) / room).toFixed(1)}%;height:auto;display:block" role="img" ` +
       `aria-label="${esc(n.name)}">${out.join('')}</svg>`
   }
 

@@ -56,7 +56,7 @@ def installed(repo, tmp_path_factory):
 def test_a_wheel_holds_what_lessons_need(installed, repo):
     stored = installed/'layerscale_nb'/'stored'
     for name, source in dict(results='nbs/results', lessons='nbs/lessons', images='nbs/images', configs='configs').items():
-        there = {str(p.relative_to(repo/source)) for p in (repo/source).rglob('*') if p.is_file() and 'checkpoints' not in str(p)}
+        there = {str(p.relative_to(repo/source)) for p in (repo/source).rglob('*') if p.is_file() and not {'runs', '.ipynb_checkpoints'} & set(p.parts)}
         assert {str(p.relative_to(stored/name)) for p in (stored/name).rglob('*') if p.is_file()} == there
 
 

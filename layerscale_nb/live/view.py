@@ -56,6 +56,7 @@ def draw_slabs(
     net: dict,                 # `name`, and `slabs`: (part, height, width, channels, how many) of each run of blocks
     x_scale=0.1, y_scale=0.8,  # pixels per channel, pixels per map pixel
     gap=2.0,                   # pixels between blocks
+    room=None,                 # pixels of the place it shares with others; None: a place of its own
 ) -> str:
     "An SVG of a network's blocks, drawn to scale; hovering shows a block's sizes."
     out, x, last, top = [], 0.0, None, max(s[1] for s in net['slabs'])
@@ -69,7 +70,8 @@ def draw_slabs(
             out.append(f'<rect x="{x + gap:.1f}" y="{(top*y_scale - tall)/2:.1f}" {look}>{said}</rect>')
             x += gap + thick
     W, H = f'{x + 2:.0f}', f'{top*y_scale + 2:.0f}'
-    return (f'<svg viewBox="0 0 {W} {H}" width="{W}" style="max-width:100%;height:auto" role="img" '
+    width = f'width:{100*(x + 2)/room:.1f}%' if room else f'width:{W}px;max-width:100%'  # neighbours shrink alike
+    return (f'<svg viewBox="0 0 {W} {H}" style="{width};height:auto;display:block" role="img" '
             f'aria-label="{escape(net["name"])}">{"".join(out)}</svg>')
 
 # %% ../../nbs/live/view.ipynb #8cf4744f
@@ -80,8 +82,9 @@ def _draw_networks(p: dict) -> str:
     gaps = max(g for _, g in sizes)
     gap = min(2.0, W*0.4/gaps)
     x, y = (W - gaps*gap)/max(w for w, _ in sizes), H/max(s[1] for n in p['nets'] for s in n['slabs'])
-    return ''.join(f'<div style="opacity:.75;margin-top:4px">{escape(n["label"])}</div>{draw_slabs(n, x, y, gap)}'
-                   for n in p['nets'])
+    drawn = [f'<div style="opacity:.75;margin-top:4px">{escape(n["label"])}</div>{draw_slabs(n, x, y, gap, W + 2)}'
+             for n in p['nets']]
+    return f'<div style="max-width:{W + 2}px">{"".join(drawn)}</div>'
 
 # %% ../../nbs/live/view.ipynb #33b5a33a
 def _draw_boxes(p: dict) -> str:
