@@ -61,6 +61,9 @@ def finish_page(page: Path, proc: Path):
     "Links to the host become relative, HTML goes through as it is, and no output waits for a kernel."
     up = '../'*(len(page.relative_to(proc).parts) - 1) or './'
     nb = json.loads(re.sub(re.escape(HOST) + r'([\w/]*\.html)(#_\w+)?', rf'{up}\1', page.read_text(encoding='utf-8')))
+    left_out = under_title(root/'nbs'/page.relative_to(proc))
+    if left_out and nb['cells'][1].get('id') != 'under-title':  # a page that did not change is finished already
+        nb['cells'].insert(1, dict(cell_type='markdown', id='under-title', metadata={}, source=left_out))
     for c in nb['cells']:
         for o in c.get('outputs', []):
             data = o.get('data', {})
@@ -70,6 +73,13 @@ def finish_page(page: Path, proc: Path):
         if c['cell_type'] != 'code': del c['outputs']
     nb['metadata'].pop('widgets', None)
     page.write_text(json.dumps(nb), encoding='utf-8')
+
+
+def under_title(notebook: Path) -> str:
+    "What stands in a notebook's first text under its title and question: nbdev keeps only these two."
+    cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
+    first = next(text(c['source']) for c in cells if c['cell_type'] == 'markdown')
+    return '\n'.join(l for l in first.splitlines() if not l.startswith(('# ', '> '))).strip()
 
 
 def text(held) -> str:
