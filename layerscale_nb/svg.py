@@ -20,7 +20,7 @@ def svg(
     "An SVG picture of these parts in the colours of the page's theme; `label` says in words what it shows."
     colour = 'var(--jp-ui-font-color1,var(--bs-body-color,#333))'
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-            f'height="{height}" style="font:12px sans-serif;max-width:100%;color:{colour}" '
+            f'height="{height}" style="font:12px sans-serif;max-width:100%;height:auto;color:{colour}" '
             f'fill="currentColor" role="img" aria-label="{escape(str(label))}">{"".join(parts)}</svg>')
 
 # %% ../nbs/svg.ipynb #e4806fe9

@@ -9,7 +9,7 @@
   const text = (x, y, t, anchor = 'middle', colour = 'currentColor') =>
     `<text x="${at(x)}" y="${at(y)}" text-anchor="${anchor}" fill="${colour}">${esc(t)}</text>`
   const svg = (w, h, label, ...parts) =>
-    `<svg viewBox="0 0 ${w} ${h}" width="${w}" height="${h}" style="font:12px sans-serif;max-width:100%" ` +
+    `<svg viewBox="0 0 ${w} ${h}" width="${w}" height="${h}" style="font:12px sans-serif;max-width:100%;height:auto" ` +
     `fill="currentColor" role="img" aria-label="${esc(label)}">${parts.join('')}</svg>`
   const toPixels = ([low, high], start, end, log) => {
     const f = log ? Math.log10 : Number

@@ -89,7 +89,7 @@ class Explorer:
         self.do('notebook:run-all-cells')
         self.page.wait_for_selector('.jp-OutputArea .widget-button', timeout=60_000, state='attached')
         self.show()
-        until(lambda: self.number('step') not in (None, 'measuring …') and self.pictures()[0], 90, 'the measured step')
+        until(lambda: self.number('step') not in (None, 'timing …') and self.pictures()[0], 90, 'the measured step')
         return self
     def show(self): self.box.evaluate('b => b.scrollIntoView({block: "start"})')
     def text(self): return self.box.inner_text()

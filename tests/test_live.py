@@ -70,7 +70,7 @@ def test_a_slider_answers_at_once_and_exactly(p):
     for v in (0.3, 0.5, 0.25, 0.5): p.ui.width.value = v
     assert (time.perf_counter() - start)/4 < 0.1
     c = cost(Yolo(d=0.33, w=0.5, nc=2), (96, 320)).total
-    assert card(p, 'macs') == f'{c.macs/1e9:.2f} G' and card(p, 'width') == '0.500' and card(p, 'step') == 'measuring …'
+    assert card(p, 'macs') == f'{c.macs/1e9:.2f} G' and card(p, 'width') == '0.500' and card(p, 'step') == 'timing …'
     p.worker.says('speed', cost=vars(c), batch=8, ms=120.); pump(p)
     assert card(p, 'step') == '120 ms' and card(p, 'training') == '77 s'
     p.ui.epochs.value = 10

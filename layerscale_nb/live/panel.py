@@ -33,7 +33,7 @@ def _duration_text(seconds) -> str:
 # %% ../../nbs/live/panel.ipynb #4e5801d9
 def _numbers_html(t: Trial, f) -> str:
     "What the sliders mean: asked and realised scale, cost of one image, forecast of the training."
-    size, wait = f'{t.imgsz[1]} × {t.imgsz[0]}', 'measuring …'
+    size, wait = f'{t.imgsz[1]} × {t.imgsz[0]}', 'timing …'
     cards = [('depth', f'{f.depth:.3f}', f'asked {t.d:g}'), ('width', f'{f.width:.3f}', f'asked {t.w:g}'),
              ('resolution', size, 'pixels'), ('macs', human(f.cost.macs), 'per image'),
              ('params', human(f.cost.params), 'in all'), ('acts', human(f.cost.acts), 'per image'),
@@ -225,11 +225,18 @@ def _on_start(p, m):
     p.row = next((r for r in reversed(done) if r['map50'] is not None), None)
     p.ui.bar.value, p.ui.bar.bar_style = 0, ''
 
+# %% ../../nbs/live/panel.ipynb #6649bdf5
+def _own_speed(p):
+    "The steps of the run itself as a measurement."
+    cost = vars(forecast_trial(p.run, len(p.names), p.n_train).cost)
+    _on_speed(p, dict(cost=cost, batch=min(p.run.batch, p.n_train), ms=p.step_ms))
+
 # %% ../../nbs/live/panel.ipynb #3fb088e8
 def _on_progress(p, m):
     "Some steps have passed; with `row`, an epoch has."
     p.curve.append((m['step']/m['steps']*m['epochs'], m['loss']))
     p.step_ms = m['seconds']*1e3/m['step']
+    if not p.points and m['step'] >= 5: _own_speed(p)  # Train was pressed before the machine was measured
     if m['row'] and m['row']['map50'] is not None:
         p.row = m['row']
         p.maps.append((m['epoch'], p.row['map50']))
@@ -251,11 +258,7 @@ def on_end(
     if not was: return
     reached = 'before its first validation'
     if p.row: reached = f"mAP50 {p.row['map50']:.3f} after {_duration_text(p.row['train_s'])}"
-    if p.run and p.step_ms == p.step_ms:
-        _on_speed(
-            p,
-            dict(cost=vars(forecast_trial(p.run, len(p.names), p.n_train).cost), batch=min(p.run.batch, p.n_train),
-                 ms=p.step_ms))
+    if p.run and p.step_ms == p.step_ms: _own_speed(p)
     if len(p.points) < 4: send(p, train=False)  # go on measuring the machine
     say(
         p, f"{'Finished' if m['kind'] == 'done' else 'Stopped'}: {reached}." +
