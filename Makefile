@@ -9,7 +9,7 @@ ARGS ?=
 help:
 	@echo "make study    train the five width/depth variants on the embedded road scenes; report in runs/width_depth"
 	@echo "              make study ARGS='--data path/to/kitti --imgsz 416x128' for your own data"
-	@echo "make test     prove the package (about 25 minutes)"
+	@echo "make test     prove the package (8 to 20 minutes)"
 	@echo "make prove    the same with the whole of every long sweep"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make docs     build the site in _docs (needs Quarto)"
