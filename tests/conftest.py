@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ def real(name):
     if not (base/name).is_dir():
         pytest.skip(f'real data {name} is not in ../shared/data (set LAYERSCALE_DATA to its folder to run this test)')
     return base/name
+
+
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']  # of the browser
+
+
+def browser_or_skip():
+    "Playwright's module; the tests of a file say clearly when there is no browser for them."
+    if not CHROMIUM: pytest.skip('no chromium on PATH: tested without a browser only (apt-get install chromium)', allow_module_level=True)
+    return pytest.importorskip('playwright.sync_api', reason='playwright is not installed: tested without a browser only')
 
 
 def golden(name):

@@ -14,25 +14,19 @@ from pathlib import Path
 from urllib.parse import unquote, urlparse
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from house import FOLDERS
+from house import FOLDERS, first_text
+from layerscale_nb.lessons import SITE
 
 root = Path(__file__).resolve().parent.parent
-HOST = 'https://layerscale.github.io/layerscale-nb/'
+HOST = f'{SITE}/'
 QUESTIONS = dict(nets='Networks and costs', timing='Time', detect='Detectors', study='Studies', laws='Laws', live='Live',
                  experiments='Results')
-
-
-def title(page: Path) -> str:
-    "The first heading of a notebook."
-    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
-    lines = [l for c in cells if c['cell_type'] == 'markdown' for l in ''.join(c['source']).splitlines()]
-    return next(l[2:].strip() for l in lines if l.startswith('# '))
 
 
 def sidebar(nbs: Path) -> str:
     "The sidebar as YAML: lessons, one group for each folder of the library, results, terminal."
     import yaml
-    entry = lambda p: dict(href=str(p.relative_to(nbs)), text=title(p))
+    entry = lambda p: dict(href=str(p.relative_to(nbs)), text=first_text(p)[0][2:])
     pages = lambda folder: [entry(p) for p in sorted((nbs/folder).glob('*.ipynb'))]
     named = lambda *names: [entry(nbs/f'{n}.ipynb') for n in names if (nbs/f'{n}.ipynb').exists()]
     groups = {'Lessons': pages('lessons'), 'The top floor': named('core', 'cost', 'table', 'process', 'lessons', 'plot', 'svg')}
@@ -77,9 +71,7 @@ def finish_page(page: Path, proc: Path):
 
 def under_title(notebook: Path) -> str:
     "What stands in a notebook's first text under its title and question: nbdev keeps only these two."
-    cells = json.loads(notebook.read_text(encoding='utf-8'))['cells']
-    first = next(text(c['source']) for c in cells if c['cell_type'] == 'markdown')
-    return '\n'.join(l for l in first.splitlines() if not l.startswith(('# ', '> '))).strip()
+    return '\n'.join(l for l in first_text(notebook) if not l.startswith(('# ', '> '))).strip()
 
 
 def text(held) -> str:

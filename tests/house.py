@@ -1,4 +1,6 @@
 "The order of the house: a module imports from its own folder and from those above it in this list."
+import json
+
 FOLDERS = {
     'top': 'What do all share?',
     'nets': 'What is a network, and what does it cost?',
@@ -16,3 +18,9 @@ ALIASES = ('anchor_loss', '__main__')  # old names in checkpoints, and `python -
 def folder_of(module: str) -> str:
     "The folder of a dotted module name: 'nets.layer' lies in 'nets', 'core' at the top; the terminal is the last room."
     return 'cli' if module == 'cli' else module.rpartition('.')[0] or 'top'
+
+
+def first_text(page) -> list:
+    "The lines of a notebook's first text: its title, an empty line, its question, and what stands under them."
+    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
+    return next(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown').split('\n')

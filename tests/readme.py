@@ -1,32 +1,25 @@
 "README.md and its picture from nbs/readme.ipynb and the stored results; `--check` only compares the text."
-import json
 import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from house import ALIASES, FOLDERS, folder_of
+from house import ALIASES, FOLDERS, first_text, folder_of
 
 root = Path(__file__).resolve().parent.parent
-
-
-def first_lines(page: Path) -> list:
-    "The lines of a notebook's first text."
-    cells = json.loads(page.read_text(encoding='utf-8'))['cells']
-    return next(''.join(c['source']) for c in cells if c['cell_type'] == 'markdown').split('\n')
 
 
 def pages() -> str:
     "The list of lessons and, folder by folder, of the modules' pages with their questions."
     nbs, out = root/'nbs', ['**lessons**', '']
-    out += [f'- [{first_lines(p)[0][2:]}](lessons/{p.name}): {first_lines(p)[2][2:]}' for p in sorted((nbs/'lessons').glob('*.ipynb'))]
+    out += [f'- [{first_text(p)[0][2:]}](lessons/{p.name}): {first_text(p)[2][2:]}' for p in sorted((nbs/'lessons').glob('*.ipynb'))]
     exported = {}
     for p in sorted(nbs.rglob('*.ipynb')):
         if m := re.search(r'#\| default_exp ([\w.]+)', p.read_text(encoding='utf-8')): exported[m[1]] = p
     for folder, question in FOLDERS.items():
         mine = [m for m in exported if folder_of(m) == folder and m not in ALIASES]
         if mine: out += ['', f'**{folder}**: {question}', '']
-        out += [f'- [{m}]({exported[m].relative_to(nbs)}): {first_lines(exported[m])[2][2:]}' for m in mine]
+        out += [f'- [{m}]({exported[m].relative_to(nbs)}): {first_text(exported[m])[2][2:]}' for m in mine]
     return '\n'.join(out)
 
 

@@ -14,9 +14,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-if not CHROMIUM: pytest.skip('no chromium on PATH: the explorer is tested without a browser only (apt-get install chromium)', allow_module_level=True)
-playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: the explorer is tested without a browser only')
+from conftest import CHROMIUM, FLAGS, browser_or_skip
+
+playwright = browser_or_skip()
 
 
 def free_port():
@@ -62,7 +62,7 @@ def lab(tmp_path_factory, repo):
 @pytest.fixture(scope='module')
 def page(lab):
     with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport=dict(width=1180, height=1120))
         page.goto(f'{lab[0]}/doc/tree/retrain.ipynb?token=t')
         page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)

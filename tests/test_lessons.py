@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from layerscale_nb.lessons import SITE
+
 root = Path(__file__).resolve().parent.parent
 LESSONS = sorted((root/'nbs'/'lessons').glob('*.ipynb'))
 
@@ -29,6 +31,14 @@ def test_a_lesson_asks_first(lesson):
     assert place(lesson, r'= Guess\(') <= 8 and place(lesson, r'guess\w*\.then\(') <= 12
     words = sum(len(s.split()) for kind, s in found if kind == 'markdown')
     assert words <= 2500, words
+
+
+def test_lessons_share_their_first_cells(repo):
+    "Ten lessons, numbered without a gap, with one cell that installs the package on Colab; the site is where settings.ini says."
+    assert [p.stem[:2] for p in LESSONS] == [f'{i:02d}' for i in range(1, 11)]
+    assert len({cells(p)[1] for p in LESSONS}) == 1 and 'google.colab' in cells(LESSONS[0])[1][1]
+    settings = dict(l.split(' = ', 1) for l in (repo/'settings.ini').read_text().splitlines() if ' = ' in l)
+    assert SITE == settings['doc_host'] + settings['doc_baseurl']
 
 
 @pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)

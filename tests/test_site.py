@@ -5,13 +5,13 @@ from importlib import import_module
 
 import pytest
 
+from conftest import CHROMIUM, FLAGS, browser_or_skip
+
 from layerscale_nb.core import stored
 from layerscale_nb.live.controls import Explorer, Guess, option_text
 from layerscale_nb.live.view import draw_view
 
-CHROMIUM = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
-if not CHROMIUM: pytest.skip('no chromium on PATH: explorers are tested in Python only (apt-get install chromium)', allow_module_level=True)
-playwright = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: explorers are tested in Python only')
+playwright = browser_or_skip()
 SHOWN = '''e => ({text: e.textContent.replace(/\\s+/g, ' ').trim(),
     shapes: ['rect', 'circle', 'polyline', 'path', 'title', 'b', 'tr'].map(t => e.querySelectorAll(t).length),
     places: [...e.querySelectorAll('rect')].map(r => ['x', 'y', 'width', 'height'].map(k => Number(r.getAttribute(k)))).flat()})'''
@@ -51,7 +51,7 @@ EXPLORERS = [scaling, csp, runtime, *OTHERS]
 @pytest.fixture(scope='module')
 def browser():
     with playwright.sync_playwright() as p:
-        b = p.chromium.launch(executable_path=CHROMIUM, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        b = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield b
         b.close()
 

@@ -6,16 +6,12 @@
 __all__ = ['costs_by_map', 'few_parts', 'spending_parts', 'cost_tables', 'cost_view', 'size_options', 'cost_explorer']
 
 # %% ../../nbs/live/costs.ipynb #8548e002
-import math
 from ..core import human
-from ..cost import Cost, size_text
+from ..cost import Cost
 from .controls import Choice, Explorer
-from .explorers import listed_name, networks_part
-from ..nets.find import find
-from ..nets.ladder import LADDER
-from ..nets.layer import KINDS, Network, cost
+from .explorers import network_choice, networks_part
+from ..nets.layer import Network, cost
 from ..nets.memory import memory_bytes
-from ..nets.zoo import zoo
 
 # %% ../../nbs/live/costs.ipynb #06561d4b
 def costs_by_map(
@@ -27,7 +23,7 @@ def costs_by_map(
     (top, _), out = network.sized(size), {}
     for l in network.layers(size):
         part = round(top/l.h) if l.w > 1 else 0
-        out[part] = out.get(part, 0) + Cost(*(l.n*v for v in KINDS[l.op.kind].price(l.op, l.h*l.w)))
+        out[part] = out.get(part, 0) + Cost(*l.price())
     return {f'maps of 1/{k}' if k else 'lists': out[k] for k in sorted(out, key=lambda k: k or top)}
 
 # %% ../../nbs/live/costs.ipynb #a975c4c9
@@ -99,12 +95,9 @@ def cost_explorer(
     batch=1,          # images
 ) -> Explorer:
     "What a network costs and where, for each size of the image and of the batch."
-    own = {net.name: net} if isinstance(net, Network) else {}
-    name, network = net.name if own else listed_name(net), lambda b: own.get(b['net']) or find(b['net'])
-    few = dict.fromkeys([name, 'ResNet-50', 'EN-B0', 'RegNetY-4.0GF', 'ViT-S/16', 'yolov8n', 'yolov8x'])
+    nets, network = network_choice(net, ('ResNet-50', 'EN-B0', 'RegNetY-4.0GF', 'ViT-S/16', 'yolov8n', 'yolov8x'))
     return Explorer(
-        'costs', lambda **b: cost_view(network(b), b['size'], b['batch']),
-        Choice('net', [*own, *zoo(), *LADDER], name, 'network', True, list(few)),
+        'costs', lambda **b: cost_view(network(b), b['size'], b['batch']), nets,
         Choice('size', lambda b: size_options(network(b)), size, 'image side',
                on_page=lambda b: size_options(network(b), (1/2, 3/4, 1, 3/2, 2))),
         Choice('batch', [2**i for i in range(9)], batch, on_page=(1, 8, 64)))

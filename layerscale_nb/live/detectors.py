@@ -29,7 +29,7 @@ def part_costs(
             for k, part in parts.items()}
 
 # %% ../../nbs/live/detectors.ipynb #44dc6d3e
-_PART_WORDS = dict(backbone='#0072B2', neck='#E69F00', head='#009E73')
+_PART_COLOURS = dict(backbone='#0072B2', neck='#E69F00', head='#009E73')
 
 # %% ../../nbs/live/detectors.ipynb #c6eba09d
 def parts_bars(
@@ -40,13 +40,13 @@ def parts_bars(
     old, new, rows = cost(base, size_before).total, part_costs(net, size_after), []
     for m in ('macs', 'params', 'acts'):
         total = getattr(old, m)
-        pieces = [(getattr(c, m)/total, _PART_WORDS[k]) for k, c in new.items()]
+        pieces = [(getattr(c, m)/total, _PART_COLOURS[k]) for k, c in new.items()]
         factor = sum(v for v, _ in pieces)
         rows.append((f'{m} x {factor:.2f}', f'{human(total)} → {human(factor*total)}', pieces, ''))
     most = max(1.25, *(1.05*sum(v for v, _ in pieces) for *_, pieces, _ in rows))
     bars = dict(kind='bars', rows=rows, most=most, rule=(1, 'base = 1'), size=(380, 175),
                 label='costs of the rescaled network as multiples of the base, by part')
-    return [dict(kind='key', entries=[(c, k) for k, c in _PART_WORDS.items()]), bars]
+    return [dict(kind='key', entries=[(c, k) for k, c in _PART_COLOURS.items()]), bars]
 
 # %% ../../nbs/live/detectors.ipynb #61a36b84
 def changed_rows(

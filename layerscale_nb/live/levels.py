@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ..core import human
 from .controls import Choice, Explorer
 from ..nets.ladder import named_yolo
-from ..nets.layer import KINDS, cost
+from ..nets.layer import cost
 from ..nets.memory import memory_bytes
 from ..nets.yolo import Yolo
 from ..svg import Mark, chart
@@ -36,11 +36,11 @@ def level_costs(
     "The `Level`s of a detector, finest first; their costs add up to those of the network."
     hw, heads, found = net.sized(size), {int(s) for s in net.resolved[-1].strides}, {}
     for l in net.layers(hw):
-        price = KINDS[l.op.kind].price(l.op, l.h*l.w)
+        price = l.price()
         if not any(price): continue
         s = found.setdefault(hw[0]//l.h, [l.h, l.w, 0, 0, 0, 0])
         s[2] = max(s[2], l.op.cout)
-        for i, v in enumerate(price): s[3 + i] += l.n*v
+        for i, v in enumerate(price): s[3 + i] += v
     return [Level(stride, *s, stride in heads) for stride, s in sorted(found.items())]
 
 # %% ../../nbs/live/levels.ipynb #5fcdf59a

@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['Noise', 'stored_noise', 'imagined_studies', 'found_shares', 'intervals_part', 'sureness_view', 'sureness_explorer',
-           'seed_intervals', 'staircase', 'study_part', 'study_view', 'study_explorer', 'kept_view', 'kept_explorer']
+           'study_part', 'study_view', 'study_explorer', 'kept_view', 'kept_explorer']
 
 # %% ../../nbs/live/verdicts.ipynb #12bb6526
 import math
 from dataclasses import dataclass
 from functools import lru_cache
 import numpy as np
-import pandas as pd
 from scipy.stats import norm, t
 from ..core import check_name, refuse, stored
+from .chart import staircase
 from .controls import Choice, Explorer
 from ..plot import FAMILY_COLOURS, METRICS, family, frontier
-from ..study.report import by_variant, read_results
-from ..svg import Mark, axis_range, chart
+from ..study.report import by_variant, read_results, seed_differences
+from ..svg import Mark, chart
 from ..table import frame
 
 # %% ../../nbs/live/verdicts.ipynb #beaada5f
@@ -119,20 +119,6 @@ def sureness_explorer(
         Choice('seeds', (1, 2, 3, 5, 10, 30, 100, 300), seeds, on_page=(1, 2, 3, 10, 100)),
         Choice('true', _TRUE, true, 'true difference', on_page=(0.0, 0.2, 1.0, 2.0, 5.0)))
 
-# %% ../../nbs/live/verdicts.ipynb #d584694a
-def seed_intervals(
-    df,                # table of `read_results`
-    y: str,            # column
-    base='baseline',   # variant to compare with; has no interval
-) -> pd.DataFrame:
-    "Mean of each variant, and the 95% interval of its difference to the base, set around the base's mean: low, high."
-    wide = df.pivot(index='seed', columns='variant', values=y)[list(by_variant(df).index)]
-    d = wide.sub(wide[base], axis=0)
-    n = d.count()
-    half = t.ppf(0.975, n - 1)*d.std()/np.sqrt(n)  # not-a-number for one seed
-    mean = wide.mean()
-    return pd.DataFrame(dict(mean=mean, low=mean - half, high=mean + half))
-
 # %% ../../nbs/live/verdicts.ipynb #ae3148a1
 _COSTS = ('macs', 'params', 'acts', 'latency_ms')
 
@@ -147,15 +133,6 @@ def _label(column: str) -> str:
     "The label of a column on an axis."
     return METRICS[column].label if column in METRICS else column.replace('ap50_', 'AP50 ')
 
-# %% ../../nbs/live/verdicts.ipynb #593cd725
-def staircase(
-    xs, ys,     # (n,) costs and gains
-    colour='#999999',
-) -> Mark:
-    "The Pareto frontier of points as a stepped line."
-    on = sorted((x, y) for x, y, best in zip(xs, ys, frontier(np.array(xs), np.array(ys))) if best)
-    return Mark('line', [v for x, _ in on for v in (x, x)][1:], [v for _, y in on for v in (y, y)][:-1], colour)
-
 # %% ../../nbs/live/verdicts.ipynb #31879c7e
 def study_part(
     df,          # table of `read_results`
@@ -163,15 +140,16 @@ def study_part(
     y: str,      # column of a score
 ) -> dict:
     "The chart of a view with variants on cost against score: frontier, intervals, and the baseline's level."
-    of, factor = seed_intervals(df, y), METRICS[x].factor
-    xs, ys = [v*factor for v in by_variant(df)[x]], [float(v) for v in of['mean']]
+    m, d, factor = by_variant(df), seed_differences(df, y), METRICS[x].factor
+    xs, ys, zero = [v*factor for v in m[x]], [float(v) for v in m[y]], float(m[y]['baseline'])
     right, marks, best = 1.12*max(xs), [], frontier(np.array(xs), np.array(ys))
-    marks += [Mark('line', [0, right], [ys[list(of.index).index('baseline')]]*2, '#bbbbbb'), staircase(xs, ys)]
-    for v, px, py, low, high, on in zip(of.index, xs, ys, of.low, of.high, best):
+    marks += [Mark('line', [0, right], [zero, zero], '#bbbbbb'), staircase(xs, ys)]
+    for v, px, py, on in zip(m.index, xs, ys, best):
         colour = FAMILY_COLOURS[family(v)].replace('#000000', 'currentColor')
-        if high > low: marks.append(Mark('line', [px, px], [float(low), float(high)], colour))
+        if v in d.index and d.high[v] > d.low[v]:
+            marks.append(Mark('line', [px, px], [zero + d.low[v], zero + d.high[v]], colour))
         marks.append(Mark('dot' if on else 'ring', [px], [py], colour, [v]))
-    low, high = min([*ys, *of.low.dropna()]), max([*ys, *of.high.dropna()])
+    low, high = min([*ys, *(zero + d.low.dropna())]), max([*ys, *(zero + d.high.dropna())])
     pad = 0.12*(high - low) or 0.01
     return chart(marks, _label(x), _label(y), (0, right), (low - pad, high + pad), size=(560, 330))
 
@@ -184,13 +162,9 @@ def study_view(
 ) -> list:
     "One state of the study explorer: what is shown, the chart, and each difference with its verdict."
     part = df if seeds == 'all' else df[df.seed.astype(str) == seeds]
-    of = seed_intervals(part, y)
-    zero, rows = of['mean']['baseline'], []
-    for v, r in of.drop('baseline').iterrows():
-        says = ('no interval' if not r.high > r.low else 'higher' if r.low > zero else 'lower' if r.high < zero
-                else 'not shown')
-        between = f'{100*(r.low - zero):+.1f} to {100*(r.high - zero):+.1f}' if r.high > r.low else '–'
-        rows.append([v, f'{100*(r["mean"] - zero):+.1f}', between, says])
+    sure = lambda r: r.high > r.low  # with one seed there is no interval
+    rows = [[v, f'{100*r["diff"]:+.1f}', f'{100*r.low:+.1f} to {100*r.high:+.1f}' if sure(r) else '–',
+             r.verdict if sure(r) else 'no interval'] for v, r in seed_differences(part, y).iterrows()]
     n = part.seed.nunique()
     text = f'{_label(y)} against {_label(x)}, **{n} seed{"s" if n > 1 else ""}**. Rings are dominated.'
     return [dict(kind='words', text=text), study_part(part, x, y),

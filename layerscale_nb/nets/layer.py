@@ -103,6 +103,10 @@ class Layer(NamedTuple):
     held: int = 0  # numbers of other maps that wait while it runs: shortcuts, rows read later
     ends: bool = False  # is it the last of a block?
 
+    def price(self) -> tuple:
+        "(macs, params, acts) of all `n`, for one image."
+        return tuple(self.n*v for v in KINDS[self.op.kind].price(self.op, self.h*self.w))
+
 # %% ../../nbs/nets/layer.ipynb #f0ff221b
 def placed(
     part: str,  # part of the network, such as 'stage 1'

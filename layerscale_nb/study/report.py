@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['read_results', 'by_variant', 'leaderboard', 'short', 'plot_overall', 'plot_scaling', 'plot_frontier', 'plot_classes',
-           'plot_radar', 'plot_correlation', 'plot_spread', 'plot_cost', 'damaged_matches', 'differences',
-           'plot_differences', 'verdicts', 'figure_html', 'busy_runs', 'sections', 'write_report']
+           'plot_radar', 'plot_correlation', 'plot_spread', 'plot_cost', 'seed_differences', 'damaged_matches',
+           'differences', 'plot_differences', 'verdicts', 'figure_html', 'busy_runs', 'sections', 'write_report']
 
 # %% ../../nbs/study/report.ipynb #340b3307
 import base64, html, io, math, zipfile, zlib
@@ -263,9 +263,14 @@ def plot_cost(
 _DIFFERENCE = ['variant', 'diff', 'low', 'high', 'sd', 'runs', 'verdict']  # columns of a table of differences
 
 # %% ../../nbs/study/report.ipynb #b58b82b4
-def _seed_differences(df, base='baseline') -> pd.DataFrame:
-    "mAP50 of each variant minus the baseline's, paired by seed: mean, sd, 95% interval (Student's t) and verdict."
-    wide, rows = df.pivot(index='seed', columns='variant', values='map50'), []
+def seed_differences(
+    df,                # table of `read_results`
+    score='map50',     # column of a score: higher is better
+    base='baseline',   # variant to compare with
+) -> pd.DataFrame:
+    """A score of each variant minus the baseline's, paired by seed: mean, sd, 95% interval (Student's t; not-a-number
+    for one seed) and verdict."""
+    wide, rows = df.pivot(index='seed', columns='variant', values=score), []
     for v in [v for v in by_variant(df).index if v != base]:
         d = (wide[v] - wide[base]).dropna()
         n = len(d)
@@ -317,7 +322,7 @@ def differences(
 ) -> pd.DataFrame:
     "Differences to the baseline by seeds if there are at least two, else by images; None if neither can be had."
     if 'baseline' not in set(df.variant) or df.variant.nunique() < 2: return None
-    if df.groupby('variant').seed.nunique().min() > 1: return _seed_differences(df).assign(over='seeds')
+    if df.groupby('variant').seed.nunique().min() > 1: return seed_differences(df).assign(over='seeds')
     if folder is None or not all(
         (Path(folder)/f'{v}_seed{df.seed.min()}'/'matches.npz').exists() for v in df.variant.unique()):
         return None
@@ -329,7 +334,7 @@ def _all_differences(df, folder=None) -> pd.DataFrame:
     """Every difference to the baseline that can be had: over seeds, and over images for each seed with its runs in
     `folder`."""
     if 'baseline' not in set(df.variant): return pd.DataFrame()
-    parts = [_seed_differences(df).assign(over='seeds')] if df.seed.nunique() > 1 else []
+    parts = [seed_differences(df).assign(over='seeds')] if df.seed.nunique() > 1 else []
     for s, part in df.groupby('seed'):
         if folder and all((Path(folder)/f'{v}_seed{s}'/'matches.npz').exists() for v in {*part.variant, 'baseline'}):
             parts.append(_image_differences(df, folder, s).assign(over=f'images, seed {s}'))
