@@ -19,7 +19,7 @@ from ..detect.train import Recipe, fit, save_checkpoint
 from .trial import Trial, check_trial, network, trial_call
 from ..nets.layer import cost
 from ..nets.yolo import identity
-from ..study.engine import faster_steps, spaced
+from ..study.engine import faster_steps, one_thread, spaced
 from ..study.runs import open_setting
 from ..study.variants import Study
 from ..table import locked
@@ -34,7 +34,7 @@ def _recipe_of(t: Trial, **kw) -> Recipe:
 def _probe(st, t: Trial):
     "Time some training steps of a trial's network: yields None after each, at last a message 'speed'."
     net, seen, ms = network(t, len(st.names)), [], []
-    run = fit(net, st.train, st.val, _recipe_of(t, epochs=50, eval_share=0.001), t.seed, st.device)
+    with one_thread(): run = fit(net, st.train, st.val, _recipe_of(t, epochs=50, eval_share=0.001), t.seed, st.device)
     with closing(faster_steps(run)) as steps:
         for p in steps:
             seen.append((p.step, p.seconds*1e3))
@@ -94,7 +94,7 @@ def train_trial(
     """Train one trial, or go on with it if it was stopped; yields messages: 'start', 'progress' (at most five a
     second), 'pictures' (after each validation)."""
     net, folder = network(t, len(st.names)), Path(out)/_run_name(st, t)
-    run = fit(net, st.train, st.val, _recipe_of(t), t.seed, st.device, folder)
+    with one_thread(): run = fit(net, st.train, st.val, _recipe_of(t), t.seed, st.device, folder)
     origin = provenance(trial_call(t), device_place(st.device), t.seed)
     write_atomic(folder/'trial.json', json.dumps(dict(asdict(t), **origin), indent=1))
     yield dict(kind='start', run=folder.name, trial=asdict(t), device=device_place(st.device), epochs=t.epochs,
