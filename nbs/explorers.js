@@ -37,11 +37,14 @@
     const ends = marks.filter(m => m.kind === 'line' && m.names.length && m.xs.length)
       .map(m => [px(m.xs.at(-1)), py(m.ys.at(-1)), m]).sort((a, b) => a[1] - b[1])
     let last = -Infinity
-    return ends.map(([x, y, m]) => text(x + 5, (last = Math.max(y, last + 13)) + 4, m.names[0], 'start', m.colour)).join('')
+    return ends.map(([x, y, m]) => {
+      last = Math.max(y, last + 13)
+      return `<path d="M${at(x + 4)} ${at(last)}h8" stroke="${m.colour}" stroke-width="3"/>` + text(x + 15, last + 4, m.names[0], 'start')
+    }).join('')
   }
 
   function chart(c) {
-    const [W, H] = c.size, names = c.marks.filter(m => m.kind === 'line' && m.names.length).map(m => 7 * m.names[0].length)
+    const [W, H] = c.size, names = c.marks.filter(m => m.kind === 'line' && m.names.length).map(m => 7 * m.names[0].length + 11)
     const tops = c.marks.some(m => m.kind === 'rule' && m.names.length)
     const box = [50, W - 14 - Math.max(0, ...names), 10 + 12 * tops, H - 36], [left, right, top, low] = box
     const px = toPixels(c.x, left, right, c.log.includes('x')), py = toPixels(c.y, low, top, c.log.includes('y'))
@@ -64,7 +67,7 @@
     const drawn = p.nets.map(n => `<div style="opacity:.75;margin-top:4px">${esc(n.label)}</div>${slabs(n, sx, sy, gap, W + 2)}`)
     return `<div style="max-width:${W + 2}px">${drawn.join('')}</div>`
   }
-  const BLUES = ['#9ecae1', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#2b4f8c', '#3c4378']
+  const BLUES = ['#86bbdb', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#2b4f8c', '#3c4378']
   function slabs(n, sx, sy, gap, room) {
     const top = Math.max(...n.slabs.map(s => s[1])), out = []
     let x = 0, last = null
@@ -83,7 +86,8 @@
   }
 
   function bars(p) {
-    const [W, H] = p.size, tall = 34, left = 130, x = toPixels([0, p.most], left, W - 50), bottom = 22 + tall * p.rows.length
+    const [W, H] = p.size, tall = 34, left = 130, told = p.rows.map(r => 7 * r[3].length + 12)
+    const x = toPixels([0, p.most], left, W - Math.max(50, ...told)), bottom = 22 + tall * p.rows.length
     const rows = p.rows.map(([name, note, pieces, told], i) => {
       const y = 22 + tall * i
       let start = 0
@@ -91,20 +95,19 @@
         const from = x(start)
         return `<rect x="${at(from)}" y="${y}" width="${at(x(start += v) - from)}" height="24" fill="${colour}"/>`
       }).join('')
-      const inside = x(start) - left > 7 * told.length + 12
       return text(left - 8, y + 10, name, 'end') + text(left - 8, y + 24, note, 'end') + drawn +
-        text(inside ? left + 6 : x(start) + 5, y + 16, told, 'start', inside ? 'white' : 'currentColor')
+        text(x(start) + 5, y + 16, told, 'start')
     })
     const rule = p.rule ? `<line x1="${at(x(p.rule[0]))}" x2="${at(x(p.rule[0]))}" y1="16" y2="${bottom}" ` +
       `stroke="currentColor"/>${text(x(p.rule[0]), 11, p.rule[1])}` : ''
     return svg(W, Math.max(H, bottom + 6), p.label, ...rows, rule)
   }
 
-  const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 10px">${human(v)}</${tag}>`).join('')
+  const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 10px;white-space:nowrap">${human(v)}</${tag}>`).join('')
   const DRAW = {
     chart, networks, bars,
     words: p => human(p.text),
-    key: p => p.entries.map(([colour, t]) => `<span style="color:${colour}">■</span> ${human(t)}`).join(' &nbsp; '),
+    key: p => p.entries.map(([colour, t]) => `<span style="white-space:nowrap"><span style="color:${colour}">■</span> ${human(t)}</span>`).join(' &nbsp; '),
     table: p => `<table style="border-collapse:collapse"><tr>${cells('th', p.head)}</tr>` +
       p.rows.map(r => `<tr>${cells('td', r)}</tr>`).join('') + '</table>',
     boxes: p => svg(...p.size, p.label, ...p.rects.map(([x, y, w, h, colour]) =>

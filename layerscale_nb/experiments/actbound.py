@@ -23,7 +23,7 @@ from ..nets.net import Net
 from ..nets.scale import alpha_rule, scale
 from ..nets.zoo import named_net
 from ..plot import axes, log_ticks, metric, plain_text
-from ..svg import Mark, chart
+from ..svg import Mark, chart, theme_colour
 from ..table import Table, fill
 from ..timing.calibrate import VALIDATION, calibrate, compare_predictors, validate_profile
 from ..timing.measure import (
@@ -265,7 +265,7 @@ def duel_text(
 
 # %% ../../nbs/experiments/actbound.ipynb #467fea61
 _BOUND_COLOURS = {'arithmetic': '#0072B2', 'memory': '#E69F00'}
-_PROFILE_COLOURS = ('#333333', '#CC79A7', '#009E73', '#D55E00')  # of the curves
+_PROFILE_COLOURS = ('#888888', '#CC79A7', '#009E73', '#D55E00')  # of the curves
 
 # %% ../../nbs/experiments/actbound.ipynb #9eb4409c
 def _time_curve(net: Net, alpha, profile: Profile, batch=8, factors=(1, 2, 4, 8, 16)) -> list:
@@ -365,7 +365,7 @@ def runtime_view(
     waits = sum(m for _, m, _ in parts.values())/sum(a + m for a, m, _ in parts.values())
     dots = _measured_points(rows, base.name.replace(' (stand-in)', ''), batch, profiles)
     key = [(colour, f'predicted, {name}') for name, (colour, _) in curves.items()]
-    key += [(colour, f'measured, {rule}') for rule, colour in _RULE_COLOURS.items()] if dots else []
+    key += [(theme_colour(colour), f'measured, {rule}') for rule, colour in _RULE_COLOURS.items()] if dots else []
     return [
         dict(kind='words', text=_predicted_words(net, list(zip(names, ms)), batch, waits)),
         _chart_time(curves, dots, (cost(net).macs, ms[0]/batch)),

@@ -13,7 +13,7 @@ from ..svg import Mark, axis_range, svg_chart
 # %% ../../nbs/live/chart.ipynb #593cd725
 def staircase(
     xs, ys,     # (n,) costs and gains
-    colour='#999999',
+    colour='#888888',
 ) -> Mark:
     "The Pareto frontier of points as a stepped line."
     on = sorted((x, y) for x, y, best in zip(xs, ys, frontier(np.array(xs), np.array(ys))) if best)
@@ -28,7 +28,7 @@ def chart_kept(
 ) -> str:
     "Accuracy against multiply-adds of kept runs with their Pareto frontier, as SVG."
     xs, ys, tint = [r['macs']/1e9 for r in rows], [r['map50'] for r in rows], FAMILY_COLOURS['depth']
-    marks = [Mark('rule', [here/1e9], colour='#999999')] if here else []
+    marks = [Mark('rule', [here/1e9], colour='#888888')] if here else []
     if rows:
         marks.append(staircase(xs, ys, tint))
         # runs of one network and size: one name over the best

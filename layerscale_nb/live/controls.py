@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 import ipywidgets as W
 from ..core import LayerscaleError, check_name, fingerprint
-from .view import draw_view, four_digits, pack
+from .view import WARNING, draw_view, four_digits, pack
 
 # %% ../../nbs/live/controls.ipynb #49302840
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def option_text(
 def _control(c: Choice, values: list, value):
     "The widget of a choice."
     kind = W.Dropdown if c.menu else W.SelectionSlider
-    return kind(options=[(option_text(v), v) for v in values], value=value, description=c.label or c.name)
+    label = c.label or c.name
+    return kind(options=[(option_text(v), v) for v in values], value=value, description=label,
+                style=dict(description_width=f'{max(80, 7*len(label))}px'))
 
 # %% ../../nbs/live/controls.ipynb #b6b50d0e
 def all_states(
@@ -134,7 +136,7 @@ class Explorer(_Shown):
 # %% ../../nbs/live/controls.ipynb #7ebe7a05
 def _warning(e) -> str:
     "An error as HTML."
-    return f'<span style="color:#D55E00">{escape(str(e))}</span>'
+    return f'<span style="color:{WARNING}">{escape(str(e))}</span>'
 
 # %% ../../nbs/live/controls.ipynb #90241925
 def renew_options(

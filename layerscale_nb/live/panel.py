@@ -21,6 +21,7 @@ from .chart import chart_kept, chart_run
 from .trial import (
     EPOCHS, SLIDER_DEPTHS, SLIDER_WIDTHS, Trial, distinct, fit_speed, forecast_trial, keep_row, kept_row,
     network, read_kept, sizes_near, trial_call)
+from .view import WARNING
 from .worker import Worker
 
 # %% ../../nbs/live/panel.ipynb #50c4d685
@@ -67,7 +68,8 @@ def kept_table_html(
     ranked = sorted(zip(rows, range(1, len(rows) + 1)), key=lambda x: -x[0]['map50'])
     body = row(head, 'th') + ''.join(row(line(r, n), 'td') for r, n in ranked)
     style = 'font-size:12px;line-height:1.4;border-collapse:collapse'
-    return f'<div style="max-height:226px;overflow:auto"><table style="{style}">{body}</table></div>'
+    fits = 'max-height:226px;overflow:auto;width:0;min-width:100%'  # scrolls by itself where it is too wide
+    return f'<div style="{fits}"><table style="{style}">{body}</table></div>'
 
 # %% ../../nbs/live/panel.ipynb #f099881d
 def _make_sliders(t: Trial, nc: int, natural) -> list:
@@ -89,6 +91,14 @@ def _blank_picture(size: tuple) -> bytes:
     grey = np.full((max(1, 480*size[0]//size[1]), 480, 3), 160, np.uint8)
     return cv2.imencode('.jpg', grey)[1].tobytes()
 
+# %% ../../nbs/live/panel.ipynb #87fdd0fc
+_SMALL = 'opacity:.75;font-size:12px'  # style of what stands above the pictures
+
+# %% ../../nbs/live/panel.ipynb #b4aacb41
+def _line(html='', style='') -> str:
+    "A line of words, which keeps its place while it is empty; `style` is CSS."
+    return f'<div style="min-height:20px;line-height:1.5;{style}">{html}</div>'
+
 # %% ../../nbs/live/panel.ipynb #91061dac
 def _fluid(least: int, most: int) -> Layout:
     "A layout that takes the room there is, from `least` to `most` pixels."
@@ -104,21 +114,23 @@ def _make_ui(t: Trial, nc: int, natural) -> SimpleNamespace:
     "All widgets of the explorer, and `box`, which puts them side by side where there is room."
     button = lambda text, tip, style='': Button(
         description=text, tooltip=tip, button_style=style, layout=_fluid(80, 110))
-    picture = dict(format='jpeg', value=_blank_picture(natural))
+    fits = Layout(width='100%', max_width='480px', margin='2px 0')
+    picture = dict(format='jpeg', value=_blank_picture(natural), layout=fits)
     u = SimpleNamespace(
-        sliders=_make_sliders(t, nc, natural), numbers=HTML(layout=_fluid(440, 620)), status=HTML(), call=HTML(),
+        sliders=_make_sliders(t, nc, natural), numbers=HTML(layout=_fluid(440, 620)), status=HTML(_line()), call=HTML(),
         train=button('Train', 'train this network from scratch', 'primary'),
         stop=button('Stop', 'end the run after its current step'),
         keep=button('Keep', 'add the run to the table and the chart'),
         live=ToggleButton(description='live', tooltip='releasing a slider starts a new run', layout=_fluid(80, 110)),
-        bar=FloatProgress(min=0, max=1, layout=_fluid(200, 300)), progress=HTML(), loss=HTML(), found=HTML(),
-        caption=HTML(), images=[Image(**picture, layout=Layout(width='100%', max_width='480px')) for _ in range(3)],
-        table=HTML(layout=_fluid(340, 500)), kept=HTML(layout=_fluid(340, 500)))
+        bar=FloatProgress(min=0, max=1, layout=_fluid(200, 300)), progress=HTML(_line('no run yet')), loss=HTML(),
+        found=HTML(), caption=HTML(_line('opening the data …', _SMALL)),
+        images=[Image(**picture) for _ in range(3)],
+        table=HTML(layout=_fluid(440, 500)), kept=HTML(layout=_fluid(340, 500)))
     u.depth, u.width, u.image, u.epochs = u.sliders
     left = VBox([*u.sliders, _row(u.train, u.stop, u.keep, u.live)], layout=_fluid(360, 430))
     charts, found = VBox([u.loss, u.found], layout=_fluid(360, 500)), VBox([u.caption, *u.images], layout=_fluid(
         360, 490))
-    rows = _row(left, u.numbers), _row(u.bar, u.progress), u.status, _row(charts, found), _row(u.table, u.kept), u.call
+    rows = _row(left, u.numbers), _row(u.bar), u.progress, u.status, _row(charts, found), _row(u.table, u.kept), u.call
     u.box = VBox(list(rows), layout=Layout(width='100%', max_width='1100px', overflow='hidden'))
     return u
 
@@ -162,9 +174,7 @@ def say(
 ):
     "Put a sentence on the panel's status line."
     drawn = escape(text, quote=False) + (f' <code>{escape(code, quote=False)}</code>' if code else '')
-    p.ui.status.value = ('<div style="min-height:20px;'
-                         f'color:{"var(--jp-error-color0,#B00020)" if bad else "inherit"}">'
-                         f'{drawn}</div>')
+    p.ui.status.value = _line(drawn, f'color:{WARNING}' if bad else '')
 
 # %% ../../nbs/live/panel.ipynb #34dc64cf
 def _show_choice(p: Panel):
@@ -173,7 +183,8 @@ def _show_choice(p: Panel):
     f = forecast_trial(t, len(p.names), p.n_train, p.speed)
     p.ui.numbers.value = _numbers_html(t, f)
     out = '' if str(p.out) == 'runs/live' else f', out={str(p.out)!r}'
-    p.ui.call.value = f'<code>{escape(f"{trial_call(t)[:-1]}{out})", quote=False)}</code>'
+    code = escape(f'{trial_call(t)[:-1]}{out})', quote=False)
+    p.ui.call.value = _line(f'<code>{code}</code>')
     now = (forecast_trial(p.run, len(p.names), p.n_train).cost.macs, p.row['map50']) if p.run and p.row else None
     p.ui.kept.value = chart_kept(p.kept, f.cost.macs, now)
 
@@ -206,7 +217,7 @@ def show_images(
 ):
     "Put pictures (base64-coded files) in their places."
     for image, data in zip(p.ui.images, jpeg): image.value = base64.b64decode(data)
-    p.ui.caption.value = f'<span style="opacity:.75;font-size:12px">{escape(caption, quote=False)}</span>'
+    p.ui.caption.value = _line(escape(caption, quote=False), _SMALL)
 
 # %% ../../nbs/live/panel.ipynb #5ccdf955
 def _on_speed(p, m):
@@ -242,9 +253,9 @@ def _on_progress(p, m):
         p.maps.append((m['epoch'], p.row['map50']))
     p.ui.bar.value = m['step']/m['steps']
     found = f"mAP50 <b>{p.row['map50']:.3f}</b>" if p.row else 'not yet validated'
-    p.ui.progress.value = (f"d={p.run.d:g} w={p.run.w:g} {p.run.imgsz[1]}x{p.run.imgsz[0]} · epoch "
-                           f"{m['epoch']}/{m['epochs']} · loss {m['loss']:.2f} · {found} · "
-                           f"{p.step_ms:.0f} ms/step · {_duration_text(m['eta_s'])} to go")
+    p.ui.progress.value = _line(f"d={p.run.d:g} w={p.run.w:g} {p.run.imgsz[1]}x{p.run.imgsz[0]} · epoch "
+                                f"{m['epoch']}/{m['epochs']} · loss {m['loss']:.2f} · {found} · "
+                                f"{p.step_ms:.0f} ms/step · {_duration_text(m['eta_s'])} to go")
 
 # %% ../../nbs/live/panel.ipynb #d7f6b7b8
 def on_end(
@@ -253,7 +264,7 @@ def on_end(
 ):
     "The run is over: finished, stopped, or failed with a sentence."
     was, p.training = p.training, False
-    p.ui.progress.value = re.sub(' · [^·]* to go$', '', p.ui.progress.value)
+    p.ui.progress.value = re.sub(' · [^·]* to go|starting …', '', p.ui.progress.value)
     if m['kind'] == 'error': return say(p, m['text'], bad=True)
     if not was: return
     reached = 'before its first validation'
@@ -295,7 +306,7 @@ def send(
     p.training = train
     if train:
         p.row, p.curve, p.maps, p.run, p.step_ms = None, [], [], None, math.nan
-        p.ui.bar.value, p.ui.progress.value = 0, 'starting …'
+        p.ui.bar.value, p.ui.progress.value = 0, _line('starting …')
 
 # %% ../../nbs/live/panel.ipynb #fb89e7b1
 def train(

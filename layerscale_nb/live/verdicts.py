@@ -72,7 +72,7 @@ def found_shares(
     return {'better': better, 'worse': worse, 'not shown': 1 - better - worse}
 
 # %% ../../nbs/live/verdicts.ipynb #84a76eae
-_SAYS = {'better': FAMILY_COLOURS['depth'], 'worse': FAMILY_COLOURS['width'], 'not shown': '#999999'}
+_SAYS = {'better': FAMILY_COLOURS['depth'], 'worse': FAMILY_COLOURS['width'], 'not shown': '#888888'}
 _TRUE = (0.0, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # true differences to choose from, points
 
 # %% ../../nbs/live/verdicts.ipynb #3b0cb56a
@@ -143,9 +143,9 @@ def study_part(
     m, d, factor = by_variant(df), seed_differences(df, y), METRICS[x].factor
     xs, ys, zero = [v*factor for v in m[x]], [float(v) for v in m[y]], float(m[y]['baseline'])
     right, marks, best = 1.12*max(xs), [], frontier(np.array(xs), np.array(ys))
-    marks += [Mark('line', [0, right], [zero, zero], '#bbbbbb'), staircase(xs, ys)]
+    marks += [Mark('line', [0, right], [zero, zero]), staircase(xs, ys)]
     for v, px, py, on in zip(m.index, xs, ys, best):
-        colour = FAMILY_COLOURS[family(v)].replace('#000000', 'currentColor')
+        colour = FAMILY_COLOURS[family(v)]
         if v in d.index and d.high[v] > d.low[v]:
             marks.append(Mark('line', [px, px], [zero + d.low[v], zero + d.high[v]], colour))
         marks.append(Mark('dot' if on else 'ring', [px], [py], colour, [v]))
@@ -201,7 +201,7 @@ def kept_view(
 ) -> list:
     "One state of the explorer of kept runs: the chart with its frontier, and a table of gains over the base."
     kinds, factor = [_what_changed(r, rows[0]) for r in rows], METRICS[x].factor
-    tint = FAMILY_COLOURS | dict(baseline='currentColor', resolution='#CC79A7')
+    tint = FAMILY_COLOURS | dict(resolution='#CC79A7')
     xs, ys = [r[x]*factor for r in rows], [r[y] for r in rows]
     column = dict(depth='d', width='w', resolution='imgsz')
     said = [f'{k} {r[column[k]]}' if k in column else k for k, r in zip(kinds, rows)]
