@@ -103,7 +103,8 @@
     return svg(W, Math.max(H, bottom + 6), p.label, ...rows, rule)
   }
 
-  const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 10px;white-space:nowrap">${human(v)}</${tag}>`).join('')
+  const KEEP = {th: ';vertical-align:bottom', td: ';white-space:nowrap'}  // a head may break, a value may not
+  const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 6px${KEEP[tag]}">${human(v)}</${tag}>`).join('')
   const DRAW = {
     chart, networks, bars,
     words: p => human(p.text),

@@ -143,7 +143,7 @@ def study_part(
     m, d, factor = by_variant(df), seed_differences(df, y), METRICS[x].factor
     xs, ys, zero = [v*factor for v in m[x]], [float(v) for v in m[y]], float(m[y]['baseline'])
     right, marks, best = 1.12*max(xs), [], frontier(np.array(xs), np.array(ys))
-    marks += [Mark('line', [0, right], [zero, zero]), staircase(xs, ys)]
+    marks += [Mark('line', [0, right], [zero, zero], '#888888'), staircase(xs, ys)]
     for v, px, py, on in zip(m.index, xs, ys, best):
         colour = FAMILY_COLOURS[family(v)]
         if v in d.index and d.high[v] > d.low[v]:

@@ -23,8 +23,9 @@ WARNING = 'color-mix(in srgb,#d00 60%,currentColor)'  # of words that say what w
 # %% ../../nbs/live/view.ipynb #f9dcac8b
 def _draw_table(p: dict) -> str:
     "A part of kind 'table' as HTML."
+    keep = dict(th=';vertical-align:bottom', td=';white-space:nowrap')  # a head may break, a value may not
     cells = lambda tag, row: ''.join(
-        f'<{tag} style="text-align:{"right" if i else "left"};padding:1px 10px;white-space:nowrap">{_rich(v)}</{tag}>'
+        f'<{tag} style="text-align:{"right" if i else "left"};padding:1px 6px{keep[tag]}">{_rich(v)}</{tag}>'
         for i, v in enumerate(row))
     rows = ''.join(f'<tr>{cells("td", row)}</tr>' for row in p['rows'])
     return f'<table style="border-collapse:collapse"><tr>{cells("th", p["head"])}</tr>{rows}</table>'
