@@ -22,6 +22,7 @@ def real(name):
 
 
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+LOOKS = (root/'tests'/'looks.js').read_text(encoding='utf-8')  # a function of an element, for the browser
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-background-networking']  # of the browser
 
 

@@ -1,4 +1,4 @@
-"The lesson in a real JupyterLab, in a real browser: what a reader sees and does."
+"Panel and explorers in a real JupyterLab, in a real browser: what a reader sees and does."
 import json
 import os
 import re
@@ -14,9 +14,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from conftest import CHROMIUM, FLAGS, browser_or_skip
+from conftest import CHROMIUM, FLAGS, LOOKS, browser_or_skip
 
 playwright = browser_or_skip()
+EXPLORERS = ['from test_site import EXPLORERS', 'from IPython.display import display', 'for make in EXPLORERS: display(make())']
 
 
 def free_port():
@@ -39,15 +40,19 @@ def children_in(folder):
 def lab(tmp_path_factory, repo):
     "A JupyterLab server over a copy of the notebooks; (its address, its folder)."
     work = tmp_path_factory.mktemp('lab')
-    nbs = work/'nbs'; nbs.mkdir()
-    shutil.copy(repo/'nbs'/'live'/'retrain.ipynb', nbs); shutil.copytree(repo/'nbs'/'results', nbs/'results')
-    (nbs/'runs'/'live').mkdir(parents=True); shutil.copy(nbs/'results'/'live_points.csv', nbs/'runs'/'live'/'kept.csv')  # a reader who has been here before
+    nbs = work/'nbs'/'live'; nbs.mkdir(parents=True)
+    shutil.copy(repo/'nbs'/'live'/'retrain.ipynb', nbs)
+    for folder in ('results', 'images'): shutil.copytree(repo/'nbs'/folder, work/'nbs'/folder)
+    cell = dict(cell_type='code', id='all', metadata={}, execution_count=None, outputs=[], source='\n'.join(EXPLORERS))
+    kernel = dict(name='python3', display_name='Python 3', language='python')
+    (nbs/'all.ipynb').write_text(json.dumps(dict(cells=[cell], metadata=dict(kernelspec=kernel), nbformat=4, nbformat_minor=5)))
+    (nbs/'runs'/'live').mkdir(parents=True); shutil.copy(work/'nbs'/'results'/'live_points.csv', nbs/'runs'/'live'/'kept.csv')  # a reader who has been here before
     config = work/'config'/'labconfig'; config.mkdir(parents=True)
     (config/'page_config.json').write_text(json.dumps({'disabledExtensions': {'@jupyterlab/apputils-extension:announcements': True}}))
     env = os.environ | dict(JUPYTER_CONFIG_DIR=str(work/'config'), JUPYTER_RUNTIME_DIR=str(work/'runtime'), JUPYTERLAB_WORKSPACES_DIR=str(work/'ws'), JUPYTERLAB_SETTINGS_DIR=str(work/'settings'),
-                            PYTHONPATH=os.pathsep.join([str(repo), os.environ.get('PYTHONPATH', '')]).strip(os.pathsep))
+                            PYTHONPATH=os.pathsep.join([str(repo), str(repo/'tests'), os.environ.get('PYTHONPATH', '')]).strip(os.pathsep))
     port = free_port()
-    args = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=t', f'--ServerApp.root_dir={nbs}', '--LabApp.expose_app_in_browser=True']
+    args = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', f'--port={port}', '--ServerApp.port_retries=0', '--IdentityProvider.token=t', f'--ServerApp.root_dir={work/"nbs"}', '--LabApp.expose_app_in_browser=True']
     with (work/'server.txt').open('w') as log: server = subprocess.Popen(args, env=env, stdout=log, stderr=log, cwd=nbs)
     end = time.time() + 60
     while True:
@@ -64,7 +69,7 @@ def page(lab):
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport=dict(width=1180, height=1120))
-        page.goto(f'{lab[0]}/doc/tree/retrain.ipynb?token=t')
+        page.goto(f'{lab[0]}/doc/tree/live/retrain.ipynb?token=t')
         page.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
         yield page
         browser.close()
@@ -95,6 +100,7 @@ class Explorer:
     def text(self): return self.box.inner_text()
     def button(self, name): return self.box.locator('button', has_text=name)
     def pictures(self): return self.box.evaluate('b => [...b.querySelectorAll("img")].map(i => i.naturalWidth && i.src)')
+    def cards(self): return self.box.evaluate('b => [...b.querySelectorAll("div")].filter(d => d.children.length == 5 && d.children[1].tagName == "BR").map(d => d.children[2].innerText)')
     def number(self, name):
         "The number on the card of this name."
         return self.box.evaluate('(b, n) => [...b.querySelectorAll("div")].filter(d => d.children.length == 5 && d.children[0].innerText == n).map(d => d.children[2].innerText)[0]', name)
@@ -120,12 +126,40 @@ class Explorer:
         return float(found[1]) if found else None
 
 
+def faults(page, box):
+    """What a person would notice, in both themes and at three widths; a table on a narrow page may scroll by itself."""
+    found, screen = {}, page.viewport_size
+    for theme, width in (('Dark', 820), ('Light', 560), ('Light', 820), ('Light', 1400)):
+        page.evaluate(f"window.jupyterapp.commands.execute('apputils:change-theme', {{theme: 'JupyterLab {theme}'}})")
+        until(lambda: page.locator(f'body[data-jp-theme-name="JupyterLab {theme}"]').count(), 10, 'the theme')
+        page.set_viewport_size(dict(width=width, height=1120)); page.wait_for_timeout(300)
+        found[theme, width] = [f for b in box.all() for f in b.evaluate(LOOKS) if width > 600 or 'pixels wide' not in f]
+    page.set_viewport_size(screen)
+    return {k: v for k, v in found.items() if v}
+
+
+def test_explorers_in_both_themes_and_at_three_widths(page, lab):
+    tab = page.context.browser.new_page(viewport=dict(width=1400, height=1120))
+    tab.goto(f'{lab[0]}/doc/tree/live/all.ipynb?token=t')
+    tab.wait_for_selector('.jp-Notebook .jp-Cell', timeout=60_000)
+    tab.get_by_text('| Idle').wait_for(timeout=60_000)
+    tab.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    from test_site import EXPLORERS as makers
+    boxes = tab.locator('.jp-OutputArea .widget-vbox:has(.layerscale-view)')
+    until(lambda: boxes.count() == len(makers), 60, 'the explorers')
+    assert not faults(tab, boxes)
+    session = next(s for s in json.loads(urllib.request.urlopen(f'{lab[0]}/api/sessions?token=t').read()) if 'all.ipynb' in s['path'])
+    tab.close()
+    urllib.request.urlopen(urllib.request.Request(f'{lab[0]}/api/sessions/{session["id"]}?token=t', method='DELETE'))
+
+
 def test_a_reader_explores(page, lab):
     address, nbs = lab
     runs, e = nbs/'runs'/'live', Explorer(page).open()
     before = len(pd.read_csv(runs/'kept.csv'))
     labels, ours = e.pictures(), lambda: children_in(nbs)
     assert len(labels) == 3 and len(ours()) == 1
+    assert page.locator('.jp-Notebook').evaluate('n => [...n.querySelectorAll("img")].every(i => i.naturalWidth)'), 'a broken picture'
 
     idle = e.answer_s('width', 1)
     e.button('Train').click()
@@ -147,6 +181,8 @@ def test_a_reader_explores(page, lab):
     if os.environ.get('LAYERSCALE_SCREENSHOTS'): take_picture(e)
     e.button('Stop').click()
     until(lambda: 'Stopped' in e.text(), 60, 'the run to stop')
+    assert 'to go' not in e.text() and len(e.cards()) == 8 and not {'–', 'timing …'} & set(e.cards())
+    assert not faults(page, e.box)
     kept = pd.read_csv(runs/'kept.csv')
     assert len(kept) == before + 1
     row = kept.iloc[-1]

@@ -141,6 +141,18 @@ def test_notebooks_show_their_outputs(repo):
         assert shown, f'{p.name} has no outputs: run it before you commit'
 
 
+def test_figures_say_what_they_show(repo):
+    "A cell with a picture has `#| fig-alt` among its first lines, and every drawing in HTML has a label."
+    for p in notebooks(repo):
+        for c in json.loads(p.read_text())['cells']:
+            source, kinds = ''.join(c['source']), [k for o in c.get('outputs', []) for k in o.get('data', {})]
+            if any(k.startswith('image/') for k in kinds):
+                assert re.match(r'(#\|.*\n)*#\| fig-alt: "[^"\\]{20,}"\n', source), f'{p.name} {c["id"]} has a picture and no fig-alt'
+            for o in c.get('outputs', []):
+                html = ''.join(o.get('data', {}).get('text/html', ''))
+                assert all('role="img" aria-label="' in svg for svg in re.findall(r'<svg[^>]*>', html)), f'{p.name} {c["id"]}'
+
+
 def test_links_between_notebooks(repo):
     "Links name the notebook, so that they work in JupyterLab, on GitHub and on the site; none is dead."
     for p in notebooks(repo):

@@ -5,7 +5,7 @@ from importlib import import_module
 
 import pytest
 
-from conftest import CHROMIUM, FLAGS, browser_or_skip
+from conftest import CHROMIUM, FLAGS, LOOKS, browser_or_skip
 
 from layerscale_nb.core import stored
 from layerscale_nb.live.controls import Explorer, Guess, option_text
@@ -98,6 +98,10 @@ def test_the_page_shows_what_python_shows(make, browser, repo, tmp_path):
         assert here['text'] == there['text'] and here['shapes'] == there['shapes'], state
         assert here['places'] == pytest.approx(there['places'], abs=0.2, rel=1e-3), state
     assert not errors and page.evaluate('document.documentElement.scrollWidth') <= 390  # a phone
+    for ink, paper in (('#212529', '#fff'), ('#fff', '#222')):
+        page.evaluate(f"document.documentElement.style = 'color: {ink}; background: {paper}'")
+        faint = page.locator('.layerscale-explorer .layerscale-view').first.evaluate(LOOKS)
+        assert not [f for f in faint if 'pixels wide' not in f and 'cut' not in f], paper  # a wide table scrolls by itself
 
 
 def test_a_state_can_be_shared(browser, repo, tmp_path):
