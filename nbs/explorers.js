@@ -67,7 +67,7 @@
     const drawn = p.nets.map(n => `<div style="opacity:.75;margin-top:4px">${esc(n.label)}</div>${slabs(n, sx, sy, gap, W + 2)}`)
     return `<div style="max-width:${W + 2}px">${drawn.join('')}</div>`
   }
-  const BLUES = ['#86bbdb', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#2b4f8c', '#3c4378']
+  const BLUES = ['#86bbdb', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#3a5fa5', '#5a5fa8']
   function slabs(n, sx, sy, gap, room) {
     const top = Math.max(...n.slabs.map(s => s[1])), out = []
     let x = 0, last = null

@@ -51,7 +51,7 @@ def _draw_bars(p: dict) -> str:
     return svg(W, max(H, bottom + 6), p['label'], *out)
 
 # %% ../../nbs/live/view.ipynb #51cdea06
-_BLUES = ('#86bbdb', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#2b4f8c', '#3c4378')  # from the image inwards
+_BLUES = ('#86bbdb', '#6baed6', '#4292c6', '#2171b5', '#1a5fa0', '#3a5fa5', '#5a5fa8')  # from the image inwards
 
 # %% ../../nbs/live/view.ipynb #89e18aee
 def draw_slabs(
