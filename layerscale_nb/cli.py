@@ -145,7 +145,7 @@ def _study(
 
 # %% ../nbs/cli.ipynb #b91a0852
 def _train(
-    config: list[str],   # YAML files, see configs/
+    config: list[str],   # names of shipped configs, or YAML files
     *,
     jobs: Whole = None,  # runs to train at once, a process each; default: as many as are faster here
     out='runs/train',    # folder of the runs
@@ -154,8 +154,8 @@ def _train(
     """train the variant of a config file, or of several files
 
     examples:
-      layerscale train configs/depth_033.yaml
-      layerscale train configs/baseline.yaml --epochs 5 --out runs/try
+      layerscale train depth_033
+      layerscale train baseline --epochs 5 --out runs/try
       layerscale train configs/ablation/*.yaml --out runs/ablation"""
     from layerscale_nb.study.variants import load_configs, with_options
     return _run(with_options(load_configs(config), **options), out, jobs)
@@ -351,7 +351,7 @@ _EXAMPLES = '''examples:
   layerscale scale EN-B0 --rule dWr --s 4
   layerscale study
   layerscale data path/to/kitti --sheet sheet.png
-  layerscale train configs/depth_033.yaml
+  layerscale train depth_033
 
 layerscale COMMAND --help shows the options and examples of a command'''
 _BENCH_EXAMPLES = '''examples:

@@ -269,7 +269,8 @@ def stored(
 ) -> Path:
     "The path of a stored file: a clone's own first, then the package's; raises `LayerscaleError` if there is none."
     package = Path(find_spec('layerscale_nb').origin).resolve().parent
-    clones = [d for d in (Path.cwd(), *Path.cwd().parents, package.parent) if (d/'settings.ini').exists()]
+    here = (Path.cwd(), *Path.cwd().parents, package.parent)
+    clones = [d for d in here if (d/'settings.ini').exists() and (d/package.name).is_dir()]  # not another project
     places = [p/name for d in clones for p in (d, d/'nbs')] + [package/'stored'/name]
     found = next((p for p in places if p.exists()), None)
     refuse(found is None, f"there is no stored file '{name}'. It should lie in nbs/results or configs of a clone, "

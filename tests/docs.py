@@ -47,6 +47,8 @@ def half_build():
     refresh_quarto_yml()
     (root/'nbs'/'sidebar.yml').write_text(sidebar(root/'nbs'), encoding='utf-8')
     proc = Path(proc_nbs())
+    (proc/'_quarto.yml').unlink(missing_ok=True)
+    shutil.copy(root/'_quarto.yml', proc)  # a checkout without symlinks has none in nbs/
     (proc/'readme.ipynb').unlink(missing_ok=True)  # GitHub's page; the site has its own home
     for p in proc.rglob('*.ipynb'): finish_page(p, proc)
 

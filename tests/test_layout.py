@@ -9,7 +9,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 import tokenize
+from fnmatch import fnmatch
 
 import pytest
 from house import ALIASES, FOLDERS, folder_of
@@ -40,9 +42,15 @@ def exports(repo):
 
 
 def tracked(repo, *patterns):
-    r = subprocess.run(['git', 'ls-files', *patterns], cwd=repo, capture_output=True, text=True)
-    if not r.stdout.strip(): pytest.skip('not a git checkout')
-    return [f for f in r.stdout.split('\n') if f and (repo/f).exists()]
+    "The files that git tracks, or those that an unpacked sdist came with."
+    listed = repo/'layerscale_nb.egg-info'/'SOURCES.txt'
+    if (repo/'.git').exists():
+        command = ['git', 'ls-files', *patterns]
+        found = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=True).stdout.splitlines()
+    elif (repo/'PKG-INFO').exists() and listed.exists():
+        found = [f for f in listed.read_text().splitlines() if not patterns or any(fnmatch(f, p) for p in patterns)]
+    else: pytest.skip('neither a git checkout nor an unpacked sdist: nothing says which files belong to it')
+    return [f for f in found if (repo/f).is_file()]
 
 
 def copied(repo, to):
@@ -63,7 +71,7 @@ def test_top_level(repo):
             'CONTRIBUTING.md MANIFEST.in configs .ci/run .github/workflows/test.yml')
     assert not [n for n in need.split() if not (repo/n).exists()]
     link = repo/'nbs'/'_quarto.yml'
-    assert link.is_symlink() and link.resolve() == repo/'_quarto.yml'
+    assert link.resolve() == repo/'_quarto.yml' or link.read_text() in ('../_quarto.yml', (repo/'_quarto.yml').read_text())
     assert 'metadata-files: [nbdev.yml, sidebar.yml]' in (repo/'_quarto.yml').read_text()
 
 
@@ -224,6 +232,8 @@ def test_builds(repo, tmp_path):
     wheel = zipfile.ZipFile(next((tmp_path/'dist').glob('*.whl')))
     names = wheel.namelist()
     assert {f'layerscale_nb/{m.replace(".", "/")}.py' for m in exports(repo)} <= set(names)
+    with tarfile.open(next((tmp_path/'dist').glob('*.tar.gz'))) as f: packed = {n.partition('/')[2] for n in f.getnames()}
+    assert not set(tracked(repo)) - packed, 'MANIFEST.in leaves files out of the sdist'
     read = lambda ending: wheel.read(next(n for n in names if n.endswith(ending))).decode()
     assert 'Requires-Dist: torch>=2.4' in read('METADATA')
     assert 'layerscale=layerscale_nb.cli:main' in read('entry_points.txt').replace(' ', '')

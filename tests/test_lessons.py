@@ -1,9 +1,11 @@
 "Each lesson asks before it shows, exports nothing, is short, and runs as a single file in an empty folder."
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -48,19 +50,102 @@ def test_a_lesson_agrees_with_the_library_and_links_to_it(lesson):
     assert 'Takeaways' in text and 'Exercise' in text
 
 
+def run(*command, cwd, **env):
+    r = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **env})
+    assert r.returncode == 0, r.stdout[-2000:] + r.stderr[-2000:]
+    return r.stdout
+
+
+def copied(source, to, **kw):
+    left = '.venv', '.git', 'runs', '_proc', '_docs', '__pycache__', 'build', 'dist', '*.egg-info'
+    return shutil.copytree(source, to, symlinks=True, ignore=shutil.ignore_patterns(*left), **kw)
+
+
+def wheel_of(source, work):
+    run(sys.executable, '-m', 'pip', '-q', 'wheel', '--no-deps', '--no-build-isolation', '-w', work, source, cwd=work)
+    return next(work.glob('*.whl'))
+
+
+def unpacked(wheel):
+    "The folder that pip installs the wheel into."
+    site = wheel.parent/'site'
+    run(sys.executable, '-m', 'pip', '-q', 'install', '--no-deps', '--target', site, wheel, cwd=wheel.parent)
+    return site
+
+
 @pytest.fixture(scope='module')
 def installed(repo, tmp_path_factory):
     "The package as its wheel installs it, in a folder of its own."
     work = tmp_path_factory.mktemp('wheel')
-    copy = work/'copy'
-    shutil.copytree(repo, copy, symlinks=True, ignore=shutil.ignore_patterns('.venv', '.git', 'runs', '_proc', '_docs', 'build', '*.egg-info'))
-    pip = [sys.executable, '-m', 'pip']
-    for args in (['wheel', '--no-deps', '--no-build-isolation', '-w', str(work), str(copy)],
-                 ['install', '--no-deps', '--target', str(work/'site')]):
-        if args[0] == 'install': args.append(str(next(work.glob('*.whl'))))
-        r = subprocess.run([*pip, '-q', *args], capture_output=True, text=True, cwd=work)
-        assert r.returncode == 0, r.stderr[-2000:]
-    return work/'site'
+    return unpacked(wheel_of(copied(repo, work/'copy'), work))
+
+
+def by_wheel(repo, installed, work): return installed, installed/'layerscale_nb'/'stored'
+
+
+def by_sdist(repo, installed, work):
+    "A wheel built from an unpacked sdist; it holds the same files as the wheel built from the clone."
+    build = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+    run(sys.executable, '-c', build, work, cwd=copied(repo, work/'copy'))
+    shutil.unpack_archive(next(work.glob('*.tar.gz')), work/'sdist')
+    site = unpacked(wheel_of(next((work/'sdist').iterdir()), work))
+    files = lambda folder: {str(p.relative_to(folder)) for p in folder.rglob('*') if p.suffix != '.pyc' and p.is_file()}
+    assert {f for f in files(site) ^ files(installed) if 'direct_url' not in f} == set()
+    return site, site/'layerscale_nb'/'stored'
+
+
+def by_editable(repo, installed, work):
+    "What `pip install -e` puts beside the other packages: a wheel that points to the clone."
+    build = 'import sys; from setuptools import build_meta; build_meta.build_editable(sys.argv[1])'
+    copy = copied(repo, work/'copy')
+    run(sys.executable, '-c', build, work, cwd=copy)
+    return unpacked(next(work.glob('*.whl'))), copy
+
+
+def by_clone_without_symlinks(repo, installed, work):
+    "As git checks it out with core.symlinks=false: a link is a file that holds its target."
+    copy = copied(repo, work/'copy')
+    for p in copy.rglob('*'):
+        if not p.is_symlink(): continue
+        target = os.readlink(p)
+        p.unlink()
+        p.write_text(target)
+    return copy, copy
+
+
+def by_wheel_in_a_clone(repo, installed, work):
+    (work/'here').mkdir()
+    return installed, copied(repo, work/'here', dirs_exist_ok=True)
+
+
+def by_wheel_in_another_project(repo, installed, work):
+    "Another project made with nbdev, with files of the same names, is not a clone of this one."
+    for name in ('nbs/lessons', 'results', 'configs'): (work/'here'/name).mkdir(parents=True)
+    for name in ('settings.ini', 'results/ablation.csv', 'configs/baseline.yaml'): (work/'here'/name).write_text('')
+    return installed, installed/'layerscale_nb'/'stored'
+
+
+STORED = 'results/ablation.csv', 'configs/baseline.yaml', 'lessons/01_costs.ipynb', 'images/live.png'
+LOOK = f'''import site, sys
+first, others = sys.argv[1:]
+site.addsitedir(first)
+site.addsitedir(others)
+from layerscale_nb.cli import main
+from layerscale_nb.core import stored
+main(['lessons', '../written'])
+print(*map(stored, {STORED!r}), sep='\\n')'''
+
+
+@pytest.mark.parametrize('way', [by_wheel, by_sdist, by_editable, by_clone_without_symlinks, by_wheel_in_a_clone,
+                                 by_wheel_in_another_project], ids=lambda f: f.__name__)
+def test_stored_files_are_found(way, repo, installed, tmp_path):
+    "However the package was installed, from an empty folder, from a clone and from another project."
+    site, there = way(repo, installed, tmp_path)
+    (tmp_path/'here').mkdir(exist_ok=True)
+    others = sysconfig.get_path('purelib')
+    out = run(sys.executable, '-S', '-c', LOOK, str(site), others, cwd=tmp_path/'here', PYTHONPATH='')
+    assert all(Path(p).is_relative_to(there) for p in out.splitlines()[-len(STORED):]), out
+    assert len(list((tmp_path/'written').glob('*.ipynb'))) == len(LESSONS)
 
 
 def test_a_wheel_holds_what_lessons_need(installed, repo):

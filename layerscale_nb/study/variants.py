@@ -186,7 +186,7 @@ def load_configs(
     """A `Study` of the variants of several config files; raises `LayerscaleError` if they differ in more than the
     variant."""
     if not paths:
-        raise LayerscaleError('no config files to load. Give at least one, for example configs/depth_033.yaml.')
+        raise LayerscaleError('no config files to load. Give at least one, for example depth_033.')
     studies = [load_config(p) for p in paths]
     for p, s in zip(paths, studies):
         if replace(s, variants=()) != replace(studies[0], variants=()):
