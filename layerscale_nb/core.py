@@ -241,6 +241,7 @@ def read_yaml(
         if total > 1000 + 10*len(sizes):
             raise ValueError(f'its aliases make {total:.3g} values of {len(sizes)}')
         return loader.construct_document(node) or {} if node else {}
+    except LayerscaleError: raise  # no file stands there
     except FileNotFoundError:
         raise LayerscaleError(f'{path}: no such file. Give the path of a .yaml file.') from None
     except RecursionError: at, why = '', 'nested too deeply'

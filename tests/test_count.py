@@ -320,6 +320,7 @@ MISTAKES = {
     'numpy': (lambda: nn.Sequential(Call(lambda x: torch.from_numpy(x.numpy()))), (1, 4), "'0' .Call.: its path depends on the data"),
     'not a module': (lambda: 'resnet50', (1, 3), 'cannot count a str: give a torch.nn.Module'),
     'lazy': (lambda: nn.Sequential(nn.LazyConv2d(3, 1)), (1, 3, 4, 4), r"'0' \(LazyConv2d\) has no shape yet for 'weight'"),
+    'lazy alone': (lambda: nn.LazyLinear(3), (1, 4), r'^the network \(LazyLinear\) has no shape yet'),
     'scripted': (lambda: torch.jit.script(nn.Linear(2, 2)), (1, 2), 'TorchScript'),
     **{f'shape {s!r}': (lambda: nn.Linear(4, 2), s, 'positive whole numbers') for s in ((1, 0), (1, -4), (1, 4.0), (True, 4), 'big', None, (), 7)}}
 

@@ -215,6 +215,9 @@ def test_what_is_suspicious(ops):
     assert lost(torch.cdist, x=((30, 4), (50, 4))) == {'_euclidean_dist'}
     sparse = WithBuffer(lambda b, x: (b @ b).to_dense() @ x, EYE.to_sparse_csr())
     assert count(sparse, (4, 5), real=True).not_counted_products.keys() == {'mm'}, 'two sparse matrices: values decide'
+    for f in (torch.linalg.inv, torch.matrix_exp, torch.linalg.det, torch.linalg.qr, torch.linalg.svdvals):
+        assert len(lost(lambda x, w: (f(w), x*2)[1], (4, 4))) == 1, 'one matrix, and products inside'
+    assert not lost(lambda x, w: x/torch.linalg.vector_norm(w), (2, 3))
     assert not lost(lambda x: ops.double(x)) and not lost(lambda x, w: ops.double(w) + x, (2, 3))
 
 
@@ -543,6 +546,21 @@ def test_flexible_attention():
     with pytest.raises(LayerscaleError, match='needs numbers.*real=True'): count(m, ((1, 2, 128, 16),)*3)
     assert count(m, ((1, 2, 128, 16),)*3, real=True).macs == 2*128*128*32
     assert flex._FLEX_ATTENTION_DISABLE_COMPILE_DEBUG == flag
+
+
+def test_inference_mode_from_a_terminal(capsys, monkeypatch):
+    class Inside(nn.Conv2d):
+        def forward(self, x):
+            with torch.inference_mode(): return super().forward(x)
+    monkeypatch.setattr('layerscale_nb.nets.find.find', lambda name, scale: Inside(3, 8, 3))
+    for real in ([], ['--real']):
+        assert main(['count', 'timm:inside', '--imgsz', '16', '--json', *real]) == 0
+        assert json.loads(capsys.readouterr().out)['macs'] == 42_336
+
+
+def test_a_count_of_no_image_has_a_text():
+    c = count(nn.Linear(4, 3), (2, 4))
+    assert count_text(c).startswith('Linear (counted)') and count_json(c)['resolution'] is None
 
 
 def test_real_numbers_from_a_terminal(capsys):

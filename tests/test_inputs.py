@@ -266,6 +266,11 @@ def test_cvat_writes_folders_in_folders_and_capital_sets(tmp_path):
     ds = load_data(tmp_path)
     assert [str(x.image.relative_to(tmp_path)) for x in (*ds.train, *ds.val)] == ['JPEGImages/day1/a.jpg', 'JPEGImages/day1/b.jpg', 'JPEGImages/day2/a.jpg']
     assert ds.notes == ()
+    (tmp_path/'ImageSets'/'Main'/'Validation.txt').rename(tmp_path/'ImageSets'/'Main'/'VAL.TXT')
+    ds = load_data(tmp_path)
+    assert [x.image.name for x in ds.val] == ['a.jpg'] and len(ds.train) == 2 and ds.notes == ()
+    (tmp_path/'ImageSets'/'Main'/'VAL.TXT').unlink()
+    assert {n.why for n in load_data(tmp_path).notes} == {'no train and val lists: the last fifth validates'}
 
 
 @pytest.mark.parametrize('text', [
@@ -290,6 +295,10 @@ def test_nc_without_and_against_names(tmp_path):
     assert load_data(root).names == ('0', '1')
     describe(root, "train: images/train\nval: images/val\nnc: '3'\nnames: [cat, dog]\n")
     assert whys(load_data(root)) == {('classes', 'nc is 3, but there are 2 names', 'data.yaml')}
+    describe(root, 'train: images/train\nval: images/val\nnc: two\nnames: [cat, dog]\n')
+    assert whys(load_data(root)) == {('classes', 'nc is two, but there are 2 names', 'data.yaml')}
+    describe(root, 'train: images/train\nval: images/val\nnames: [[cat], dog]\n')
+    with pytest.raises(LayerscaleError, match="names are .*cat.*write a list"): load_data(root)
     describe(root, 'train: images/train\nval: images/val\nnc: 2000000000\n')
     with pytest.raises(LayerscaleError, match="no 'names'"): load_data(root)
 
@@ -415,7 +424,7 @@ def test_pipes_do_not_hang(tmp_path):
     describe(root, 'train: list.txt\nval: images/val\nnames: [cat, dog]\n')
     assert ('image skipped', 'missing or not an image', 'f.png') in whys(within(20, load_data, root))
     os.mkfifo(root/'pipe.yaml')
-    assert 'not a file' in str(within(20, load_data, root/'pipe.yaml'))
+    assert str(within(20, load_data, root/'pipe.yaml')).startswith(f'{root/"pipe.yaml"}: a folder, a pipe or a device, not a file')
     (root/'data.yaml').unlink()
     os.mkfifo(root/'data.yaml')
     assert 'not a file' in str(within(20, load_data, root))

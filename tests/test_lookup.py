@@ -63,6 +63,19 @@ def test_a_stem_may_be_left_out(tmp_path):
 def test_large_and_small_g_are_two_networks():
     assert named_net('ViT-g-14').name == 'ViT-g/14' and named_net('ViT-G-14').name == 'ViT-G/14' and named_net('vit-s-16').name == 'ViT-S/16'
     with pytest.raises(LayerscaleError, match='may be ViT-g/14 or ViT-G/14'): named_net('vit_g_14')
+    with pytest.raises(LayerscaleError, match='may be ViT-g/14 or ViT-G/14'): find('vit-g/14')
+
+
+@pytest.mark.parametrize('text, name', [
+    ('en_b0', 'EN-B0'), ('EfficientNet B3', 'EN-B3'), ('RESNET\u201350', 'ResNet-50'), ('resnet\u221250', 'ResNet-50'),
+    ('RegNetY\u20114.0gf', 'RegNetY-4.0GF'), ('vit-b/16', 'ViT-B/16')])
+def test_a_paper_name_in_any_spelling_opens_no_file(text, name, monkeypatch):
+    monkeypatch.setattr('layerscale_nb.nets.find._ultralytics_file', lambda name: pytest.fail('files were looked through'))
+    assert find(text).name == name
+
+
+def test_no_name_is_a_sentence(capsys):
+    assert main(['count', '']) == 2 and "no network ''" in capsys.readouterr().err
 
 
 def test_scales_are_chosen_not_guessed(tmp_path, capsys):

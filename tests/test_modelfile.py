@@ -301,6 +301,13 @@ def test_an_entry_of_another_kind(kw, text, tmp_path):
     with pytest.raises(LayerscaleError, match=text): cost_of(path, 64)
 
 
+@pytest.mark.parametrize('own, asked, text', [('n', None, 'leave out scale'), (['n'], None, 'leave out scale'),
+                                              (None, 'n', 'leave out --scale')])
+def test_a_scale_without_scales(own, asked, text, tmp_path):
+    path = write(tmp_path/'a.yaml', changed(scales=None, scale=own))
+    with pytest.raises(LayerscaleError, match=f'a.yaml has no scales; {text}'): cost_of(path, 64, asked)
+
+
 @pytest.mark.parametrize('kw, text', [
     (dict(stages=5), 'stages is 5'), (dict(stages=[5]), 'stage 1: expected'), (dict(stem='big'), ', stem: expected'),
     (dict(stages=[dict(block=['res'], d=1, w=8)]), 'no block'), (dict(ends_scale='no'), "ends_scale of a is 'no'"),

@@ -39,12 +39,12 @@ def _split_ids(
     folder='ImageSets',
 ) -> tuple:
     "(train ids, val ids): from the lists in ImageSets if both are there, else the last fifth as one block."
-    have = {p.stem.lower(): p for p in sorted((Path(root)/folder).glob('*.txt'))}
+    have = {p.stem.lower(): p for p in sorted((Path(root)/folder).glob('*.[Tt][Xx][Tt]'))}
     words = (*_SPLITS['train'], 'trainval'), (*_SPLITS['val'], 'test')
     train, val = (next((have[w] for w in split if w in have), None) for split in words)
     if not train or not val or (train.stem.lower(), val.stem.lower()) == ('trainval', 'val'):
         cut = max(1, len(ids)*4//5)
-        notes.append(Note('split made', 'no ImageSets: the last fifth validates', str(Path(root)/folder)))
+        notes.append(Note('split made', 'no train and val lists: the last fifth validates', str(Path(root)/folder)))
         return ids[:cut], ids[cut:]
     known = set(ids)
     named = ([spelled(line) for line, _ in file_lines(f)] for f in (train, val))
@@ -104,7 +104,8 @@ def _yolo_names(cfg, where) -> tuple:
     if isinstance(names, dict):
         numbered = {whole(k): v for k, v in names.items()}
         if set(numbered) == set(range(len(names))): names = [numbered[i] for i in range(len(names))]
-    if not isinstance(names, (list, tuple, range)):
+    plain = isinstance(names, (list, tuple, range)) and not any(isinstance(n, (list, dict)) for n in names)
+    if not plain:
         raise LayerscaleError(f"{where}: names are {names!r:.60}; write a list, or numbers from 0 with their names.")
     return tuple(map(str, names))
 
@@ -190,9 +191,9 @@ def yolo_set(
 ) -> Dataset:
     "A YOLO data set from its description."
     names, items, splits, notes = _yolo_names(cfg, where), {}, [], []
-    points, nc = _key_numbers(cfg, where), whole(cfg.get('nc'))
-    if nc not in (None, len(names)):
-        notes.append(Note('classes', f'nc is {nc}, but there are {len(names)} names', str(where)))
+    points, nc = _key_numbers(cfg, where), cfg.get('nc')
+    if nc is not None and whole(nc) != len(names):
+        notes.append(Note('classes', f'nc is {nc!s:.20}, but there are {len(names)} names', str(where)))
     for split in ('train', 'val'):
         files = _yolo_images(root, cfg, split, where, notes)
         for f in files:

@@ -19,8 +19,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from ..core import LayerscaleError, refuse
 from ..cost import Cost, Count, LOST, top_parts
-from .operators import (
-    FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES, decomposition, grouped_shape, operator_kind, sparse_values, tally_call)
+from layerscale_nb.nets.operators import (
+    FACTORISED, FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES, decomposition, grouped_shape, operator_kind,
+    sparse_values, tally_call)
 from .restore import unchanged
 from ..plot import axes, plain_text
 
@@ -164,7 +165,7 @@ class Operators:
         else: out = f(*given, **named)  # torch's own rule for grouped products refuses 32 bits, the product does not
         made = tensors(out)
         kind, tally = tally_call(name, args, made[0] if made else out, key[1])
-        if unlisted and _suspicious(args, kwargs, key[1]): kind = LOST
+        if unlisted and (name in FACTORISED or _suspicious(args, kwargs, key[1])): kind = LOST
         fact = None if name in MOVES else (name, kind, tuple(tally.items()), made[0].numel() if made else 0)
         if on_meta and how in ('new', 'changed') and all(t.is_meta for t in made): self.seen[key] = fact, out
         if not on_meta: self.born.update(map(memory, made))
@@ -315,11 +316,12 @@ def check_module(
            f'cannot count a {type(module).__name__}: give a torch.nn.Module, such as the built network.')
     module = getattr(module, '_orig_mod', module)
     for name, m in module.named_modules():
+        called = f"'{name}'" if name else 'the network'
         refuse(isinstance(m, torch.jit.ScriptModule),
-               f"'{name or 'the network'}' is a TorchScript module: count the Python module it was made from.")
+               f"{called} is a TorchScript module: count the Python module it was made from.")
         lazy = [k for k, p in m._parameters.items() if torch.nn.parameter.is_lazy(p)]
         if lazy:
-            raise LayerscaleError(f"'{name}' ({type(m).__name__}) has no shape yet for '{lazy[0]}': run the network "
+            raise LayerscaleError(f"{called} ({type(m).__name__}) has no shape yet for '{lazy[0]}': run the network "
                                   'once on a real input, then count.')
     return module
 

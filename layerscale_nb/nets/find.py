@@ -44,17 +44,16 @@ def find(
     if text.lower().endswith(('.yaml', '.yml')): return from_yaml(text, scale)
     if text.startswith('timm/'): text = f'timm:{text}'
     ours = text.lower() in {**ladder.LADDER, **ladder.ABLATION}
-    exact = ours or ':' in text or text in zoo.zoo()  # then no file needs to be looked for
-    found = None if exact else _ultralytics_file(text)
+    paper = not ours and ':' not in text and bool(zoo.names_like(text))
+    found = None if ours or paper or ':' in text else _ultralytics_file(text)
     refuse(scale and (not found or found[1] not in (None, scale)),
            f"'{text}' leaves no scale to choose; leave out --scale.")
     if ':' in text: return _from_package(*text.split(':', 1))
     if ours: return ladder.named_yolo(text.lower())
     if found: return from_yaml(found[0], scale or found[1])
-    try: return zoo.named_net(text)
-    except LayerscaleError:
-        raise LayerscaleError(f"no network '{text}'. {nearest(text, _known_names())} Names are those of the "
-                              "papers; a .yaml file, timm:NAME and torchvision:NAME work too.") from None
+    if paper: return zoo.named_net(text)
+    raise LayerscaleError(f"no network '{text}'. {nearest(text, _known_names())} Names are those of the "
+                          "papers; a .yaml file, timm:NAME and torchvision:NAME work too.")
 
 # %% ../../nbs/nets/find.ipynb #6e85e6aa
 def _ultralytics_file(name: str):
@@ -174,13 +173,13 @@ def pick_scale(
     refuse(not isinstance(scales, dict),
            f'{where}: scales is {brief(scales)}; write lines of "n: [depth, width, max_channels]".')
     scales = {k if k is None else str(k): v for k, v in scales.items()}
-    scale = scale or cfg.get('scale') or _scale_in(Path(where).stem, scales)
+    asked, scale = scale, scale or cfg.get('scale') or _scale_in(Path(where).stem, scales)
     known = ', '.join(map(str, scales))
+    refuse(scale and None in scales, f'{where} has no scales; leave out {"--scale" if asked else "scale"}.')
     refuse(not isinstance(scale, (str, type(None))), f'{where}: scale is {brief(scale)}; write one of {known:.200}.')
     if scale is None and len(scales) == 1: scale = next(iter(scales))
-    refuse(scale not in scales and None in scales, f'{where} has no scales; leave out --scale.')
-    asked = '' if scale is None else f' (not {scale:.20})'
-    refuse(scale not in scales, f'{where} has the scales {known:.200}; choose one with --scale{asked}.')
+    unknown = '' if scale is None else f' (not {scale:.20})'
+    refuse(scale not in scales, f'{where} has the scales {known:.200}; choose one with --scale{unknown}.')
     return scale, _scale_numbers(scales[scale], where if scale is None else f'{where}: scale {scale}')
 
 # %% ../../nbs/nets/find.ipynb #05be57fe
@@ -219,7 +218,7 @@ def cost_of(
     """macs, params and acts of any network for one image: in closed form where it is described, else counted; raises
     `LayerscaleError` if it cannot be found or counted."""
     text = str(name) if isinstance(name, (str, Path)) else ''
-    net = find(name, scale) if text else name
+    net = find(name, scale) if isinstance(name, (str, Path)) else name
     if isinstance(net, Network): return cost(net, imgsz)
     from layerscale_nb.nets.count import count
     h, w = pixels(imgsz, own_size(net))
@@ -266,7 +265,7 @@ def count_json(
     parts=False,  # also the cost of each part?
 ) -> dict:
     "A `Count` as plain data: integers `macs`, `params`, `acts`, and the resolution; `note` if the total is incomplete."
-    side = c.size[0] if c.size[0] == c.size[1] else size_text(c.size)
+    side = c.size and (c.size[0] if c.size[0] == c.size[1] else size_text(c.size))
     out = dict(name=c.name, resolution=side, **vars(c.total), how=c.how)
     if parts: out['parts'] = {k: dict(vars(v)) for k, v in c.parts.items()}
     if c.lost: out |= dict(note=c.lost, not_counted_products=dict(c.not_counted_products))
@@ -280,7 +279,8 @@ def count_text(
     "A `Count` as a small table."
     rows = [*(c.parts.items() if parts else ()), ('total', c.total)]
     wide = max(len(k) for k, _ in rows) + 2
-    lines = [f'{c.name}, {size_text(c.size)} ({c.how})', f'{"":<{wide}}{"macs":>10}{"params":>10}{"acts":>10}',
+    at = f', {size_text(c.size)}' if c.size else ''
+    lines = [f'{c.name}{at} ({c.how})', f'{"":<{wide}}{"macs":>10}{"params":>10}{"acts":>10}',
              *(f'{k:<{wide}}{human(v.macs):>10}{human(v.params):>10}{human(v.acts):>10}' for k, v in rows)]
     if c.lost: lines[-1] += f'  + {c.lost}'
     rest = sorted(c.uncounted.items(), key=lambda kv: -kv[1])[:5]
