@@ -19,9 +19,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from ..core import LayerscaleError, refuse
 from ..cost import Cost, Count, LOST, top_parts
-from layerscale_nb.nets.operators import (
-    FACTORISED, FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES, decomposition, grouped_shape, operator_kind,
-    sparse_values, tally_call)
+from .operators import FACTORISED, FACTORS, FIRST_TWO, MOVES, PRODUCTS, VALUES
+from .operators import decomposition, grouped_shape, operator_kind, sparse_values, tally_call
 from .restore import unchanged
 from ..plot import axes, plain_text
 
