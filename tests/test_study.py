@@ -191,7 +191,12 @@ def test_jobs_fit_the_machine(setting, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, 'free_bytes', lambda: 1)
     assert choose_jobs(s, 5) == 1
     gpu = replace(s, st=replace(setting, device=torch.device('cuda')))
-    assert choose_jobs(gpu, 5) == 1
+    for free, jobs in ((1e9, 1), (3.2e9, 2), (4.5e9, 3), (100e9, 4)):  # a run of these takes 0.6 to 0.75 GB
+        monkeypatch.setattr(runs, 'free_bytes', lambda device: free)
+        assert choose_jobs(gpu, 5) == jobs
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+    assert choose_jobs(gpu, 5) == 2
+    assert choose_jobs(replace(s, st=replace(setting, device=torch.device('mps'))), 5) == 1
 
 
 def in_a_fork(setting, out, renames):

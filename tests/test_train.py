@@ -14,6 +14,7 @@ from layerscale_nb.detect.loss import detection_loss
 from layerscale_nb.study.runs import open_setting
 from layerscale_nb.detect.train import AVERAGE_EVERY, Recipe, clip_gradients, epoch_order, fit, lr_at, start, train_step
 from layerscale_nb.nets.yolo import Yolo, build_yolo
+from layerscale_nb.table import read_rows
 
 CPU = torch.device('cpu')
 
@@ -116,6 +117,18 @@ def test_two_processes_take_the_mean_of_their_gradients(tmp_path):
     there = torch.load(tmp_path/'state.pt', weights_only=True)['model']
     off = torch.cat([(there[k] - v.detach()).abs().flatten() for k, v in s.model.named_parameters()])
     assert float((off < 1e-6).float().mean()) > 0.99 and float(off.max()) <= 2*r.lr  # Adam's first step is the gradient's sign: one near zero may differ
+
+
+@pytest.mark.parametrize('share, states', [(1e-9, [1, 1, 3]), (1e9, [1, 2, 3])])
+def test_writing_states_takes_a_share_of_the_time(share, states, tmp_path, monkeypatch):
+    "The first and the last epoch are always written, those between if there is time for it; rows are never missing."
+    import layerscale_nb.detect.train as module
+    monkeypatch.setattr(module, '_SAVE_SHARE', share)
+    data = roadscenes(8, 4)
+    train, val = (make_store(to_frames(x, (64, 64)), CPU) for x in (data.train, data.val))
+    run = fit(Yolo(d=.33, w=.125, nc=5), train, val, Recipe(epochs=3, batch=8), 0, CPU, tmp_path)
+    ends = [(torch.load(tmp_path/'state.pt', weights_only=True)['epoch'], len(read_rows(tmp_path/'epochs.csv'))) for p in run if p.row]
+    assert ends == [(state, epoch) for epoch, state in enumerate(states, 1)]
 
 
 def test_compiling_without_a_compiler_is_said(monkeypatch):

@@ -320,16 +320,23 @@ def _packed(s: StudyFolder):
         yield _Packed(replace(s, st=replace(st, study=named, train=None, val=None)), frames)
     finally: frames.unlink(missing_ok=True)
 
+# %% ../../nbs/study/runs.ipynb #b60f2e7a
+_RUNS_ON_A_GPU = 4   # at most: each waits for a processor core between two operations
+_CUDA_BYTES = 600e6  # that torch takes on a GPU before the first tensor
+
 # %% ../../nbs/study/runs.ipynb #5cd8d8c0
 def choose_jobs(
     s: StudyFolder,  # the study
     runs: int,       # how many are left
 ) -> int:
-    "How many runs to train at once here: one for each core that torch would use, as far as memory goes; on a GPU one."
-    if s.st.device.type != 'cpu': return 1
-    nets = networks(s.st.study, len(s.st.names)).values()
-    most = max(memory_bytes(n, s.st.size, s.st.study.recipe.batch, training=True) for n in nets)
-    return max(1, min(torch.get_num_threads(), runs, int(free_bytes()/most)))
+    """How many runs to train at once here, as far as memory goes: one for each core that torch would use; on a GPU at
+    most `_RUNS_ON_A_GPU`, in half of what is free."""
+    st, nets = s.st, networks(s.st.study, len(s.st.names)).values()
+    most = max(memory_bytes(n, st.size, st.study.recipe.batch, training=True) for n in nets)
+    if st.device.type == 'cpu': return max(1, min(torch.get_num_threads(), runs, int(free_bytes()/most)))
+    if st.device.type != 'cuda': return 1
+    each = most + _CUDA_BYTES + st.train.images.nbytes + st.val.images.nbytes
+    return max(1, min(_RUNS_ON_A_GPU, torch.get_num_threads(), runs, int(free_bytes(st.device)/2/each)))
 
 # %% ../../nbs/study/runs.ipynb #3240ae8f
 def faster_threads(
