@@ -1,5 +1,6 @@
 "The live explorer without a browser: widgets set and clicked from code, with a stand-in for the worker and with the real one."
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -88,7 +89,7 @@ def test_sliders_hold_distinct_networks_only(p):
 def test_the_printed_call_makes_the_same_panel(tmp_path):
     p = live_explorer(out=tmp_path, d=0.35, imgsz='160x64', seed=3, batch=4).panel
     p.ui.width.value = 0.2
-    call = p.ui.call.value.removeprefix('<code>').removesuffix('</code>')
+    call = re.search('<code>(.*)</code>', p.ui.call.value)[1]
     q = eval(call, dict(live_explorer=live_explorer)).panel
     assert choice(q) == choice(p) and q.out == p.out and q.ui.call.value == p.ui.call.value
     for x in (p, q): x.worker.close()
