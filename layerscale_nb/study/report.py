@@ -375,7 +375,7 @@ def verdicts(
 def figure_html(
     ax,  # matplotlib axes, or a list of them
 ) -> str:
-    "The axes' figure as an <img> with the picture inside; closes the figure."
+    "The axes' figure as an HTML image with the picture inside; closes the figure."
     out, fig = io.BytesIO(), np.atleast_1d(ax)[0].figure
     fig.savefig(out, format='png', dpi=110, bbox_inches='tight')
     plt.close(fig)
