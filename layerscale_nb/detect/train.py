@@ -431,7 +431,7 @@ _SAVE_SHARE = 0.03  # of a run's time that writing states may take
 
 # %% ../../nbs/detect/train.ipynb #c7714f0e
 def _keep(s: Run):
-    "Write the rows; and the state, unless the last is too young for what writing it took. The last is always written."
+    "Write the rows, and the state if there is time for it since the one before; always after the last epoch."
     at, took = s.saved
     due = time.monotonic() - at >= took/_SAVE_SHARE
     if due or s.epoch == s.recipe.epochs: save_state(s, s.folder)
