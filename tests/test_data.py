@@ -4,7 +4,8 @@ import pytest
 from PIL import Image
 
 from layerscale_nb.core import LayerscaleError
-from layerscale_nb.detect.datasets import image_size, load_data, notes_table, read_image
+from layerscale_nb.detect.datasets import load_data, notes_table
+from layerscale_nb.detect.images import image_size, read_image
 from layerscale_nb.detect.store import contact_sheet, letterbox, natural_size, dataset_summary, to_frames
 
 

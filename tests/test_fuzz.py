@@ -156,7 +156,7 @@ def read_data(source):
 
 
 def read_picture(path):
-    from layerscale_nb.detect.datasets import image_size, read_image
+    from layerscale_nb.detect.images import image_size, read_image
     size, pixels = image_size(path), read_image(path)
     assert pixels.shape == (*size, 3) and pixels.dtype == np.uint8
 
@@ -539,7 +539,7 @@ def test_a_path_that_cannot_be_one(tmp_path, entry):
 
 def test_a_decoder_may_fail_in_any_way(tmp_path):
     "One flipped bit makes Pillow's TIFF reader raise a TypeError."
-    from layerscale_nb.detect.datasets import read_image
+    from layerscale_nb.detect.images import read_image
     warnings.simplefilter('ignore')  # pytest puts its own filters back
     rng, data = random.Random(0), images()['a.tiff']
     for _ in range(300):

@@ -431,7 +431,7 @@ def test_pipes_do_not_hang(tmp_path):
 
 
 def test_an_image_of_too_many_pixels_is_refused_by_its_header(tmp_path, monkeypatch):
-    from layerscale_nb.detect.datasets import image_size, read_image
+    from layerscale_nb.detect.images import image_size, read_image
     big = tmp_path/'big.png'
     Image.new('1', (13_000, 13_000)).save(big)
     monkeypatch.setattr(Image.Image, 'load', lambda self: pytest.fail('it was decoded'))

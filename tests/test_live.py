@@ -341,8 +341,8 @@ def test_data_removed_meanwhile(tmp_path):
 
 
 def test_a_kitti_folder_is_looked_at_without_decoding(kitti_root, monkeypatch):
-    import layerscale_nb.detect.datasets, layerscale_nb.detect.store
-    for m in (layerscale_nb.detect.datasets, layerscale_nb.detect.store): monkeypatch.setattr(m, 'read_image', lambda p: pytest.fail(f'{p} was decoded'))
+    import layerscale_nb.detect.images, layerscale_nb.detect.store
+    for m in (layerscale_nb.detect.images, layerscale_nb.detect.store): monkeypatch.setattr(m, 'read_image', lambda p: pytest.fail(f'{p} was decoded'))
     names, n_train, n_val, size = look_at(Trial(data=str(kitti_root), n_val=32))
     assert 'cyclist' in names and n_train > 300 and n_val == 32 and size == (96, 320)
 

@@ -12,7 +12,7 @@ import pandas as pd
 from ..core import LayerscaleError, one_line, read_yaml
 from .coco import coco, coco_files
 from .images import (
-    Dataset, IMAGE_ENDINGS, Item, find_files, finish, image_size, make_item, pair_up, read_image, walk_files)
+    Dataset, IMAGE_ENDINGS, Item, find_files, finish, image_size, make_item, pair_up, walk_files)
 from .labels import KITTI_NAMES, Note, file_lines, kitti_boxes, spelled, voc_boxes, yolo_boxes
 from .scenes import SCENE_CLASSES, road_scenes
 from ..nets.yolo import quiet_ultralytics
