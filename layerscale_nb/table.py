@@ -121,14 +121,18 @@ def fill(
     minutes=math.inf,  # begin no further row after this long
     look=None,         # called with (row, its number from 1, how many) after each new row
     good=bool,         # function from a stored row to whether it can stay
+    seconds_of=None,   # function (job, rows there are) -> seconds it will take; one too long for what is left must wait
+    clock=time.monotonic,  # in seconds
 ) -> list:
     """Make the rows that are missing, one by one, and return those of `jobs`. A job that raises `LayerscaleError` is
     left out with a warning."""
-    begin, ready = time.monotonic(), {table.key_of(r): r for r in table.rows() if good(r)}
+    begin, ready = clock(), {table.key_of(r): r for r in table.rows() if good(r)}
     for n, job in enumerate(jobs, 1):
         key = table.key_of(job)
         if key in ready: continue
-        if time.monotonic() - begin > 60*minutes: break
+        left = 60*minutes - (clock() - begin)
+        if left < 0: break
+        if seconds_of and seconds_of(job, [*ready.values()]) > left: continue
         try: ready[key] = job | make(job) | job
         except LayerscaleError as e:
             warnings.warn(f'left out: {e}')

@@ -110,7 +110,7 @@ def _decode_anchors(
     return (p.narrow(dim, 0, 2) - 0.5)*s + low, p.narrow(dim, 2, 2)**2*shape
 
 # %% ../../nbs/detect/anchors.ipynb #f7b1fcfc
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=None)
 def constant(
     values: tuple,  # numbers, in a tuple or in nested tuples
     device,         # torch device
@@ -162,7 +162,7 @@ def _pair_terms(
     return fit.view(at.shape), wrong.view(at.shape)
 
 # %% ../../nbs/detect/anchors.ipynb #9b6d47b4
-grid_once = lru_cache(maxsize=32)(cell_grid)  # the same maps come back in every step
+grid_once = lru_cache(maxsize=None)(cell_grid)  # the same maps come back in every step
 
 # %% ../../nbs/detect/anchors.ipynb #fc7ed4ca
 def anchor_loss(
@@ -238,8 +238,9 @@ def net_loss(
     preds: dict,  # of the network in training mode
     truth: dict,  # boxes (b, k, 4) in pixels, labels (b, k), valid (b, k)
     topk=10,      # places that learn one object, for the YOLOv8 head
+    listed=None,  # as in `detection_loss`
 ) -> torch.Tensor:
     "The three terms of the loss that belongs to the network's head."
     strides = tuple(int(s) for s in net.resolved[-1].strides)
     if net.resolved[-1].kind == 'AnchorHead': return anchor_loss(preds, truth, strides, anchors_of(net))
-    return detection_loss(preds, truth, strides, topk=topk)
+    return detection_loss(preds, truth, strides, topk=topk, listed=listed)

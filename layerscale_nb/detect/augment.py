@@ -176,9 +176,11 @@ def _take_images(store: Store, index):
     return images.pin_memory().to(store.device, non_blocking=True)
 
 # %% ../../nbs/detect/augment.ipynb #3816c99e
-def _trim(boxes, labels, valid):
-    "The same boxes, on a CPU with the padding cut to the fullest image."
-    if boxes.device.type == 'cuda': return boxes, labels, valid
+def _trim(boxes, labels, valid, most: int):
+    "The same boxes with other padding: on a CPU up to the fullest image, on a GPU always up to `most` boxes."
+    if boxes.device.type == 'cuda':
+        more = most - boxes.shape[1]
+        return F.pad(boxes, (0, 0, 0, more)), F.pad(labels, (0, more)), F.pad(valid, (0, more))
     order = valid.sort(dim=1, descending=True, stable=True).indices[:, :max(1, int(valid.sum(1).max()))]
     return boxes.gather(1, order[..., None].expand(-1, -1, 4)), labels.gather(1, order), valid.gather(1, order)
 
@@ -205,5 +207,6 @@ def make_batch(
             zoom = (2*p['zoom']).clamp(min=1)
             p |= dict(zoom=zoom, shift=p['place']*(zoom - 1))
         img, (boxes, valid) = _warp_images(images, p, size), _warp_boxes(boxes, valid, p, images.shape[2:], size)
-    boxes, labels, valid = _trim(boxes, labels, valid)
+    most = store.boxes.shape[1]*(4 if aug and aug.mosaic else 1)  # in every batch, so that no shape changes
+    boxes, labels, valid = _trim(boxes, labels, valid, most)
     return dict(img=img.contiguous(memory_format=torch.channels_last), boxes=boxes, labels=labels, valid=valid)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 # %% ../../nbs/detect/loss.ipynb #48a6adb3
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=None)  # kept: a CUDA graph reads them where they lie
 def anchors(
     sizes: tuple,    # (h, w) of each output map
     strides: tuple,  # pixels per cell of each map

@@ -64,9 +64,9 @@ def blocks(
 def _muon_update(
     weights: list,   # (out, in, k, k) each, with gradients
     means: list,     # running means of their gradients, changed in place
-    lr: float,
+    lr,              # a number, or a tensor on their device
     momentum: float,
-    keep=None,       # tensor, 1 or 0: factor on the step
+    keep=None,       # tensor, 1 or 0: factor on the steps
 ):
     """Move the weights by `lr` in every direction of their averaged gradients, block by block; the gradients are used
     up."""
@@ -77,7 +77,8 @@ def _muon_update(
     steps = _orthogonal([g.reshape(-1, blocks(len(g)), g[0].numel()) for g in ahead])
     for x in steps:
         if x.shape[1] > x.shape[2]: x.mul_((x.shape[1]/x.shape[2])**0.5)
-    if keep is not None: steps = [x*keep for x in steps]
+    if isinstance(lr, torch.Tensor): lr, keep = 1, lr if keep is None else lr*keep
+    if keep is not None: torch._foreach_mul_(steps, keep)
     torch._foreach_add_(weights, [x.reshape(g.shape).permute(0, 3, 1, 2) for x, g in zip(steps, ahead)], alpha=-lr)
 
 # %% ../../nbs/detect/optim.ipynb #25f7e7dd

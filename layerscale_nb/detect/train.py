@@ -19,6 +19,7 @@ from ..core import DoesNotFit, LayerscaleError, check_number, fingerprint, one_l
 from .anchors import build_detector, net_loss
 from .augment import Augment, Store, make_batch, store_digest
 from .detection import detect, truth_matches
+from .graph import graphed_update, set_rate
 from .loss import init_dfl_slope
 from .metrics import scores
 from .optim import make_optimizer
@@ -49,6 +50,7 @@ class Recipe:
     eval_share: float = 0.1     # validate so rarely that it costs at most this share of an epoch's images
     amp: str = 'auto'           # 'auto': bfloat16 or half precision where it is native, else 'off'
     compile: bool = False       # torch.compile: minutes to start; measure whether it pays (on a CPU it did not)
+    graph: bool = False         # on a CUDA GPU: record the step once and repeat it, see `GraphedUpdate`
     augment: Augment = Augment()
 
 # %% ../../nbs/detect/train.ipynb #17967366
@@ -64,8 +66,9 @@ def check_recipe(
     r: Recipe,  # the recipe
 ) -> Recipe:
     "The recipe with its numbers as numbers; raises `LayerscaleError` naming the first that makes no sense."
-    if not isinstance(r.compile, bool):
-        raise LayerscaleError(f"compile is '{r.compile}'; it must be true or false.")
+    for k in ('compile', 'graph'):
+        if not isinstance(getattr(r, k), bool):
+            raise LayerscaleError(f"{k} is '{getattr(r, k)}'; it must be true or false.")
     if r.amp not in ('auto', 'off', 'bf16', 'fp16'):
         raise LayerscaleError(f"amp is '{r.amp}'. Known: auto, off, bf16, fp16.")
     return replace(r, **{k: check_number(getattr(r, k), k, **kw) for k, kw in _LIMITS.items()})
@@ -96,6 +99,7 @@ class Run:
     steps: int        # steps of the whole run
     forward: object   # what is called: the model, compiled or wrapped for several devices
     pairs: tuple      # of `_averaged_pairs`
+    graphed: object = None  # the update as a `GraphedUpdate`; None: as it is written
     epoch: int = 0    # finished epochs
     step: int = 0     # finished steps
     rows: list = field(default_factory=list)
@@ -187,8 +191,26 @@ def start(
     forward = compiled(model, device) if recipe.compile else model
     if _ranks()[1] > 1:
         forward = DistributedDataParallel(forward, device_ids=[device] if device.type == 'cuda' else None)
-    pairs = _averaged_pairs(average, model)
-    return Run(net, recipe, seed, device, model, average, optimizer, scaler, steps, forward, pairs)
+    graphed = graphed_update(_update, device, _ranks()[1]) if recipe.graph else None
+    return Run(net, recipe, seed, device, model, average, optimizer, scaler, steps, forward,
+               _averaged_pairs(average, model), graphed)
+
+# %% ../../nbs/detect/train.ipynb #20a16fa1
+def _update(
+    s: Run,       # the run
+    batch: dict,  # of `make_batch`
+) -> torch.Tensor:
+    "Forward, loss, backward and the optimizer's step; returns the loss. For a graph no shape depends on a number."
+    free = None if s.graphed is None else False
+    with autocast(s.device, s.recipe.amp): preds = s.forward(batch['img'])
+    loss = net_loss(s.net, preds, batch, s.recipe.topk, free).sum()
+    s.scaler.scale(loss).backward()
+    s.scaler.unscale_(s.optimizer)
+    clip_gradients(s.optimizer, s.recipe.clip, free)
+    s.scaler.step(s.optimizer)
+    s.scaler.update()
+    s.optimizer.zero_grad(set_to_none=True)
+    return loss.detach()
 
 # %% ../../nbs/detect/train.ipynb #359bbd9d
 def train_step(
@@ -196,23 +218,17 @@ def train_step(
     batch: dict,  # of `make_batch`
 ) -> torch.Tensor:
     "One optimizer step; returns the loss as a tensor (no synchronisation)."
-    for g in s.optimizer.param_groups: g['lr'] = lr_at(s.step, s.steps, s.recipe)*g['share']
-    with autocast(s.device, s.recipe.amp): preds = s.forward(batch['img'])
-    loss = net_loss(s.net, preds, batch, s.recipe.topk).sum()
-    s.scaler.scale(loss).backward()
-    s.scaler.unscale_(s.optimizer)
-    clip_gradients(s.optimizer, s.recipe.clip)
-    s.scaler.step(s.optimizer)
-    s.scaler.update()
-    s.optimizer.zero_grad(set_to_none=True)
+    for g in s.optimizer.param_groups: set_rate(g, lr_at(s.step, s.steps, s.recipe)*g['share'])
+    loss = (s.graphed or _update)(s, batch)
     s.step += 1
     if s.step % AVERAGE_EVERY == 0 or s.step == s.steps or not s.recipe.ema: _update_average(s)
-    return loss.detach()
+    return loss
 
 # %% ../../nbs/detect/train.ipynb #d8f30d6b
 def clip_gradients(
     optimizer,    # the torch optimizer
     most: float,  # largest common norm of the gradients
+    look=None,    # may the processor read the norm? default: on a CPU
 ):
     "Scale all gradients so that their common norm is at most `most`."
     grads = [p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None]
@@ -220,7 +236,7 @@ def clip_gradients(
     norms = list(torch._foreach_norm(large))
     if small: norms.append(torch.cat(small).norm())  # the small ones as one: 126 calls less
     norm = torch.linalg.vector_norm(torch.stack(norms))
-    if grads[0].device.type == 'cpu' and norm <= most: return
+    if (grads[0].device.type == 'cpu' if look is None else look) and norm <= most: return
     torch._foreach_mul_(grads, (most/(norm + 1e-6)).clamp(max=1))
 
 # %% ../../nbs/detect/train.ipynb #92571675

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TUNED', 'TRAINERS', 'seconds_to', 'bench_limit', 'write_yolo', 'ultralytics_child', 'bench_ultralytics', 'speed',
-           'compare_trainers', 'bench_train', 'bench_table', 'final_scores', 'bench_text']
+           'compare_trainers', 'bench_network', 'bench_train', 'bench_table', 'final_scores', 'bench_text']
 
 # %% ../../nbs/experiments/bench.ipynb #c4e440e8
 import json, re, statistics, tempfile, time
@@ -116,7 +116,10 @@ def ultralytics_child(
 ):
     "Runs in the child process: train with Ultralytics, note the time after each epoch and keep its averaged weights."
     from ultralytics import YOLO
-    out, clock, curve = Path(job['out']), {}, []
+    out, clock, curve, train_s = Path(job['out']), {}, [], []
+    def epoch_trained(trainer):
+        train_s.append(time.perf_counter() - clock['epoch'])
+        clock['trained'] = True
     def after_epoch(trainer):
         if not clock.pop('trained', False):
             return  # it is also called after the final evaluation, which is no epoch
@@ -124,26 +127,27 @@ def ultralytics_child(
         torch.save({
             k: v.half() if v.is_floating_point() else v
             for k, v in trainer.ema.ema.state_dict().items()}, out/f'epoch{len(curve):03d}.pt')
-        write_atomic(out/'curve.json', json.dumps(dict(curve=curve)))
+        write_atomic(out/'curve.json', json.dumps(dict(curve=curve, train_s=train_s)))
         if curve[-1][0] > job['seconds'] or curve[-1][1] >= job['level']: trainer.stop = True
     model = YOLO(job['net'], verbose=False)
     # reading the data is timed for neither
     model.add_callback('on_train_start', lambda t: clock.update(start=time.perf_counter()))
-    model.add_callback('on_train_epoch_end', lambda t: clock.update(trained=True))
+    model.add_callback('on_train_epoch_start', lambda t: clock.update(epoch=time.perf_counter()))
+    model.add_callback('on_train_epoch_end', epoch_trained)
     model.add_callback('on_fit_epoch_end', after_epoch)
     model.train(data=job['data'], imgsz=job['imgsz'], device=job['device'], project=str(out), name='u', exist_ok=True,
                 seed=job['seed'], **job['settings'])
 
 # %% ../../nbs/experiments/bench.ipynb #684c246f
-def _watched(job: dict, out: Path, look=None) -> list:
-    "The curve of `ultralytics_child` in a process of its own, which Ultralytics' loaders are children of."
-    def so_far(): return read_json(out/'curve.json')['curve'] if (out/'curve.json').exists() else []
+def _watched(job: dict, out: Path, look=None) -> dict:
+    "What `ultralytics_child` notes, in a process of its own, which Ultralytics' loaders are children of."
+    def so_far(): return read_json(out/'curve.json') if (out/'curve.json').exists() else dict(curve=[], train_s=[])
     env = dict(YOLO_CONFIG_DIR=str(out), YOLO_OFFLINE='1')
     child = process.start_process(ultralytics_child, job, log=out/'log.txt', env=env, daemon=False)
     try:
         while child.is_alive():
             child.join(1)
-            if look: look(so_far())
+            if look: look(so_far()['curve'])
     finally:
         child.kill()
         child.join()
@@ -167,7 +171,8 @@ def bench_ultralytics(
     graph = write_atomic(out/'net.yaml', json.dumps(to_dict(net)))  # json is yaml
     job = dict(data=str(write_yolo(st, Path(folder)/'data')), net=str(graph), out=str(out), imgsz=max(st.size),
                device=str(st.device), settings=settings or {}, level=level, seconds=seconds, seed=seed)
-    curve = _watched(job, out, look)
+    seen = _watched(job, out, look)
+    curve, steady = seen['curve'], seen['train_s'][1:] or seen['train_s']  # the first epoch also warms up
     if not curve: raise LayerscaleError(f'Ultralytics did not finish an epoch; its log is {out}/log.txt.')
     model = build_yolo(net).to(st.device)
     def ours(k):
@@ -175,7 +180,7 @@ def bench_ultralytics(
         return scores(validate(model.float().eval(), st.val, len(st.names)))['map50']
     scored = [(s, ours(k)) for k, (s, _) in enumerate(curve, 1)]
     return dict(name=name, curve=scored, own_map50=curve[-1][1], img_s=len(st.train)*len(curve)/curve[-1][0],
-                train_s=curve[-1][0], epochs=len(curve))
+                train_s=curve[-1][0], epochs=len(curve), steady_img_s=[len(st.train)/s for s in steady])
 
 # %% ../../nbs/experiments/bench.ipynb #44bd36ee
 _LEVELS = (0.10, 0.20)  # of mAP50, that runs are compared at
@@ -206,7 +211,7 @@ def compare_trainers(
 TRAINERS = ('layerscale', 'tuned', 'ultralytics')  # ours; Ultralytics with `TUNED`; Ultralytics with its defaults
 
 # %% ../../nbs/experiments/bench.ipynb #a82d2317
-def _bench_network(
+def bench_network(
     name: str,  # as `find` knows it, or depth/width of YOLOv8's rows: '1.0/1.0'
     nc: int,    # object classes
 ) -> Yolo:
@@ -236,7 +241,7 @@ def bench_train(
     imgsz=None,            # (h, w) in pixels; None: the data's own
     n_val=None,            # validation images to use; None: all
     net='yolov8n',         # as `find` knows it, or depth/width: '1.0/1.0'
-    batch=8,               # see `_bench_network`; images of a step
+    batch=8,               # see `bench_network`; images of a step
     epochs=30,             # epochs of our trainer and of Ultralytics tuned
     minutes=12.,           # of our trainer; Ultralytics' limit
     seeds=(0, ),           # random seeds
@@ -251,7 +256,7 @@ def bench_train(
     minutes, recipe = check_number(minutes, 'minutes'), Recipe(
         epochs=check_number(epochs, 'epochs', whole=True), batch=check_number(batch, 'batch', whole=True))
     st = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=recipe))
-    graph = _bench_network(net, len(st.names))
+    graph = bench_network(net, len(st.names))
     r = dict(data=Path(str(data)).name, net=str(net), batch=recipe.batch, imgsz=f'{st.size[1]}x{st.size[0]}',
              n_train=len(st.train), n_val=len(st.val), runs=[], limit=bench_limit(st, graph, seeds[0]),
              origin=provenance('', device_name(st.device), ' '.join(map(str, seeds))))

@@ -137,6 +137,32 @@ def _bench_predictor(
     print(as_json([tidy(r) for r in rows]) if json else f'{predictor_text(rows)}\n{len(rows)} rows in {out}')
     return 0
 
+# %% ../../nbs/experiments/commands.ipynb #0eb0f93c
+def _bench_gpu(
+    *,
+    out='gpu.csv',           # the table, whose finished rows are not measured again
+    minutes: Positive = 12,  # end within this time
+    only: list[str] = ('trainer', 'figure', 'study'),  # which kinds of rows (default: all)
+    net='yolov8n',           # of the trainers: a YOLO name with the head of YOLOv8, or depth/width such as 1.0/1.0
+    batch: Whole = 16,       # of the trainers and studies
+    data='roadscenes',       # data set as for `study --data`
+    imgsz='640x192',         # of the trainers: WIDTHxHEIGHT, multiples of 32
+    device='cuda',           # cuda, cuda:1, cpu, mps
+    json=False,              # print the rows as one JSON list
+) -> int:
+    """what needs a GPU, the most valuable first: trainers, Figure 2, several runs at once
+
+    examples:
+      layerscale bench gpu --minutes 12
+      layerscale bench gpu --only trainer study --data path/to/kitti
+    run the same command again to go on"""
+    from layerscale_nb.experiments.gpu import Watch, bench_gpu, gpu_line, gpu_text, wanted_jobs
+    line, jobs = Line(sys.stderr), wanted_jobs(only, net, batch, imgsz, device)
+    rows = bench_gpu(out, jobs, device, minutes, Watch(data), lambda *x: line.show(gpu_line(*x)), command_line())
+    line.show('')
+    print(as_json([tidy(r) for r in rows]) if json else f'{gpu_text(rows)}\n{len(rows)} of {len(jobs)} rows in {out}')
+    return 0
+
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
 BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'count': _bench_count, 'acts': _bench_acts,
-              'predictor': _bench_predictor}  # name after `layerscale bench` -> command
+              'predictor': _bench_predictor, 'gpu': _bench_gpu}  # name after `layerscale bench` -> command
