@@ -69,7 +69,7 @@ def as_points(
     for a, b, m in zip(x, y, names):
         costs.setdefault(m, []).append(_positive(a, f'{xname} of {m}'))
         runs.setdefault(m, []).append(_positive(b, f'{yname} of {m}'))
-    mean = [float(np.exp(np.log(v).mean())) for v in costs.values()]
+    mean = [v[0] if len({*v}) == 1 else float(np.exp(np.log(v).mean())) for v in costs.values()]
     return Points(tuple(runs), tuple(mean), tuple(map(tuple, runs.values())), xname, yname)
 
 # %% ../../nbs/laws/points.ipynb #4c4a4845
