@@ -5,18 +5,16 @@
 # %% auto #0
 __all__ = ['HALF_DECADE', 'PowerLaw', 'check_points', 'power_law', 'imagined_points', 'bootstrap_exponent', 'lower_is_better',
            'pareto_models', 'Foreseen', 'foresee', 'LeftOut', 'leave_one_out', 'mean_errors', 'most_telling', 'Shift',
-           'shift_of', 'one_law', 'plot_law', 'frontier_report', 'exponent_words', 'unseen_words', 'foreseen_words',
-           'frontier_text']
+           'shift_of', 'one_law']
 
-# %% ../../nbs/laws/frontier.ipynb #7c7bec05
+# %% ../../nbs/laws/frontier.ipynb #33dc9901
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 import numpy as np
 from scipy.special import fdtrc, stdtrit
 from ..core import human, refuse
 from .points import Points, as_points
-from ..plot import METRICS, axes, frontier, label_points, log_ticks, plain_text
-from ..svg import ticks
+from ..plot import METRICS, frontier
 
 # %% ../../nbs/laws/frontier.ipynb #b89e42e1
 @dataclass(frozen=True)
@@ -269,125 +267,3 @@ def one_law(
     df = len(x) - 2*len(own)
     return dict(exponents={k: f.b for k, f in own.items()}, pooled=float(pooled[1]),
                 p=float(fdtrc(more, df, (rss - apart)/more/(apart/df))))
-
-# %% ../../nbs/laws/frontier.ipynb #56366765
-def _draw_line(ax, law: PowerLaw, colour: str, reach: tuple, factors: tuple):
-    "A fitted line within its models, dashed beyond, with its exponent at the end."
-    low, high = min(law.points.x), max(law.points.x)
-    for a, b, style in ((reach[0], low, '--'), (low, high, '-'), (high, reach[1], '--')):
-        at = np.geomspace(a, b, 50)
-        ax.plot(at*factors[0], law(at)*factors[1], style, color=colour, lw=1.4, zorder=2)
-    said = f'x^{law.b:.2f}' if math.isnan(law.low) else f'x^{law.b:.2f}\n({law.low:.2f} to {law.high:.2f})'
-    ax.annotate(said, (reach[1]*factors[0], float(law(reach[1]))*factors[1]), xytext=(4, 0),
-                textcoords='offset points', color=colour, fontsize=8, va='center', annotation_clip=False)
-
-# %% ../../nbs/laws/frontier.ipynb #2647083d
-def _draw_models(ax, p: Points, factors: tuple) -> tuple:
-    "The models, those that are beaten hollow, and the Pareto frontier as grey steps; returns their places."
-    best, xs, ys = pareto_models(p), np.array(p.x)*factors[0], np.array(p.y)*factors[1]
-    at = [p.models.index(m) for m in best]
-    ax.step(xs[at], ys[at], where='post', color='#aaaaaa', lw=1, zorder=1)
-    inside = ['black' if m in best else 'white' for m in p.models]
-    ax.scatter(xs, ys, s=30, zorder=3, edgecolor='black', facecolor=inside)
-    return xs, ys
-
-# %% ../../nbs/laws/frontier.ipynb #57a65ab7
-def plot_law(
-    law: PowerLaw,  # the fit
-    ax=None,        # matplotlib axes; None: new ones
-    plan=(),        # costs of planned models, whose ranges are drawn
-    series=(),      # names of models with a line of their own, two at least
-):
-    """The models, the line through them with its exponent, dashed where it is extrapolated, and the Pareto frontier in
-    grey; models that are beaten are hollow. Returns the axes."""
-    p, ax = law.points, axes(ax, (6.4, 3.8))
-    known = [METRICS.get(c) for c in (p.xname, p.yname)]
-    fx, fy = factors = [m.factor if m else 1 for m in known]
-    labels = [m.label if m else plain_text(c) for m, c in zip(known, (p.xname, p.yname))]
-    ax.set(xscale='log', yscale='log', xlabel=labels[0], ylabel=labels[1])
-    xs, ys = _draw_models(ax, p, factors)
-    reach = min([*p.x, *plan])/1.3, max([*p.x, *plan])*1.3
-    _draw_line(ax, law, '#0072B2', reach, factors)
-    if series: _draw_line(ax, power_law(p.only(series), 2), '#D55E00', reach, factors)
-    for f in (foresee(law, x) for x in plan):
-        ax.errorbar(f.x*fx, f.y*fy, [[(f.y - f.low)*fy], [(f.high - f.y)*fy]], fmt='o', color='#009E73', mfc='white',
-                    capsize=4, zorder=3)
-    log_ticks(ax, 'x')
-    at = ticks(*ax.get_ylim(), 5, True)
-    ax.set_yticks(at, [f'{v:g}' for v in at])
-    ax.set_yticks([], minor=True)
-    label_points(ax, xs, ys, p.models, {m: '#D55E00' for m in series})
-    return ax
-
-# %% ../../nbs/laws/frontier.ipynb #7b6cfde4
-def _row_left_out(l: LeftOut) -> dict:
-    "A model that was left out, as plain data."
-    return dict(model=l.model, reached=l.y, foreseen=l.foreseen.y, low=l.foreseen.low, high=l.foreseen.high,
-                inside=l.inside, extrapolated=l.foreseen.extrapolated, mean=l.mean, nearest=l.nearest,
-                exponent_without=l.law.b, low_without=l.law.low, high_without=l.law.high)
-
-# %% ../../nbs/laws/frontier.ipynb #1d57e5c5
-def frontier_report(
-    p: Points,   # the models
-    plan=(),     # costs of planned models
-    series=(),   # names of models whose shift is asked for
-) -> dict:
-    """All that a frontier says, as plain data: the law, the Pareto frontier, each model predicted by the others (with
-    five models or more), planned models, and the shift of a series."""
-    law, left = power_law(p), leave_one_out(p) if len(p) > 4 else []
-    out = dict(x=p.xname, y=p.yname, models=list(p.models), runs=sum(map(len, p.runs)), span=[min(p.x), max(p.x)],
-               law=dict(a=law.a, exponent=law.b, low=law.low, high=law.high, df=law.df), pareto=pareto_models(p),
-               left_out=[_row_left_out(l) for l in left], plan=[asdict(foresee(law, x)) for x in plan])
-    if left: out |= dict(errors=mean_errors(left), moves_most=_row_left_out(most_telling(left)))
-    if series:
-        s = shift_of(p, series)
-        out |= dict(series=asdict(s) | dict(bend=[None if math.isnan(v) else v for v in s.bend]))
-    return out
-
-# %% ../../nbs/laws/frontier.ipynb #e15d2045
-def exponent_words(
-    law: dict,   # of `frontier_report`
-) -> str:
-    "The exponent with its interval, and whether there is a trend at all."
-    said = f'{law["exponent"]:.3f}, 95% interval {law["low"]:.3f} to {law["high"]:.3f}'
-    return f'{said}: no trend is shown, since it holds 0' if law['low'] <= 0 <= law['high'] else said
-
-# %% ../../nbs/laws/frontier.ipynb #581767f1
-def unseen_words(
-    r: dict,  # of `frontier_report`
-) -> str:
-    "How well each model is predicted by the others, beside rules that need no law."
-    if not r['left_out']: return 'not tested: it takes five models to predict each from the others'
-    e, inside = r['errors'], sum(l['inside'] for l in r['left_out'])
-    better = [k for k in ('mean', 'nearest') if e['law'] >= e[k]]
-    verdict = f'no better than the {" and the ".join(better)}' if better else 'better than both'
-    return (f'off by {e["law"]:.3g} on average (mean of the others {e["mean"]:.3g}, nearest in {r["x"]} '
-            f'{e["nearest"]:.3g}): {verdict}; {inside} of {len(r["left_out"])} within their 95% range')
-
-# %% ../../nbs/laws/frontier.ipynb #544a660f
-def foreseen_words(
-    r: dict,  # of `frontier_report`
-    f: dict,  # one of its `plan`
-) -> str:
-    "What a planned model is likely to reach."
-    far = ', extrapolated' if f['extrapolated'] else ''
-    return (f'{r["x"]} {human(f["x"])}: {r["y"]} {f["y"]:.3g}, 95 of 100 such models between {f["low"]:.3g} and '
-            f'{f["high"]:.3g}{far}')
-
-# %% ../../nbs/laws/frontier.ipynb #8c28029d
-def frontier_text(
-    r: dict,  # of `frontier_report`
-) -> str:
-    "The report in words, a line for each answer."
-    span = ' to '.join(map(human, r['span']))
-    lines = [('models', f'{len(r["models"])} with {r["runs"]} runs, {r["x"]} {span}'),
-             ('law', f'{r["y"]} = {r["law"]["a"]:.3g} * {r["x"]}^{r["law"]["exponent"]:.3f}'),
-             ('exponent', exponent_words(r['law'])), ('pareto', ', '.join(r['pareto'])), ('unseen', unseen_words(r))]
-    if m := r.get('moves_most'):
-        lines.append(('outlier', f'without {m["model"]} the exponent is {m["exponent_without"]:.3f}, '
-                                 f'{m["low_without"]:.3f} to {m["high_without"]:.3f}'))
-    lines += [('plan', foreseen_words(r, f)) for f in r['plan']]
-    if s := r.get('series'):
-        lines.append(('series', f'at equal {r["x"]} {s["factor"]:.3g} times the {r["y"]} of the others, 95% interval '
-                                f'{s["low"]:.3g} to {s["high"]:.3g}'))
-    return '\n'.join(f'{k:<9} {v}' for k, v in lines)

@@ -47,7 +47,8 @@ def _positive(value, what: str) -> float:
     "The value as a float; raises `LayerscaleError` unless it is a finite number above zero."
     try: v = float(value)
     except (TypeError, ValueError): v = float('nan')
-    refuse(not np.isfinite(v), f'{what} is {brief(value)}, not a number. Leave the model out, or train it again.')
+    if isinstance(value, str) and value: raise LayerscaleError(f'{what} is {brief(value)}, no number. Take another column.')
+    refuse(not np.isfinite(v), f'{what} is missing (not a number). Leave the model out, or train it again.')
     refuse(v <= 0, f'{what} is {v:g}; a power law is fitted in logarithms and needs numbers above zero. '
                    'Leave the model out, or take another column.')
     return v
@@ -73,7 +74,7 @@ def as_points(
     return Points(tuple(runs), tuple(mean), tuple(map(tuple, runs.values())), xname, yname)
 
 # %% ../../nbs/laws/points.ipynb #4c4a4845
-NAME_COLUMNS = ('net', 'variant', 'member', 'model', 'name', 'run')  # of a table: the first that it has names the model
+NAME_COLUMNS = ('net', 'variant', 'member', 'model', 'name')  # of a table: the first that it has names the model
 
 # %% ../../nbs/laws/points.ipynb #f7813993
 def _chosen(rows: list, where, path) -> list:
@@ -111,11 +112,12 @@ def read_points(
     """The models of a results table, rows of one model with different seeds as its runs. Raises `LayerscaleError` for a
     missing file or column, a model that stands twice with one seed, and a number that has no logarithm."""
     path = Path(path)/'results.csv' if Path(path).is_dir() else Path(path)
-    refuse(not path.exists(), f'{path}: no such file. Give a csv with a row for each run, such as the results.csv of a study.')
+    refuse(not path.exists(), f'{path}: no such file. Give a csv with a row for each run, such as '
+                              'the results.csv of a study.')
     rows = _chosen(read_rows(path, text=NAME_COLUMNS), where, path)
     refuse(not rows, f'{path}: no finished row in it, so there is nothing to fit.')
     name = name or next((c for c in NAME_COLUMNS if c in rows[0]), None)
-    refuse(name is None, f'{path}: no column names the models. Give it: one of {", ".join(rows[0])}.')
+    refuse(name is None, f'{path}: no column names the models. Say with name which one does: {", ".join([*rows[0]][:8])} ...')
     for c in (name, x, y): check_name(c, rows[0], f"{path}: no column '{c}'.")
     for m in without: check_name(m, [r[name] for r in rows], f"{path}: no model '{m}'.")
     rows = [r for r in rows if r[name] not in without]
