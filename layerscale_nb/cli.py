@@ -243,6 +243,36 @@ def _scale(
     print(as_json(compared_json(r)) if json else compared_text(r))
     return 0
 
+# %% ../nbs/cli.ipynb #25b11d2a
+def _frontier(
+    results,                    # csv with a row for each run, or the folder of a study
+    *,
+    x='macs',                   # column of the cost
+    y='map50',                  # column of the performance
+    plan: list[Positive] = None,  # costs of planned models: what are they likely to reach?
+    shift: list[str] = None,    # models whose shift against the others is asked for
+    without: list[str] = None,  # models to leave out
+    where: list[str] = None,    # COLUMN=VALUE: keep only these rows
+    name=None,                  # column with the models' names; default: net, variant, member, model or name
+    out=None,                   # write a picture here
+    json=False,                 # print one JSON object
+) -> int:
+    """power law and Pareto frontier of a table of results, and what a planned model would reach
+
+    examples:
+      layerscale frontier runs/width_depth
+      layerscale frontier results.csv --x macs --y map50 --plan 2e9
+      layerscale frontier results.csv --y recall --shift yolov5n yolov5s yolov5m --out frontier.png
+      layerscale frontier results.csv --where recipe=study --without inception_v4 --json
+    a model is one point, the mean of its seeds; intervals are 95% and by Student's t over models"""
+    from layerscale_nb.laws.points import read_points
+    from layerscale_nb.laws.report import frontier_report, frontier_text, save_law
+    points = read_points(results, x, y, name, where or (), without or ())
+    r = frontier_report(points, plan or (), shift or ())
+    if out: save_law(points, out, plan or (), shift or ())
+    print(as_json(r) if json else frontier_text(r))
+    return 0
+
 # %% ../nbs/cli.ipynb #070c86e1
 def _lessons(
     folder='layerscale-lessons',  # where to write them
@@ -339,6 +369,7 @@ COMMANDS = {
     'data': _data,
     'count': _count,
     'scale': _scale,
+    'frontier': _frontier,
     'time': _time,
     'profile': _profile,
     **{

@@ -80,7 +80,7 @@ def theme_colour(
 @dataclass(frozen=True)
 class Mark:
     "Something on a chart."
-    kind: str              # 'line', 'dot', 'ring' or 'rule' (dashed, vertical)
+    kind: str              # 'line', 'dashed' (a line without a name), 'dot', 'ring' or 'rule' (dashed, vertical)
     xs: list               # values, not pixels
     ys: list = ()          # none for a rule
     colour: str = 'currentColor'
@@ -94,9 +94,10 @@ def _svg_mark(m: Mark, px, py, box) -> str:
     left, right, top, low = box
     tips = [f'<title>{escape(str(t))}</title>' for t in m.tips] or ['']*len(m.xs)
     at = [(px(x), py(y)) for x, y in zip(m.xs, m.ys)]
-    if m.kind == 'line':
+    if m.kind in ('line', 'dashed'):
         points = ' '.join(f'{x:.1f},{y:.1f}' for x, y in at)
-        return (f'<polyline fill="none" stroke="{m.colour}" stroke-width="1.8" points="{points}">'
+        dashes = ' stroke-dasharray="5 4"'*(m.kind == 'dashed')
+        return (f'<polyline fill="none" stroke="{m.colour}" stroke-width="1.8"{dashes} points="{points}">'
                 f'{"".join(tips[:1])}</polyline>')
     if m.kind == 'rule':
         draw = f'V{low}" stroke="{m.colour}" stroke-dasharray="4 3"/>'

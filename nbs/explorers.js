@@ -19,9 +19,9 @@
 
   function mark(m, px, py, [left, right, top, low]) {
     const points = m.ys.map((y, i) => [px(m.xs[i]), py(y)])
-    if (m.kind === 'line') {
+    if (m.kind === 'line' || m.kind === 'dashed') {
       const path = points.map(p => p.map(at).join(',')).join(' ')
-      return `<polyline fill="none" stroke="${m.colour}" stroke-width="1.8" points="${path}">${tip(m.tips[0])}</polyline>`
+      return `<polyline fill="none" stroke="${m.colour}" stroke-width="1.8"${m.kind === 'dashed' ? ' stroke-dasharray="5 4"' : ''} points="${path}">${tip(m.tips[0])}</polyline>`
     }
     if (m.kind === 'rule') return m.xs.map((v, i) => {
       const x = px(v), named = m.names.length > 0, end = x > (left + right) / 2

@@ -1,0 +1,1 @@
+"What follows for networks nobody trained?"
