@@ -147,7 +147,7 @@ def found_maps(
     out = []
     for (_, c, h, w), s in zip(traced(name, deploy, tuple(size))[1], _STRIDES):
         short = size[0]//s - h
-        refuse(short != size[1]//s - w or not 0 <= short < h,
+        refuse(short != size[1]//s - w or short < 0,
                f'{name} gives a map of {w}x{h} at stride {s} from an image of {size[1]}x{size[0]}, and the neck needs '
                f'{size[1]//s}x{size[0]//s}. Use a larger image or another backbone.')
         out.append((c, s, short))
