@@ -21,14 +21,16 @@ def study_of(
     variants=None,   # names of the preset's variants; None: all
     depths=None,     # depth multipliers of a grid
     widths=None,     # width multipliers of a grid
+    nets=None,       # detectors by name, instead of variants
     **options        # of `_shared`
 ):
     "The `Study` that a command line describes; raises `LayerscaleError` for an unknown name."
     from dataclasses import replace
-    from layerscale_nb.study.variants import PRESETS, variant_grid, with_options
+    from layerscale_nb.study.variants import PRESETS, Variant, variant_grid, with_options
     if preset not in PRESETS: raise LayerscaleError(f"no preset '{preset}'. {nearest(preset, PRESETS)}")
     s = PRESETS[preset]
     if depths or widths: s = replace(s, variants=variant_grid(depths or [1], widths or [1]))
+    if nets: s = replace(s, variants=tuple(Variant(str(n).lower(), net=n) for n in nets))
     known = {v.name: v for v in s.variants}
     for n in variants or ():
         if n not in known: raise LayerscaleError(f"no variant '{n}'. {nearest(n, known)}")
@@ -112,6 +114,7 @@ def _shared(
     seeds: list[Seed] = None,  # one run per variant and seed
     epochs: Whole = None,  # passes over the training images
     batch: Whole = None,  # images per step
+    optimizer: Literal['muon', 'sgd'] = None,  # Muon with AdamW, or SGD
     lr: Positive = None,  # highest learning rate
     amp: Literal['auto', 'off', 'bf16', 'fp16'] = None,  # number format of the forward pass
     device=None,  # auto, cpu, cuda, cuda:1, mps
@@ -123,10 +126,11 @@ def _shared(
 # %% ../nbs/cli.ipynb #051bfeb8
 def _study(
     *,
-    preset='quick',              # quick (CPU, road scenes) or kitti (GPU)
+    preset='quick',              # quick (CPU, road scenes), kitti or yolov5-study (GPU)
     variants: list[str] = None,  # only these of baseline width_050 width_033 depth_050 depth_033
     depths: list[str] = None,    # depth multipliers of a grid
     widths: list[str] = None,    # width multipliers of a grid
+    nets: list[str] = None,      # detectors by name instead: yolov5n yolov5-ghostnet yolov8s
     jobs: Whole = None,          # runs to train at once, a process each; default: as many as are faster here
     out='runs/width_depth',      # folder of the study
     plan=False,                  # show the variants and stop
@@ -139,9 +143,11 @@ def _study(
       layerscale study --plan                           only show what would be compared
       layerscale study --data path/to/kitti --imgsz 416x128 --seeds 0 1 2 --out runs/kitti
       layerscale study --preset kitti --data path/to/kitti --device cuda
+      layerscale study --nets yolov5n yolov5-ghostnet yolov5-resnet18 --data path/to/VOC --imgsz 320x320
+      layerscale study --preset yolov5-study --device cuda
       layerscale study --depths 1 0.67 0.33 --widths 1 0.5 --epochs 40
     run the same command again to continue after an interrupt, or from another terminal to share the work"""
-    return _run(study_of(preset, variants, depths, widths, **options), out, jobs, plan)
+    return _run(study_of(preset, variants, depths, widths, nets, **options), out, jobs, plan)
 
 # %% ../nbs/cli.ipynb #b91a0852
 def _train(

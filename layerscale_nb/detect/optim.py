@@ -106,15 +106,19 @@ class MuonAdamW(torch.optim.AdamW):
             for p in moved: p.grad = None
         super().step(closure)
 
+# %% ../../nbs/detect/optim.ipynb #efb700f4
+_SGD_MOMENTUM = 0.937  # YOLOv5's
+
 # %% ../../nbs/detect/optim.ipynb #606c7666
 def make_optimizer(
     model,                    # the torch module
-    lr: float,                # of AdamW
-    weight_decay=0.05,        # of AdamW, on weights with more than one dimension
+    lr: float,                # of AdamW or SGD
+    weight_decay=0.05,        # of AdamW or SGD, on weights with more than one dimension
     muon=0.02, momentum=0.9,  # rate and momentum of Muon; rate 0: AdamW for all
-) -> MuonAdamW:
+    sgd=False,                # SGD for all instead?
+) -> torch.optim.Optimizer:
     "The optimizer of a model; each group has its `share` of a scheduled rate `lr`."
-    mixed = _hidden_conv_weights(model) if muon else []
+    mixed = _hidden_conv_weights(model) if muon and not sgd else []
     ids = {id(p) for p in mixed}
     rest = [p for p in model.parameters() if p.requires_grad and id(p) not in ids]
     groups = [
@@ -122,4 +126,5 @@ def make_optimizer(
         dict(params=[p for p in rest if p.ndim <= 1], weight_decay=0.)]
     if mixed: groups.append(dict(params=mixed, weight_decay=0., lr=muon, muon=momentum, share=muon/lr))
     groups = [dict(share=1., muon=0.) | g for g in groups]
+    if sgd: return torch.optim.SGD([g for g in groups if g['params']], lr=lr, momentum=_SGD_MOMENTUM, nesterov=True)
     return MuonAdamW([g for g in groups if g['params']], lr=lr, fused=rest[0].device.type in ('cuda', 'cpu'))

@@ -26,7 +26,7 @@ from .optim import make_optimizer
 from ..nets.memory import check_memory, free_bytes
 from ..nets.yolo import Yolo, quiet_ultralytics
 from ..table import write_rows
-from ..timing.measure import autocast, keep_memory, out_of_memory, pick_device, precision
+from ..timing.measure import avoid_crash, autocast, keep_memory, out_of_memory, pick_device, precision
 
 # %% ../../nbs/detect/train.ipynb #ddf662dd
 @dataclass(frozen=True)
@@ -34,9 +34,11 @@ class Recipe:
     "Everything that decides how a network is trained."
     epochs: int = 30
     batch: int = 8
-    lr: float = 3e-3            # highest learning rate of the one-cycle schedule (AdamW)
+    # 'muon': Muon for the weights that mix channels, AdamW for the others; 'sgd': SGD for all, with Nesterov momentum
+    optimizer: str = 'muon'
+    lr: float = 3e-3            # highest learning rate of the one-cycle schedule (AdamW or SGD)
     muon: float = 0.02          # the same for the weights that mix channels (Muon); 0: AdamW moves them too
-    weight_decay: float = 0.05  # of AdamW, on weights of convolutions only
+    weight_decay: float = 0.05  # of AdamW or SGD, on weights of convolutions only
     warmup: float = 0.05        # share of all steps in which the rate rises
     final: float = 0.01         # rate at the end, as a share of the highest; 1 is a constant rate
     ema: float = 0.98           # weight average that is validated and saved; 0 is none
@@ -69,6 +71,8 @@ def check_recipe(
     for k in ('compile', 'graph'):
         if not isinstance(getattr(r, k), bool):
             raise LayerscaleError(f"{k} is '{getattr(r, k)}'; it must be true or false.")
+    if r.optimizer not in ('muon', 'sgd'):
+        raise LayerscaleError(f"optimizer is '{r.optimizer}'. Known: muon, sgd.")
     if r.amp not in ('auto', 'off', 'bf16', 'fp16'):
         raise LayerscaleError(f"amp is '{r.amp}'. Known: auto, off, bf16, fp16.")
     return replace(r, **{k: check_number(getattr(r, k), k, **kw) for k, kw in _LIMITS.items()})
@@ -186,7 +190,8 @@ def start(
         if isinstance(m, torch.nn.BatchNorm2d): m.momentum = recipe.bn_momentum
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = make_optimizer(model, recipe.lr, recipe.weight_decay, recipe.muon)
+    optimizer = make_optimizer(model, recipe.lr, recipe.weight_decay, recipe.muon, sgd=recipe.optimizer == 'sgd')
+    if device.type == 'cpu': avoid_crash(model)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
     forward = compiled(model, device) if recipe.compile else model
     if _ranks()[1] > 1:
@@ -402,9 +407,9 @@ def validation(
 
 # %% ../../nbs/detect/train.ipynb #3c6386e2
 def _epoch_row(s: Run, validated: bool, loss: float) -> dict:
-    "The row of the epoch just finished; where it was not validated, mAP is not-a-number."
-    row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, lr=lr_at(s.step - 1, s.steps, s.recipe),
-               train_s=round(s.seconds, 3))
+    "The row of the epoch just finished; where it was not validated, mAP and recall are not-a-number."
+    row = dict(epoch=s.epoch, loss=loss, map50=math.nan, map50_95=math.nan, recall=math.nan,
+               lr=lr_at(s.step - 1, s.steps, s.recipe), train_s=round(s.seconds, 3))
     return row | ({k: v for k, v in scores(s.matches).items() if k in row} if validated else {})
 
 # %% ../../nbs/detect/train.ipynb #c017fbfb

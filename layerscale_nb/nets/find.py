@@ -14,7 +14,7 @@ from ..core import (
     LayerscaleError, MOST, brief, check_keys, check_name, check_number, check_size, human, located, nearest,
     one_line, read_yaml, refuse, tidy)
 from ..cost import Count, size_text, top_parts
-from . import ladder, zoo
+from . import backbones, ladder, zoo
 from .layer import Network, cost
 from .modelfile import anchor_row, anchored, by_ultralytics, check_rows, frozen, plain_activation
 from .net import Net, Stage, Stem
@@ -32,7 +32,7 @@ def pixels(
 # %% ../../nbs/nets/find.ipynb #514b5316
 def _known_names() -> list:
     "Every name that `find` knows without a prefix."
-    return [*zoo.zoo(), *zoo.ALIASES, *ladder.LADDER, *ladder.ABLATION]
+    return [*zoo.zoo(), *zoo.ALIASES, *ladder.LADDER, *ladder.ABLATION, *backbones.STUDY_NETS[3:]]
 
 # %% ../../nbs/nets/find.ipynb #f2952a76
 def find(
@@ -52,6 +52,7 @@ def find(
     if ours: return ladder.named_yolo(text.lower())
     if found: return from_yaml(found[0], scale or found[1])
     if paper: return zoo.named_net(text)
+    if backbones.is_backboned(text): return backbones.named_detector(text)
     raise LayerscaleError(f"no network '{text}'. {nearest(text, _known_names())} Names are those of the "
                           "papers; a .yaml file, timm:NAME and torchvision:NAME work too.")
 

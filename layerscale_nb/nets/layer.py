@@ -24,8 +24,9 @@ class Op(NamedTuple):
     act: bool = True     # non-linearity behind it
     pad: int = None      # pixels on each side; None: (k-1)//2
     fresh: bool = False  # does the non-linearity put out a new map, instead of changing the old one?
+    kw: int = 0          # kernel width where it is not its height k, as in a 1x7; 0: a square
 
-    weights = property(lambda op: op.cin//op.groups*op.cout*op.k*op.k,
+    weights = property(lambda op: op.cin//op.groups*op.cout*op.k*(op.kw or op.k),
                        doc='Numbers of the weight tensor of a convolution or linear layer.')
 
 # %% ../../nbs/nets/layer.ipynb #ee6d12c9
@@ -48,7 +49,7 @@ class Block(NamedTuple):
 # %% ../../nbs/nets/layer.ipynb #19be2855
 def _conv_price(op: Op, px: int) -> tuple:
     "A convolution or linear layer on `px` output pixels (Dollár et al. 2021, equation 3, with k and bias)."
-    weights = op.cin//op.groups*op.cout*op.k*op.k
+    weights = op.cin//op.groups*op.cout*op.k*(op.kw or op.k)
     return weights*px, weights + op.cout*(op.bias + 2*op.norm), op.cout*px
 
 # %% ../../nbs/nets/layer.ipynb #60a9e11f
@@ -83,6 +84,7 @@ KINDS = dict(
     first=Kind(_FREE, lambda op, i, o: 0, _ONE),        # keeps the class token
     mean=Kind(_FREE, lambda op, i, o: op.cin*i, _ONE),  # over the map
     pool=Kind(_FREE, lambda op, i, o: op.cout*o*(op.k**2 + 1)//2, _window),
+    pad=Kind(_FREE, _BOTH, lambda op, h, w: (h + op.k, w + op.k)),  # k: zeros added to each side length
     upsample=Kind(_FREE, _BOTH, lambda op, h, w: (h*op.k, w*op.k)),
     add=Kind(_FREE, lambda op, i, o: 3*op.cout*o),
     concat=Kind(_FREE, lambda op, i, o: 2*op.cout*o),

@@ -8,11 +8,13 @@ __all__ = ['ACTIVATIONS', 'YOLOV8', 'yolov8_rows', 'Graph', 'Yolo', 'yolov8', 'R
 
 # %% ../../nbs/nets/yolo.ipynb #804d543b
 import atexit, importlib, math, os, shutil, sys, tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from operator import attrgetter
 from pathlib import Path
 from ..core import LayerscaleError, MOST, brief, check_name, check_number, keep_number, refuse
+from ..cost import Cost
 from .layer import Block, Op, Square, cost, place_block, placed, plain_op
 from .memory import check_memory
 
@@ -81,8 +83,11 @@ class Yolo(Graph):
     side = property(attrgetter('imgsz'), doc='Side of the image it was designed for, pixels.')
 
     def rescaled(self, d=1.0, w=1.0, r=1.0, g=None, rounding=None) -> 'Yolo':
-        "The network with depth, width and resolution multiplied; a graph has rounding rules of its own, and no groups."
+        """The network with depth, width and resolution multiplied; a graph has rounding rules of its own, and no groups.
+        Raises `LayerscaleError` where a backbone of another library has no other depth or width."""
         d, w, r = check_number(d, 'depth'), check_number(w, 'width'), check_number(r, 'resolution')
+        refuse((d, w) != (1, 1) and self.rows[0][2] == 'Features',
+               f'{self.name} has a backbone of one depth and width. Scale r, or take another backbone or YOLOv5 neck.')
         side = self.imgsz if r == 1 else max(self.stride, round(self.imgsz*r/self.stride)*self.stride)
         return replace(self, d=self.d*d, w=self.w*w, imgsz=side)
     def dims(self) -> dict:
@@ -126,7 +131,8 @@ class Row:
     args: tuple = ()  # the row's other arguments
 
 # %% ../../nbs/nets/yolo.ipynb #98a40fe5
-_KEEP = ('nn.Upsample', 'nn.MaxPool2d', 'nn.BatchNorm2d', 'nn.Mish')  # modules with as many channels out as in
+# modules with as many channels out as in
+_KEEP = ('nn.Upsample', 'nn.MaxPool2d', 'nn.BatchNorm2d', 'nn.Mish', 'nn.ZeroPad2d')
 _REPEATED = ('C2f', 'C3', 'Bottleneck')  # what the depth multiplies
 
 # %% ../../nbs/nets/yolo.ipynb #b85f1370
@@ -158,6 +164,19 @@ def whole_arg(
     v = args[at]
     return v if type(v) is int and 0 < v <= MOST else check_number(v, what, high=MOST, whole=True, text=False)
 
+# %% ../../nbs/nets/yolo.ipynb #e4d0002d
+def _feature_row(before: list, kind: str, src: tuple, args: tuple) -> Row:
+    """The row of another library's backbone, which puts out several maps, or an `Index` row, which takes one of them;
+    raises `LayerscaleError` for a backbone without maps."""
+    if kind == 'Features':
+        refuse(src != (-1,) or len(args) != 1 or not hasattr(args[0], 'maps'),
+               'it reads the image and holds one `Backbone`; write the network with backbones.backboned.')
+        return Row(kind, src, (3,), 0, 1, 1, (1,), 1, args)
+    maps = getattr(next(iter(before[src[0]].args), None), 'maps', ())
+    refuse(len(args) != 1 or args[0] not in range(len(maps)),
+           f'there is no map {brief(args)} in the row it reads; it holds {len(maps)}.')
+    return Row(kind, src, (0,), *maps[args[0]][:1], 1, 1, (1,), maps[args[0]][1], args)
+
 # %% ../../nbs/nets/yolo.ipynb #26d64e32
 def _resolve_row(
     net: Yolo, before: list,  # the `Row`s so far
@@ -169,6 +188,7 @@ def _resolve_row(
     i, head = len(before), kind in _HEADS
     src = sources(frm, i, head or kind == 'Concat')
     cin, strides = zip(*[(before[j].cout, before[j].stride) if j >= 0 else (3, 1) for j in src])
+    if kind in ('Features', 'Index'): return _feature_row(before, kind, src, args)
     if head and i < len(net.rows) - 1: raise LayerscaleError(f'{kind} ends a network; no row comes after it.')
     if kind == 'AnchorHead': whole_arg(args, 0, 'number of anchors')
     if kind == 'Concat' and len(set(strides)) > 1:
@@ -250,6 +270,8 @@ _ROWS = {
     'nn.Upsample': lambda l: Block((plain_op('upsample', l.cout, k=int(l.strides[0]/l.stride)),)),
     'nn.MaxPool2d': lambda l: Block((
         plain_op('pool', l.cout, k=l.k, stride=int(l.stride/l.strides[0]), pad=(*l.args[2:], 0)[0]),)),
+    'Features': lambda l: Block(()), 'Index': lambda l: Block(()),  # see `_row_layers`
+    'nn.ZeroPad2d': lambda l: Block((plain_op('pad', l.cout, k=sum(l.args[0][:2])),)),
     'nn.BatchNorm2d': lambda l: Block((plain_op('norm', l.cout),)),
     'nn.Mish': lambda l: Block((plain_op('act', l.cout, fresh=True),))}
 
@@ -261,6 +283,17 @@ def _head_layers(part: str, l: Row, nc: int, maps: list, held: int) -> list:
     for blocks, (h, w) in zip(branches, maps):
         for block in blocks: out += place_block(part, block, 1, h, w, held)[0]
     return out + [placed(part, op, 1, places*times, 1, held) for op, times in tail]
+
+# %% ../../nbs/nets/yolo.ipynb #fdc2d5ea
+def _row_layers(part: str, l: Row, block: Block, source, held: int) -> tuple:
+    "(layers, (h, w) of the map) of a row on its first input; of `Features` the (h, w) of every map."
+    if l.kind == 'Index': return [], source[l.args[0]]
+    if l.kind != 'Features':
+        more, *side = place_block(part, block, 1, *source, held)
+        return more, side
+    own, image = l.args[0], 3*source[0]*source[1]  # the image waits from the second layer on
+    more = [x._replace(part=part, held=x.held + held + image*(i > 0)) for i, x in enumerate(own.layers(source))]
+    return more, own.sides(source)
 
 # %% ../../nbs/nets/yolo.ipynb #ddb8f320
 def yolo_layers(
@@ -275,9 +308,9 @@ def yolo_layers(
     for i, l in enumerate(net.resolved):
         part, held = f'row {i} {l.kind}', waiting - sum(numbers[j] for j in l.src if j in later or j < 0)
         if l.kind in _HEADS: return out + _head_layers(part, l, net.nc, [maps[j] for j in l.src], held)
-        more, *maps[i] = place_block(part, net.blocks[i], 1, *maps[l.src[0]], held)
+        more, maps[i] = _row_layers(part, l, net.blocks[i], maps[l.src[0]], held)
         out += more
-        numbers[i] = l.cout*maps[i][0]*maps[i][1]
+        numbers[i] = l.cout and l.cout*maps[i][0]*maps[i][1]  # what `Features` puts out waits in its `Index` rows
         waiting += numbers[i] if i in later else 0
     return out
 
@@ -287,7 +320,8 @@ def row_costs(
     size=None,  # pixels, 'WIDTHxHEIGHT' or (h, w); None: its own
 ) -> list:
     "One `Cost` for each row of the graph, for one image."
-    return list(cost(net, size).parts.values())
+    parts = cost(net, size).parts
+    return [parts.get(f'row {i} {l.kind}', Cost(0, 0, 0)) for i, l in enumerate(net.resolved)]
 
 # %% ../../nbs/nets/yolo.ipynb #40d61714
 def to_dict(
@@ -295,6 +329,9 @@ def to_dict(
 ) -> dict:
     "The network in Ultralytics' yaml form, with its scale explicit; an anchor head becomes plain rows."
     rows = [[list(f) if isinstance(f, tuple) else f, n, m, list(a)] for f, n, m, a in net.rows]
+    for row, l in zip(rows, net.resolved):
+        if l.kind == 'Features': row[3] = [repr(l.args[0])]
+        if l.kind == 'Index': row[3] = [l.cout, *l.args]
     head = net.resolved[-1]
     if head.kind == 'AnchorHead':
         rows = rows[:-1] + anchor_rows(head.src, head.cin, head.args[0]*(net.nc + 5), len(rows) - 1)
@@ -341,6 +378,16 @@ def quiet_ultralytics():
             os.environ.update(before)
     return importlib.import_module('ultralytics')
 
+# %% ../../nbs/nets/yolo.ipynb #5837d578
+@contextmanager
+def _features_made(net: Yolo):
+    "Within it Ultralytics' reader of yaml files knows the module `Features`: the backbone of this network."
+    from ultralytics.nn import tasks
+    own = [l.args[0] for l in net.resolved if l.kind == 'Features']
+    if own: tasks.Features = lambda name: own[0].build()
+    try: yield
+    finally: vars(tasks).pop('Features', None)
+
 # %% ../../nbs/nets/yolo.ipynb #8dcfaac8
 def build_yolo(
     net: Yolo,  # the network
@@ -351,8 +398,8 @@ def build_yolo(
     quiet_ultralytics()
     from ultralytics.nn.tasks import DetectionModel
     from ultralytics.utils import DEFAULT_CFG
-    model = DetectionModel(to_dict(net), ch=3, nc=net.nc, verbose=False)
-    built, told = sum(p.numel() for p in model.parameters()), cost(net, net.stride).params
+    with _features_made(net): model = DetectionModel(to_dict(net), ch=3, nc=net.nc, verbose=False)
+    built, told = sum(p.numel() for p in model.parameters()), cost(net).params
     refuse(built != told, f'{net.name}: the built module has {built} parameters, the description '
                           f'{told}; this Ultralytics version builds another network.')
     model.args = DEFAULT_CFG

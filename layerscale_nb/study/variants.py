@@ -14,7 +14,8 @@ from ..core import (
     LayerscaleError, MOST, check_keys, check_name, check_number, check_size, read_yaml, stored)
 from ..detect.augment import Augment
 from ..detect.train import Recipe, check_recipe
-from ..nets.ladder import named_yolo, with_head
+from ..nets.backbones import STUDY_NETS, named_detector
+from ..nets.ladder import with_head
 from ..nets.layer import cost
 from ..nets.scale import realised
 from ..nets.yolo import Yolo, identity
@@ -26,7 +27,7 @@ class Variant:
     name: str
     d: float = 1.0  # depth multiplier
     w: float = 1.0  # width multiplier
-    net: str = ''   # another body, by its name in `ladder.named_yolo`; '' is the study's base
+    net: str = ''   # another body, by its name in `backbones.named_detector`; '' is the study's base
 
 # %% ../../nbs/study/variants.ipynb #dbf2b7ee
 VARIANTS = (Variant('baseline'), Variant('width_050', w=0.5), Variant('width_033', w=0.33),
@@ -51,14 +52,18 @@ PRESETS = {
     # drawn scenes leave less to learn
     'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=26, augment=Augment(zoom=0.3, shift=0.1, mosaic=0))),
     'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(
-        epochs=40, batch=16, lr=2e-3))}
+        epochs=40, batch=16, lr=2e-3)),
+    # ten backbones, SGD and one cycle up to 0.1, as a study of 2021 had it
+    'yolov5-study': Study(data='VOC.yaml', imgsz=(320, 320), variants=tuple(Variant(n, net=n) for n in STUDY_NETS),
+                          recipe=Recipe(epochs=200, batch=32, optimizer='sgd', lr=0.1, weight_decay=5e-4, warmup=0.3,
+                                        eval_share=0.2))}
 
 # %% ../../nbs/study/variants.ipynb #d58ced4b
 def _check_study(s: Study) -> Study:
     "The study, if it can be run; raises `LayerscaleError` for the first thing that is wrong."
     size = lambda v, k, what: check_number(getattr(v, k), f"{what} of variant '{v.name}'", high=MOST)
     variants = tuple(
-        Variant(str(v.name), size(v, 'd', 'depth'), size(v, 'w', 'width'), v.net and named_yolo(str(v.net)).name)
+        Variant(str(v.name), size(v, 'd', 'depth'), size(v, 'w', 'width'), v.net and named_detector(str(v.net)).name)
         for v in s.variants)
     if not s.variants or not s.seeds: raise LayerscaleError('a study needs at least one variant and one seed.')
     names = [str(v.name) for v in s.variants]
@@ -79,7 +84,7 @@ def _base_network(
 ) -> Yolo:
     """The network that the multipliers refer to: YOLOv8 at the study's base, or the variant's own body with the YOLOv8
     head."""
-    if v is not None and v.net: return with_head(named_yolo(v.net, nc))
+    if v is not None and v.net: return with_head(named_detector(v.net, nc))
     d, w, cap = s.base
     return Yolo(d=float(d), w=float(w), max_channels=int(cap), nc=nc)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPREAD', 'pick_device', 'device_name', 'machine', 'Timing', 'gpu_ms', 'clock', 'time_call', 'keep_memory',
            'queued_seconds', 'waiting', 'busy_note', 'steadiest', 'dtype_of', 'native_half', 'precision', 'autocast',
-           'untouched', 'time_module', 'time_in_turns', 'out_of_memory', 'give_back', 'memory_fence',
+           'untouched', 'avoid_crash', 'time_module', 'time_in_turns', 'out_of_memory', 'give_back', 'memory_fence',
            'probe_largest_batch', 'timing_row']
 
 # %% ../../nbs/timing/measure.ipynb #8068d337
@@ -242,6 +242,22 @@ def untouched(
         with torch.no_grad():
             for b, was in buffers: b.copy_(was)
 
+# %% ../../nbs/timing/measure.ipynb #72c60424
+class _Subsampled(torch.nn.Conv2d):
+    "A 1x1 convolution with a stride, which takes the pixels it reads first and then has no stride."
+    def forward(self, x):
+        step = [slice(None, None, s) for s in self.stride]
+        return torch.nn.functional.conv2d(x[:, :, *step], self.weight, self.bias, groups=self.groups)
+
+# %% ../../nbs/timing/measure.ipynb #3222588a
+def avoid_crash(
+    model,  # a torch module, changed in place; its weights and their names stay
+):
+    "Make a module's 1x1 convolutions with a stride on few channels safe to train on a CPU."
+    for m in model.modules():
+        few = type(m) is torch.nn.Conv2d and m.kernel_size == (1, 1) and max(m.stride) > 1 and m.in_channels < 8
+        if few and max(m.padding) == 0: m.__class__ = _Subsampled
+
 # %% ../../nbs/timing/measure.ipynb #c1c73b7a
 def time_module(
     model, size,         # a torch module, already on the device; (h, w) of the images
@@ -258,6 +274,7 @@ def time_module(
     batch, dtype = check_number(batch, 'batch', whole=True), next((p.dtype for p in model.parameters()), torch.float32)
     try:
         x = torch.rand(batch, channels, *size, device=device, dtype=dtype).contiguous(memory_format=order)
+        if mode == 'train' and device.type == 'cpu': avoid_crash(model)
         share = waiting(device)
         with untouched(model): t = time_call(_one_pass(model.train(mode == 'train'), x, mode), device, **kw)
         return replace(t, waited=share())
