@@ -195,9 +195,10 @@ def test_text_and_impossible_numbers_are_refused(bad):
 def test_makers_of_networks_refuse_text():
     from layerscale_nb.nets.ladder import v4_large
     from layerscale_nb.nets.yolo import Yolo, yolov8
-    from layerscale_nb.nets.zoo import resnet, vit
+    from layerscale_nb.nets.vit import vit
+    from layerscale_nb.nets.zoo import resnet
     for make, text in ((lambda: resnet(50, '32', 4), "groups is '32'"), (lambda: resnet(50, 32, 10**400), 'g0 is 1000'),
-                       (lambda: vit('B', '16'), "k of the stem is '16'"), (lambda: v4_large(5, w='a'), "width is 'a'"),
+                       (lambda: vit('B', '16'), "patch is '16'"), (lambda: v4_large(5, w='a'), "width is 'a'"),
                        (lambda: yolov8(('1', 1, 512)), "depth is '1'"), (lambda: yolov8((1, 1)), 'no scale'),
                        (lambda: Yolo(nc='8'), "number of classes is '8'"), (lambda: Yolo(w=10**400), 'width is 1000')):
         with pytest.raises(LayerscaleError, match=text): make()

@@ -81,8 +81,12 @@ KINDS = dict(
     norm=Kind(lambda op, px: (0, 2*op.cin, 0), _BOTH),
     # a class token in front, a position added to each
     tokens=Kind(lambda op, px: (0, (px + 1)*op.cin, 0), lambda op, i, o: 3*op.cin*o, lambda op, h, w: (h*w + 1, 1)),
+    positions=Kind(lambda op, px: (0, px*op.cin, 0), lambda op, i, o: 3*op.cin*o),  # the same without a class token
+    # attention of one learned query: its projection, scores and weighted sum on the tokens that it reads (keys, values)
+    probe=Kind(lambda op, px: (2*px*op.cout + op.cout**2, op.cout**2 + 2*op.cout, op.cout), _BOTH),
     first=Kind(_FREE, lambda op, i, o: 0, _ONE),        # keeps the class token
     mean=Kind(_FREE, lambda op, i, o: op.cin*i, _ONE),  # over the map
+    mean_tokens=Kind(_FREE, lambda op, i, o: op.cin*i, _ONE),
     pool=Kind(_FREE, lambda op, i, o: op.cout*o*(op.k**2 + 1)//2, _window),
     pad=Kind(_FREE, _BOTH, lambda op, h, w: (h + op.k, w + op.k)),  # k: zeros added to each side length
     upsample=Kind(_FREE, _BOTH, lambda op, h, w: (h*op.k, w*op.k)),

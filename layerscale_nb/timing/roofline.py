@@ -63,7 +63,7 @@ def conv_call(
 
 # %% ../../nbs/timing/roofline.ipynb #a89015a6
 # kinds of layers whose rates have other names
-_CALLED = dict(tokens='add', concat='cat', concat_slices='cat of slices')
+_CALLED = dict(tokens='add', positions='add', mean_tokens='mean', concat='cat', concat_slices='cat of slices')
 
 def _own_calls(l: Layer) -> list:
     "The calls of one layer without what stands behind it."
@@ -75,8 +75,11 @@ def _own_calls(l: Layer) -> list:
         return [Call('mean', 0, 0, v, 0), Call('squeeze', 2*op.cin*op.cout, 2*op.cin*op.cout, 0, 0),
                 Call('gate', 0, 0, 2*v, v)]
     if op.kind == 'attention': return [Call('attention', 2*px*px*op.cin, 0, moved, out)]
+    if op.kind == 'probe':
+        w = op.cout
+        return [Call('linear', w*w, w*w, 2*w, w), Call('attention', 2*px*w, 0, moved, w)]
     if op.kind in ('first', 'act'): return []
-    return [Call(_CALLED.get(op.kind, op.kind), 0, 0, moved, 0 if op.kind == 'mean' else out)]
+    return [Call(_CALLED.get(op.kind, op.kind), 0, 0, moved, 0 if op.kind in ('mean', 'mean_tokens') else out)]
 
 # %% ../../nbs/timing/roofline.ipynb #21261da3
 _IN_PLACE = dict(relu='relu', silu='silu', mish='mish', leakyrelu='leaky_relu')  # activations whose rates are in place
