@@ -75,6 +75,19 @@ def test_bench_count_keeps_its_result(monkeypatch, tmp_path, capsys):
     assert json.loads((tmp_path/'a'/'c.json').read_text()) == json.loads(capsys.readouterr().out) == dict(rows=[1])
 
 
+def test_bench_recipe_takes_pieces_by_name_and_prints_rows(monkeypatch, capsys):
+    import pandas as pd
+    from layerscale_nb.experiments import recipe
+    asked = {}
+    monkeypatch.setattr(recipe, 'bench_recipe', lambda **kw: asked.update(kw) or pd.DataFrame([dict(piece='batch 16', map50=0.5)]))
+    assert main(['bench', 'recipe', '--json', '--pieces', 'full recipe', 'batch 16']) == 0
+    assert json.loads(capsys.readouterr().out) == [dict(piece='batch 16', map50=0.5)]
+    assert list(asked['pieces']) == ['full recipe', 'batch 16']
+    monkeypatch.undo()
+    assert main(['bench', 'recipe', '--pieces', 'batch 61']) == 2
+    assert "Did you mean 'batch 16'?" in capsys.readouterr().err
+
+
 def test_bad_budgets_are_sentences(capsys):
     for argv, text in ((['bench', 'train', '--minutes', '0'], 'minutes is'), (['bench', 'train', '--epochs', '0'], 'epochs is'), (['bench', 'train', '--net', 'EN-B0'], 'both trainers'), (['bench', 'recipe', '--epochs', 'x'], 'epochs is')):
         assert main(argv) == 2

@@ -238,9 +238,10 @@ def net_loss(
     preds: dict,  # of the network in training mode
     truth: dict,  # boxes (b, k, 4) in pixels, labels (b, k), valid (b, k)
     topk=10,      # places that learn one object, for the YOLOv8 head
+    cls_gain=0.5, # weight of the class term, for the YOLOv8 head
     listed=None,  # as in `detection_loss`
 ) -> torch.Tensor:
     "The three terms of the loss that belongs to the network's head."
     strides = tuple(int(s) for s in net.resolved[-1].strides)
     if net.resolved[-1].kind == 'AnchorHead': return anchor_loss(preds, truth, strides, anchors_of(net))
-    return detection_loss(preds, truth, strides, topk=topk, listed=listed)
+    return detection_loss(preds, truth, strides, (7.5, cls_gain, 1.5), topk, listed)

@@ -16,7 +16,7 @@ _NEWTON_SCHULZ_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 # %% ../../nbs/detect/optim.ipynb #dd244b81
 def _newton_schulz(
     s,        # (n, r, r): products XXᵀ, n matrices of r rows
-    turns=5,  # of the iteration
+    turns: int,  # of the iteration
 ):
     "The matrices that make each X orthogonal when they multiply it from the left."
     a, b, c = _NEWTON_SCHULZ_COEFFICIENTS
@@ -33,13 +33,14 @@ def _newton_schulz(
 # %% ../../nbs/detect/optim.ipynb #2821da0d
 def _orthogonal(
     mats: list,  # (n, rows, columns) each
+    turns=5,     # of Newton-Schulz
 ) -> list:
     "Matrices with the same directions whose singular values are all near 1 (about 0.7 to 1.2)."
     wide = [m if m.shape[1] <= m.shape[2] else m.mT for m in mats]
     squares, left = [torch.bmm(x, x.mT) for x in wide], {}
     for r in {s.shape[1] for s in squares}:
         at = [i for i, s in enumerate(squares) if s.shape[1] == r]
-        left |= zip(at, _newton_schulz(torch.cat([squares[i] for i in at])).split([len(squares[i]) for i in at]))
+        left |= zip(at, _newton_schulz(torch.cat([squares[i] for i in at]), turns).split([len(squares[i]) for i in at]))
     out = [torch.bmm(left[i], x) for i, x in enumerate(wide)]
     return [x if x.shape == m.shape else x.mT for x, m in zip(out, mats)]
 
@@ -67,6 +68,7 @@ def _muon_update(
     lr,              # a number, or a tensor on their device
     momentum: float,
     keep=None,       # tensor, 1 or 0: factor on the steps
+    turns=5,         # of Newton-Schulz
 ):
     """Move the weights by `lr` in every direction of their averaged gradients, block by block; the gradients are used
     up."""
@@ -74,7 +76,7 @@ def _muon_update(
     torch._foreach_lerp_(means, grads, 1 - momentum)
     torch._foreach_lerp_(grads, means, momentum)         # in place: a copy would be another number for each weight
     ahead = [g.permute(0, 2, 3, 1) for g in grads]       # as channels_last stores them
-    steps = _orthogonal([g.reshape(-1, blocks(len(g)), g[0].numel()) for g in ahead])
+    steps = _orthogonal([g.reshape(-1, blocks(len(g)), g[0].numel()) for g in ahead], turns)
     for x in steps:
         if x.shape[1] > x.shape[2]: x.mul_((x.shape[1]/x.shape[2])**0.5)
     if isinstance(lr, torch.Tensor): lr, keep = 1, lr if keep is None else lr*keep
@@ -102,7 +104,7 @@ class MuonAdamW(torch.optim.AdamW):
                     p.grad = torch.where(overflow.bool(), self.state[p]['mean'], p.grad)
             if moved:
                 _muon_update(moved, [self.state[p]['mean'] for p in moved], g['lr'], g['muon'],
-                            None if overflow is None else 1 - overflow.float())
+                            None if overflow is None else 1 - overflow.float(), g['ns_steps'])
             for p in moved: p.grad = None
         super().step(closure)
 
@@ -115,6 +117,7 @@ def make_optimizer(
     lr: float,                # of AdamW or SGD
     weight_decay=0.05,        # of AdamW or SGD, on weights with more than one dimension
     muon=0.02, momentum=0.9,  # rate and momentum of Muon; rate 0: AdamW for all
+    ns_steps=5,               # turns of Newton-Schulz in Muon
     sgd=False,                # SGD for all instead?
 ) -> torch.optim.Optimizer:
     "The optimizer of a model; each group has its `share` of a scheduled rate `lr`."
@@ -124,7 +127,8 @@ def make_optimizer(
     groups = [
         dict(params=[p for p in rest if p.ndim > 1], weight_decay=weight_decay),
         dict(params=[p for p in rest if p.ndim <= 1], weight_decay=0.)]
-    if mixed: groups.append(dict(params=mixed, weight_decay=0., lr=muon, muon=momentum, share=muon/lr))
-    groups = [dict(share=1., muon=0.) | g for g in groups]
+    if mixed: groups.append(dict(params=mixed, weight_decay=0., lr=muon, muon=momentum, share=muon/lr,
+                                  ns_steps=ns_steps))
+    groups = [dict(share=1., muon=0., ns_steps=0) | g for g in groups]
     if sgd: return torch.optim.SGD([g for g in groups if g['params']], lr=lr, momentum=_SGD_MOMENTUM, nesterov=True)
     return MuonAdamW([g for g in groups if g['params']], lr=lr, fused=rest[0].device.type in ('cuda', 'cpu'))

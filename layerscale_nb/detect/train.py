@@ -40,6 +40,7 @@ class Recipe:
     muon: float = 0.02          # the same for the weights that mix channels (Muon); 0: AdamW moves them too
     weight_decay: float = 0.05  # of AdamW or SGD, on weights of convolutions only
     warmup: float = 0.05        # share of all steps in which the rate rises
+    hold: float = 0.0           # share of all steps after which the rate begins to fall
     final: float = 0.01         # rate at the end, as a share of the highest; 1 is a constant rate
     ema: float = 0.98           # weight average that is validated and saved; 0 is none
     clip: float = 10.0          # largest gradient norm
@@ -49,6 +50,8 @@ class Recipe:
     bn_momentum: float = 0.1    # share of each new batch in the running means of batch norm (Ultralytics: 0.03)
     small: float = 0.0          # share of steps, at the start, on pictures of three quarters the width and height
     topk: int = 10              # anchors that learn one object
+    cls_gain: float = 0.5       # weight of the class term in the loss of the YOLOv8 head (Ultralytics' `cls`)
+    ns_steps: int = 5           # turns of the Newton-Schulz iteration in Muon
     eval_share: float = 0.1     # validate so rarely that it costs at most this share of an epoch's images
     amp: str = 'auto'           # 'auto': bfloat16 or half precision where it is native, else 'off'
     compile: bool = False       # torch.compile: minutes to start; measure whether it pays (on a CPU it did not)
@@ -57,7 +60,8 @@ class Recipe:
 
 # %% ../../nbs/detect/train.ipynb #17967366
 _LIMITS = dict(  # of a recipe's numbers, as arguments of `check_number`
-    epochs=dict(whole=True), batch=dict(whole=True), topk=dict(whole=True), clip={}, lr=dict(high=1),
+    epochs=dict(whole=True), batch=dict(whole=True), topk=dict(whole=True), ns_steps=dict(whole=True), clip={},
+    lr=dict(high=1), cls_gain={}, hold=dict(high=1, open_low=False),
     bn_momentum=dict(high=1), eval_share=dict(high=10), muon=dict(high=1, open_low=False),
     weight_decay=dict(open_low=False), warmup=dict(high=0.9, open_low=False), final=dict(high=1, open_low=False),
     ema=dict(high=0.99999, open_low=False), prior=dict(high=0.5, open_low=False),
@@ -82,10 +86,11 @@ def lr_at(
     step: int, steps: int,  # this step and how many there are
     r: Recipe,              # the recipe
 ) -> float:
-    "Learning rate of a step: a straight rise, then half a cosine down to the final share of the peak."
+    "Learning rate of a step: a straight rise, the peak held, then half a cosine down to the final share of it."
     up = max(1, round(r.warmup*steps))
-    if step < up: return r.lr*(step + 1)/up
-    return r.lr*(r.final + (1 - r.final)*(1 + math.cos(math.pi*(step - up)/max(1, steps - up)))/2)
+    down = max(up, round(r.hold*steps))
+    if step < down: return r.lr*min(1, (step + 1)/up)
+    return r.lr*(r.final + (1 - r.final)*(1 + math.cos(math.pi*(step - down)/max(1, steps - down)))/2)
 
 # %% ../../nbs/detect/train.ipynb #e5ea81ad
 @dataclass(eq=False)
@@ -190,7 +195,8 @@ def start(
         if isinstance(m, torch.nn.BatchNorm2d): m.momentum = recipe.bn_momentum
     model = model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval().requires_grad_(False)
-    optimizer = make_optimizer(model, recipe.lr, recipe.weight_decay, recipe.muon, sgd=recipe.optimizer == 'sgd')
+    optimizer = make_optimizer(
+        model, recipe.lr, recipe.weight_decay, recipe.muon, sgd=recipe.optimizer == 'sgd', ns_steps=recipe.ns_steps)
     if device.type == 'cpu': avoid_crash(model)
     scaler = torch.amp.GradScaler(device.type, enabled=precision(device, recipe.amp) == 'fp16')
     forward = compiled(model, device) if recipe.compile else model
@@ -208,7 +214,7 @@ def _update(
     "Forward, loss, backward and the optimizer's step; returns the loss. For a graph no shape depends on a number."
     free = None if s.graphed is None else False
     with autocast(s.device, s.recipe.amp): preds = s.forward(batch['img'])
-    loss = net_loss(s.net, preds, batch, s.recipe.topk, free).sum()
+    loss = net_loss(s.net, preds, batch, s.recipe.topk, s.recipe.cls_gain, free).sum()
     s.scaler.scale(loss).backward()
     s.scaler.unscale_(s.optimizer)
     clip_gradients(s.optimizer, s.recipe.clip, free)

@@ -63,18 +63,20 @@ def _bench_recipe(
     *,
     epochs: Whole = 10,  # of every run
     out='ablation.csv',  # the table, whose finished rows are not run again
+    pieces: list[str] = None,  # only these rows, by their names in the table (default: all)
     json=False,          # print the rows as one JSON list
     **frames: _frames
 ) -> int:
     """train without one piece of the recipe at a time, to see what each buys
 
     examples:
-      layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2"""
+      layerscale bench recipe --data path/to/kitti --imgsz 416x128 --n-val 256 --seeds 0 1 2
+      layerscale bench recipe --pieces 'full recipe' 'batch 16'"""
     from layerscale_nb.experiments.recipe import ablation_table, bench_recipe
     line, frames['imgsz'] = Line(sys.stderr), frames['imgsz'] and check_size(frames['imgsz'])
-    df = bench_recipe(epochs=epochs, out=out, look=_follow(line), command=command_line(), **frames)
+    df = bench_recipe(epochs=epochs, out=out, pieces=pieces, look=_follow(line), command=command_line(), **frames)
     line.show('')
-    print(df.toas_json(orient='records') if json else ablation_table(df).round(3).to_string())
+    print(df.to_json(orient='records') if json else ablation_table(df).round(3).to_string())
     return 0
 
 # %% ../../nbs/experiments/commands.ipynb #56b3c656

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
 import torch
-from ..core import check_number, fingerprint, provenance
+from ..core import LayerscaleError, check_number, fingerprint, nearest, provenance
 from ..detect.augment import Augment, STILL
 from ..detect.train import Recipe, fit
 from .bench import seconds_to
@@ -38,7 +38,13 @@ _PIECES = {
     'no mosaic': dict(augment=Augment(mosaic=0)),
     'small pictures first': dict(small=0.3),
     'batch 16': dict(batch=16),
-    '13 anchors per object': dict(topk=13)}
+    '13 anchors per object': dict(topk=13),
+    'half on small pictures': dict(small=0.5),
+    'batch 16, higher rates': dict(batch=16, lr=4e-3, muon=0.028),
+    'rate held': dict(hold=0.5),
+    'class term doubled': dict(cls_gain=1.0),
+    '3 turns of Newton-Schulz': dict(ns_steps=3),
+    'held, doubled, 3 turns': dict(hold=0.5, cls_gain=1.0, ns_steps=3)}
 
 # %% ../../nbs/experiments/recipe.ipynb #50ec6e19
 def _ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
@@ -69,13 +75,16 @@ def bench_recipe(
     seeds=(0,),             # random seeds
     device='auto',          # torch device, or 'auto'
     out='ablation.csv',     # csv file; rows that are there are not trained again
-    pieces=tuple(_PIECES),  # names from `_PIECES`
+    pieces=None,            # names of rows; None: all of `_PIECES`
     look=None,              # called with (name, progress) while it runs
     command='',             # further fields of the `Study`
     **study                 # further fields of the `Study`
 ) -> pd.DataFrame:
     """Train every piece with every seed, seeds outermost; `out` is whole after each run. Returns the rows of these
-    settings on this machine."""
+    settings on this machine. Raises `LayerscaleError` for an unknown piece."""
+    pieces = tuple(pieces or _PIECES)
+    for p in pieces:
+        if p not in _PIECES: raise LayerscaleError(f"no piece '{p}' of the recipe. {nearest(p, _PIECES)}")
     base = Recipe(epochs=check_number(epochs, 'epochs', whole=True), eval_share=0.2)
     plain = open_setting(Study(data=data, imgsz=imgsz, n_val=n_val, device=device, recipe=base, **study))
     as_square = replace(plain.study, imgsz=(max(plain.size),)*2)
