@@ -13,7 +13,8 @@ help:
 	@echo "make prove    the same with the whole of every long sweep"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make docs     build the site in _docs (needs Quarto)"
-	@echo "make bench    time our trainer beside Ultralytics, and the budgets"
+	@echo "make bench    the budgets, and our trainer beside Ultralytics: figures, goals, ratios"
+	@echo "              make bench ARGS='--data path/to/kitti --imgsz 416x128 --seeds 0 1 2'"
 	@echo "make install  only create .venv and install"
 	@echo "make readme   README.md from nbs/readme.ipynb"
 
