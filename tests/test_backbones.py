@@ -1,6 +1,5 @@
 "YOLOv5's neck and head on other backbones: reference costs, traced layers, names, training, checkpoints, bad input."
 import sys
-from dataclasses import replace
 
 import pytest
 import torch

@@ -76,7 +76,8 @@ def _years_ids(root, years: list) -> tuple:
     """(train ids, val ids) of several years of VOC: each year's train list, and the test lists, of which only VOC2007
     has one in public, or else the val lists. Raises `LayerscaleError` if there are none."""
     lists = [{p.stem.lower(): p for p in (y/'ImageSets'/'Main').glob('*.[Tt][Xx][Tt]')} for y in years]
-    read = lambda name: [spelled(line).split()[0] for have in lists if name in have for line, _ in file_lines(have[name])]
+    def read(name):
+        return [spelled(line).split()[0] for have in lists if name in have for line, _ in file_lines(have[name])]
     train, val = read('train'), read('test') or read('val')
     if train and val: return train, val
     raise LayerscaleError(f'{root}: no ImageSets/Main/train.txt and test.txt or val.txt in {years[0].name}, so nobody '

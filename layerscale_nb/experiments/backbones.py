@@ -9,7 +9,6 @@ __all__ = ['RECIPES', 'recipe_of', 'bench_backbones', 'backbone_table']
 from dataclasses import asdict, replace
 from pathlib import Path
 import pandas as pd
-import torch
 from ..core import LayerscaleError, check_name, check_number, fingerprint, provenance
 from ..detect.anchors import build_detector
 from ..detect.metrics import scores
@@ -93,8 +92,8 @@ def bench_backbones(
     command='',             # for the provenance
     **study                 # further fields of the `Study`
 ) -> pd.DataFrame:
-    """Train every network with every recipe and seed, seeds outermost; `out` is whole after each run. Returns the rows of
-    these settings on this machine."""
+    """Train every network with every recipe and seed, seeds outermost; `out` is whole after each run. Returns the rows
+    of these settings on this machine."""
     st = open_setting(Study(data=data, imgsz=imgsz, device=device, **study))
     jobs, (here, threads) = {}, machine(st.device)
     for seed in [check_number(s, 'seed', open_low=False, whole=True) for s in seeds]:
@@ -105,7 +104,8 @@ def bench_backbones(
                 config = dict(net=net.name, head=head, recipe=asdict(r), seed=seed, digest=st.digest)
                 jobs[fingerprint(config)] = net, recipe, r, seed, config
     table = Table(out, _RUN_KEY, text=('config',))
-    epoch_table = Table(curves or Path(out).with_name(f'{Path(out).stem}_curves.csv'), ('epoch', *_RUN_KEY), text=('config',))
+    beside = Path(out).with_name(f'{Path(out).stem}_curves.csv')
+    epoch_table = Table(curves or beside, ('epoch', *_RUN_KEY), text=('config',))
     def make(key):
         net, recipe, r, seed, config = jobs[key['config']]
         folder = Path(runs)/f'{Path(str(data)).name}_{net.name}_{recipe}_{seed}_{key["config"]}'
@@ -120,7 +120,8 @@ def bench_backbones(
 def backbone_table(
     df,  # rows of `bench_backbones` of one data set and recipe
 ) -> pd.DataFrame:
-    "Means over the seeds by network, cheapest first; `spread` is the range of mAP50, `inl` the inverse normalized loss."
+    """Means over the seeds by network, cheapest first; `spread` is the range of mAP50, `inl` the inverse normalized
+    loss."""
     df = df.assign(inl=df.loss_max/df.loss)
     one = {k: (k, 'first') for k in ('params', 'macs', 'acts')}
     mean = {k: (k, 'mean') for k in ('map50', 'map50_95', 'recall', 'inl', 'seconds')}

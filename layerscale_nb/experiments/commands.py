@@ -170,5 +170,5 @@ def _bench_predictor(
     return 0
 
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
-BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count, 'acts': _bench_acts,
-              'predictor': _bench_predictor}  # name after `layerscale bench` -> command
+BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
+              'acts': _bench_acts, 'predictor': _bench_predictor}  # name after `layerscale bench` -> command
