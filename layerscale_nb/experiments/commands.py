@@ -7,6 +7,7 @@ __all__ = ['BENCHMARKS']
 
 # %% ../../nbs/experiments/commands.ipynb #66a66e29
 import sys
+from typing import Literal
 from ..core import check_size, tidy, write_atomic
 from ..options import Positive, Seed, Whole, as_json, command_line
 from ..study.screen import Line, clock_text, progress_text
@@ -77,6 +78,37 @@ def _bench_recipe(
     df = bench_recipe(epochs=epochs, out=out, pieces=pieces, look=_follow(line), command=command_line(), **frames)
     line.show('')
     print(df.to_json(orient='records') if json else ablation_table(df).round(3).to_string())
+    return 0
+
+# %% ../../nbs/experiments/commands.ipynb #3f579477
+def _bench_backbones(
+    *,
+    nets: list[str] = None,    # detectors by name, such as yolov5n yolov5-ghostnet (default: ten)
+    recipes: list[str] = ('muon',),  # muon (the package's), sgd (the study's) or both (default: muon)
+    epochs: Whole = None,      # of every run; default: as the recipe has it
+    batch: Whole = None,       # images of a step; default: as the recipe has it
+    head: Literal['v8', 'anchor'] = 'v8',  # anchor: as the study had it
+    n_train: Whole = None,     # use only the first N training images
+    out='backbones.csv',       # the table, whose finished rows are not run again
+    runs='runs/backbones',     # folder of the runs: a stopped one goes on
+    json=False,                # print the rows as one JSON list
+    **frames: _frames
+) -> int:
+    """train YOLOv5's neck and head on ten backbones, with the same settings
+
+    examples:
+      layerscale bench backbones --epochs 10
+      layerscale bench backbones --data path/to/bccd --imgsz 192x160 --epochs 20 --seeds 0 1
+      layerscale bench backbones --nets yolov5n yolov5-resnet18 --recipes muon sgd --epochs 10
+      layerscale bench backbones --recipes sgd --data VOC.yaml --imgsz 320x320 --device cuda"""
+    from layerscale_nb.experiments.backbones import STUDY_NETS, backbone_table, bench_backbones
+    line, frames['imgsz'] = Line(sys.stderr), frames['imgsz'] and check_size(frames['imgsz'])
+    df = bench_backbones(nets=nets or STUDY_NETS, recipes=recipes, epochs=epochs, batch=batch, head=head, out=out,
+                         n_train=n_train, runs=runs, look=_follow(line), command=command_line(), **frames)
+    line.show('')
+    parts = df.groupby('recipe') if len(df) else ()
+    if json: print(df.to_json(orient='records'))
+    else: print('\n'.join(f'{recipe}\n{backbone_table(part).round(3).to_string()}' for recipe, part in parts))
     return 0
 
 # %% ../../nbs/experiments/commands.ipynb #56b3c656
@@ -166,5 +198,6 @@ def _bench_gpu(
     return 0
 
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
-BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'count': _bench_count, 'acts': _bench_acts,
-              'predictor': _bench_predictor, 'gpu': _bench_gpu}  # name after `layerscale bench` -> command
+BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
+              'acts': _bench_acts, 'predictor': _bench_predictor,
+              'gpu': _bench_gpu}  # name after `layerscale bench` -> command

@@ -7,8 +7,8 @@ __all__ = ['BACKBONES', 'STUDY_NETS', 'timm_library', 'Backbone', 'backboned', '
 
 # %% ../../nbs/nets/backbones.ipynb #75ba691d
 import importlib, re
-from dataclasses import dataclass, replace
-from ..core import LayerscaleError, check_name, check_number, nearest, refuse
+from dataclasses import dataclass
+from ..core import LayerscaleError, check_name, nearest
 from .ladder import ABLATION, LADDER, YOLOV5, row, v5_neck
 from .layer import Square
 from .yolo import Yolo

@@ -12,7 +12,7 @@ import torch
 from ..core import LayerscaleError, nearest, one_line, refuse
 from .backbones import timm_library
 from .count import Recorder, count, observe, tensors, watch
-from .layer import KINDS, Layer, Op, plain_op
+from .layer import Layer, Op, plain_op
 from .operators import OPERATOR_KINDS, PRODUCTS, conv_macs
 
 # %% ../../nbs/nets/features.ipynb #98d8fa0c
@@ -22,7 +22,8 @@ _STRIDES = 8, 16, 32  # of the maps that a YOLOv5 neck reads
 def _stages(name: str) -> tuple:
     "Numbers of the stages of a timm network whose maps have `_STRIDES`; raises `LayerscaleError` if one is missing."
     timm = timm_library()
-    if not timm.is_model(name): raise LayerscaleError(f"timm has no model '{name}'. {nearest(name, timm.list_models())}")
+    if not timm.is_model(name):
+        raise LayerscaleError(f"timm has no model '{name}'. {nearest(name, timm.list_models())}")
     try:
         with torch.device('meta'): found = timm.create_model(name, features_only=True).feature_info.reduction()
     except Exception as e: raise LayerscaleError(f"timm gives no maps of '{name}' ({one_line(e)}).") from None
@@ -143,7 +144,8 @@ def found_maps(
     deploy=False,  # with its parallel branches folded?
     size=(320, 320),  # (h, w) of the image that they are found on, pixels; multiples of 32
 ) -> tuple:
-    "(channels, stride, missing pixels) of the maps at strides 8, 16 and 32; raises `LayerscaleError` if they fit no grid."
+    """(channels, stride, missing pixels) of the maps at strides 8, 16 and 32; raises `LayerscaleError` if they fit no
+    grid."""
     out = []
     for (_, c, h, w), s in zip(traced(name, deploy, tuple(size))[1], _STRIDES):
         short = size[0]//s - h

@@ -83,8 +83,8 @@ class Yolo(Graph):
     side = property(attrgetter('imgsz'), doc='Side of the image it was designed for, pixels.')
 
     def rescaled(self, d=1.0, w=1.0, r=1.0, g=None, rounding=None) -> 'Yolo':
-        """The network with depth, width and resolution multiplied; a graph has rounding rules of its own, and no groups.
-        Raises `LayerscaleError` where a backbone of another library has no other depth or width."""
+        """The network with depth, width and resolution multiplied; a graph has rounding rules of its own, and no
+        groups. Raises `LayerscaleError` where a backbone of another library has no other depth or width."""
         d, w, r = check_number(d, 'depth'), check_number(w, 'width'), check_number(r, 'resolution')
         refuse((d, w) != (1, 1) and self.rows[0][2] == 'Features',
                f'{self.name} has a backbone of one depth and width. Scale r, or take another backbone or YOLOv5 neck.')
