@@ -122,9 +122,9 @@ def read_points(
                               'the results.csv of a study.')
     rows = _chosen(read_rows(path, text=NAME_COLUMNS), where, path)
     name = name or next((c for c in NAME_COLUMNS if c in rows[0]), None)
-    refuse(name is None, f'{path}: no column names the models ({", ".join(NAME_COLUMNS)}). Say with name which one does.')
+    refuse(name is None, f'{path}: no column names the models ({", ".join(NAME_COLUMNS)}). Say which with name.')
     for c in (name, x, y): check_name(c, rows[0], f"{path}: no column '{c}'.")
-    for m in without: check_name(m, [r[name] for r in rows], f"{path}: no model '{m}'.")
+    for m in without: check_name(m, dict.fromkeys(r[name] for r in rows), f"{path}: no model '{m}'.")
     rows = [r for r in rows if r[name] not in without]
     _refuse_twice(rows, name, path)
     return as_points([r[x] for r in rows], [r[y] for r in rows], [r[name] for r in rows], x, y)
