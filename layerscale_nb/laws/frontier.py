@@ -242,7 +242,8 @@ def shift_of(
     without models, and what `power_law` refuses."""
     names = p.only(series).models
     inside = np.isin(p.models, names).astype(float)
-    refuse(len(names) in (0, len(p)), f'the series holds {len(names)} of {len(p)} models; a shift takes some on each side.')
+    refuse(len(names) in (0, len(p)), f'the series holds {len(names)} of {len(p)} models; a shift takes some on each '
+                                      'side.')
     x, y = _logs(check_points(p))
     design = np.stack([np.ones(len(p)), x, inside], 1)
     coef, covariance, _, df = _regress(design, y)

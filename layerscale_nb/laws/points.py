@@ -14,6 +14,11 @@ import numpy as np
 from ..core import LayerscaleError, brief, check_name, refuse
 from ..table import read_rows
 
+# %% ../../nbs/laws/points.ipynb #2d2cdbf9
+def _log_mean(values) -> float:
+    "The geometric mean; equal values keep theirs to the last digit."
+    return float(values[0]) if len({*values}) == 1 else float(np.exp(np.log(values).mean()))
+
 # %% ../../nbs/laws/points.ipynb #f142092e
 @dataclass(frozen=True)
 class Points:
@@ -29,7 +34,7 @@ class Points:
     @property
     def y(self) -> tuple:
         "Performance of each model, the geometric mean of its runs."
-        return tuple(float(np.exp(np.log(r).mean())) for r in self.runs)
+        return tuple(map(_log_mean, self.runs))
 
     def only(self, wanted) -> 'Points':
         "The models with these names; raises `LayerscaleError` for a name there is not."
@@ -47,7 +52,7 @@ def _positive(value, what: str) -> float:
     "The value as a float; raises `LayerscaleError` unless it is a finite number above zero."
     try: v = float(value)
     except (TypeError, ValueError): v = float('nan')
-    if isinstance(value, str) and value: raise LayerscaleError(f'{what} is {brief(value)}, no number. Take another column.')
+    refuse(isinstance(value, str) and value, f'{what} is {brief(value)}, no number. Take another column.')
     refuse(not np.isfinite(v), f'{what} is missing (not a number). Leave the model out, or train it again.')
     refuse(v <= 0, f'{what} is {v:g}; a power law is fitted in logarithms and needs numbers above zero. '
                    'Leave the model out, or take another column.')
@@ -70,8 +75,8 @@ def as_points(
     for a, b, m in zip(x, y, names):
         costs.setdefault(m, []).append(_positive(a, f'{xname} of {m}'))
         runs.setdefault(m, []).append(_positive(b, f'{yname} of {m}'))
-    mean = [v[0] if len({*v}) == 1 else float(np.exp(np.log(v).mean())) for v in costs.values()]
-    return Points(tuple(runs), tuple(mean), tuple(map(tuple, runs.values())), xname, yname)
+    mean = tuple(map(_log_mean, costs.values()))
+    return Points(tuple(runs), mean, tuple(map(tuple, runs.values())), xname, yname)
 
 # %% ../../nbs/laws/points.ipynb #4c4a4845
 NAME_COLUMNS = ('net', 'variant', 'member', 'model', 'name')  # of a table: the first that it has names the model
@@ -79,11 +84,12 @@ NAME_COLUMNS = ('net', 'variant', 'member', 'model', 'name')  # of a table: the 
 # %% ../../nbs/laws/points.ipynb #f7813993
 def _chosen(rows: list, where, path) -> list:
     "The rows that were finished and in which each 'COLUMN=VALUE' of `where` holds."
-    rows = [r for r in rows if r.get('status', 'done') == 'done']
+    rows = [r for r in rows if r.get('status', '') in ('', 'done')]
+    refuse(not rows, f'{path}: no finished row in it, so there is nothing to fit.')
     for said in where:
         column, equals, value = said.partition('=')
         refuse(not equals, f"where '{said}': write it as COLUMN=VALUE, for example recipe=study.")
-        check_name(column, rows[0] if rows else (), f"{path}: no column '{column}'.")
+        check_name(column, rows[0], f"{path}: no column '{column}'.")
         known = list(dict.fromkeys(str(r[column]) for r in rows))
         rows = [r for r in rows if str(r[column]) == check_name(value, known, f"{path}: {column} is never '{value}'.")]
     return rows
@@ -97,7 +103,7 @@ def _refuse_twice(rows: list, name: str, path):
         first = seen.setdefault(key, r)
         if first is r: continue
         differs = next((c for c in r if isinstance(r[c], str) and isinstance(first[c], str) and r[c] != first[c]), None)
-        so = f'Choose one with where: {differs}={first[differs]} or {differs}={r[differs]}.' if differs else 'Remove one.'
+        so = f'Keep one, with where {differs}={first[differs]} or {differs}={r[differs]}.' if differs else 'Remove one.'
         raise LayerscaleError(f'{path}: {key[0]}{f", seed {key[1]}," if "seed" in r else ""} stands in two rows. {so}')
 
 # %% ../../nbs/laws/points.ipynb #623d277b
@@ -115,11 +121,10 @@ def read_points(
     refuse(not path.exists(), f'{path}: no such file. Give a csv with a row for each run, such as '
                               'the results.csv of a study.')
     rows = _chosen(read_rows(path, text=NAME_COLUMNS), where, path)
-    refuse(not rows, f'{path}: no finished row in it, so there is nothing to fit.')
     name = name or next((c for c in NAME_COLUMNS if c in rows[0]), None)
-    refuse(name is None, f'{path}: no column names the models. Say with name which one does: {", ".join([*rows[0]][:8])} ...')
+    refuse(name is None, f'{path}: no column names the models ({", ".join(NAME_COLUMNS)}). Say which with name.')
     for c in (name, x, y): check_name(c, rows[0], f"{path}: no column '{c}'.")
-    for m in without: check_name(m, [r[name] for r in rows], f"{path}: no model '{m}'.")
+    for m in without: check_name(m, dict.fromkeys(r[name] for r in rows), f"{path}: no model '{m}'.")
     rows = [r for r in rows if r[name] not in without]
     _refuse_twice(rows, name, path)
     return as_points([r[x] for r in rows], [r[y] for r in rows], [r[name] for r in rows], x, y)
@@ -175,7 +180,8 @@ POINT_SOURCES = {  # family -> where its rows are printed
 
 # %% ../../nbs/laws/points.ipynb #37859b85
 def published_points() -> list:
-    "Rows of printed tables: family, model, imgsz, macs, map50, map50_95 and error in percent (None: not printed), source."
+    """Rows of printed tables: family, model, imgsz, macs, source, and map50, map50_95 and error in percent, None where
+    they are not printed."""
     number = lambda text: float(text) if text else None
     return [dict(family=r['family'], model=r['model'], imgsz=int(r['imgsz']), macs=1e9*float(r['flops_g'])/2,
                  map50=number(r['map50']), map50_95=number(r['map50_95']), error=number(r['error']),

@@ -67,7 +67,8 @@ def frontier_chart(
         i = p.models.index(left)
         marks += _range_marks(foresee(law, p.x[i]), _TINTS['left'], fx, fy, p.y[i])
     values = [v for m in marks for v in m.ys]
-    return chart(marks, xlabel, ylabel, tuple(v*fx for v in reach), (min(values)/1.04, max(values)*1.08), (560, 330), 'xy')
+    ends = min(values)/1.04, max(values)*1.08
+    return chart(marks, xlabel, ylabel, tuple(v*fx for v in reach), ends, (560, 330), 'xy')
 
 # %% ../../nbs/live/frontier.ipynb #8b539f03
 def frontier_view(
@@ -75,10 +76,12 @@ def frontier_view(
     left: str,    # the one that takes no part in the fit, or ''
     plan: float,  # cost of the planned model
 ) -> list:
-    "One state of the explorer: words, chart, and each model beside what the others foresee of it."
-    try: r = frontier_report(p.without([left]) if left else p, [plan])
+    "One state of the explorer: words, chart, and each model beside what the others foresee of it; or why not."
+    where = [p.x[p.models.index(left)]] if left else []
+    try: r = frontier_report(p.without([left]) if left else p, [plan, *where])
     except LayerscaleError as e: return [dict(kind='words', text=str(e))]
-    out = f' {left}, left out, reached **{p.y[p.models.index(left)]:.3g}**.' if left else ''
+    out = ' {}, left out, reached **{:.3g}**; the others foresee {low:.3g} to {high:.3g}.'.format(
+        left, p.y[p.models.index(left)], **r['plan'][1]) if left else ''
     text = (f'Exponent **{exponent_words(r["law"])}**. Unseen models: {unseen_words(r)}. '
             f'Planned: **{foreseen_words(r, r["plan"][0])}**.{out}')
     rows = [[l['model'], f'{l["reached"]:.3f}', f'{l["foreseen"]:.3f}', f'{l["low"]:.3f} to {l["high"]:.3f}',
@@ -97,7 +100,7 @@ _NOBODY = 'no model'
 # %% ../../nbs/live/frontier.ipynb #f36a9686
 def _columns(path, wanted: tuple, asked: str) -> list:
     "Those of the wanted columns that a table fills with numbers; raises `LayerscaleError` if `asked` is none of them."
-    rows = [r for r in read_rows(path) if r.get('status', 'done') == 'done']
+    rows = [r for r in read_rows(path) if r.get('status', '') in ('', 'done')]
     full = lambda c: all(isinstance(r.get(c), (int, float)) and r[c] > 0 for r in rows)
     found = [c for c in wanted if full(c)]
     check_name(asked, found, f"{path}: no column '{asked}' with a number above zero in each row.")
@@ -107,9 +110,11 @@ def _columns(path, wanted: tuple, asked: str) -> list:
 def planned_costs(
     p: Points,  # the models
     steps=16,   # how many
+    own=None,   # one more, as it is
 ) -> list:
     "Costs to plan for, even in logarithms, from half the cheapest to three times the dearest, with two digits."
-    return [float(f'{v:.2g}') for v in np.geomspace(min(p.x)/2, max(p.x)*3, steps)]
+    found = {float(f'{v:.2g}') for v in np.geomspace(min(p.x)/2, max(p.x)*3, steps)}
+    return sorted(found | {own} if own else found)
 
 # %% ../../nbs/live/frontier.ipynb #ba25e848
 def _typed_plan(e: Explorer, points) -> W.HBox:
@@ -153,7 +158,7 @@ def frontier_explorer(
     p = points(x, y)
     if left: check_name(left, p.models, f"no model '{left}' in the table.")
     xs, ys = _columns(path, _FRONTIER_X, x), _columns(path, _FRONTIER_Y, y)
-    steps = lambda n: lambda b: sorted({*planned_costs(points(b['x'], b['y']), n), *([plan] if plan and b['x'] == x else [])})
+    steps = lambda n: lambda b: planned_costs(points(b['x'], b['y']), n, plan if b['x'] == x else None)
     e = Explorer(
         'frontier', lambda x, y, left, plan: frontier_view(points(x, y), '' if left == _NOBODY else left, plan),
         Choice('x', xs, x, 'cost', True, xs[:3]), Choice('y', ys, y, 'performance', True, ys[:3]),
