@@ -249,6 +249,30 @@ def _scale(
     print(as_json(compared_json(r)) if json else compared_text(r))
     return 0
 
+# %% ../nbs/cli.ipynb #14817a33
+def _shape(
+    *,
+    params: Positive = None,   # parameters wanted, for example 400e6
+    gflops: Positive = None,   # billions of FLOPs for one image wanted
+    patch: Whole = 14,         # side of a patch in pixels
+    imgsz: Whole = 224,        # side of the image in pixels
+    max_depth: Whole = None,   # layers at most
+    task: Literal['classification', 'multitask'] = 'classification',  # whose printed exponents
+    json=False,                # print one JSON object
+) -> int:
+    """the compute-optimal shape of a vision transformer for a budget
+
+    examples:
+      layerscale shape --params 400e6
+      layerscale shape --gflops 10 --json
+      layerscale shape --params 400e6 --max-depth 20
+    the rule is that of Getting ViT in Shape (arXiv:2305.13035) with its printed exponents, which reproduce
+    its own So400m to 11% only; one FLOP is half a multiply-add"""
+    from layerscale_nb.laws.shape import shape_for, shape_text
+    r = shape_for(params, gflops, patch, imgsz, max_depth, task)
+    print(as_json(r) if json else shape_text(r))
+    return 0
+
 # %% ../nbs/cli.ipynb #25b11d2a
 def _frontier(
     results,                    # csv with a row for each run, or the folder of a study
@@ -376,6 +400,7 @@ COMMANDS = {
     'count': _count,
     'scale': _scale,
     'frontier': _frontier,
+    'shape': _shape,
     'time': _time,
     'profile': _profile,
     **{

@@ -34,7 +34,7 @@ def made_up(monkeypatch):
         if seconds is None: raise RuntimeError('CUDA error: an illegal memory access\nmore')
         clock.now += seconds
         return dict(ms=1., img_s=100., macs=1e9, params=1e6, acts=1e6, batch=j.asked_batch, channels_last=True)
-    monkeypatch.setattr(gpu, '_MEASURE', dict.fromkeys(gpu.KINDS, measure))
+    monkeypatch.setattr(gpu, '_MEASURE', dict.fromkeys(gpu.ROW_KINDS, measure))
     return clock, begun, plan
 
 

@@ -171,6 +171,37 @@ def _bench_predictor(
     print(as_json([tidy(r) for r in rows]) if json else f'{predictor_text(rows)}\n{len(rows)} rows in {out}')
     return 0
 
+# %% ../../nbs/experiments/commands.ipynb #41ec7f43
+def _bench_shapes(
+    *,
+    data='drawn',            # drawn, cifar10, or a folder with one folder of images for each class
+    widths: list[Whole] = None,  # values of the arm, multiples of 4 (default: 24 32 48 64 96)
+    depths: list[Whole] = None,  # values of the arm (default: 1 2 3 4 6)
+    mlps: list[Whole] = None,    # values of the arm (default: 16 32 64 128 256)
+    images: list[Whole] = (12000, 24000, 48000),  # durations (default: 12000 24000 48000)
+    seeds: list[Seed] = (0, 1),  # random seeds (default: 0 1)
+    minutes: Positive = None,  # begin no further run after this long
+    device='auto',           # auto, cpu, cuda, cuda:1, mps
+    plan=False,              # show how many runs and how much compute, and stop
+    out='shapes.csv',        # the table, whose finished rows are not trained again
+    json=False,              # print the rows as one JSON list
+) -> int:
+    """train tiny vision transformers of many shapes and fit compute-optimal exponents
+
+    examples:
+      layerscale bench shapes --plan
+      layerscale bench shapes --out shapes.csv                       78 runs, about a core-hour
+      layerscale bench shapes --data path/to/folder --images 4000 8000 16000"""
+    from layerscale_nb.experiments.shapes import arms_of, plan_text, said_run, shapes_text, sweep_shapes
+    jobs, centre = arms_of(dict(width=widths, depth=depths, mlp=mlps), images, seeds)
+    if plan:
+        print(plan_text(jobs))
+        return 0
+    df = sweep_shapes(out, data, jobs, device=device, minutes=minutes or float('inf'), look=said_run,
+                      command=command_line())
+    print(as_json([tidy(r) for r in df.to_dict('records')]) if json else f'{shapes_text(df, centre)}\nrows in {out}')
+    return 0
+
 # %% ../../nbs/experiments/commands.ipynb #0eb0f93c
 def _bench_gpu(
     *,
@@ -199,5 +230,5 @@ def _bench_gpu(
 
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
 BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
-              'acts': _bench_acts, 'predictor': _bench_predictor,
+              'acts': _bench_acts, 'predictor': _bench_predictor, 'shapes': _bench_shapes,
               'gpu': _bench_gpu}  # name after `layerscale bench` -> command

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['START', 'EXPONENTS', 'PUBLISHED', 'Shape', 'star_sweep', 'grid_sweep', 'pick_start', 'Surface', 'ShapeFit',
            'fit_shape', 'star_arms', 'plot_fit', 'shape_rule', 'heads_of', 'scale_shape', 'one_factor', 'net_of_shape',
-           'extrapolates', 'shape_for']
+           'extrapolates', 'shape_for', 'shape_text']
 
-# %% ../../nbs/laws/shape.ipynb #4f764309
+# %% ../../nbs/laws/shape.ipynb #e379eafb
 from bisect import bisect_left
 from dataclasses import dataclass
 from itertools import product
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import minimize_scalar, nnls
 from scipy.stats import t as student
-from ..core import check_name, check_number, refuse
+from ..core import check_name, check_number, human, refuse
 from ..nets.layer import cost
 from ..nets.rounding import nearest_multiple
 from ..nets.vit import SIZES, vit_shape
@@ -276,7 +276,7 @@ def plot_fit(
     inside = (f.optimum(t) >= x[0]) & (f.optimum(t) <= x[-1])
     ax.plot(f.optimum(t)[inside], f.frontier(t)[inside], 'k--', lw=1, label='minima')
     ax.set(xlabel=size, ylabel='loss')
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     return log_ticks(ax, 'x')
 
 # %% ../../nbs/laws/shape.ipynb #13393980
@@ -377,3 +377,14 @@ def shape_for(
     c, compute = priced(best), float(np.exp(np.log(tried[best]).mean()))
     return dict(**best._asdict(), heads=heads_of(best.width), params=c.params, gflops=c.flops/1e9, compute=compute,
                 note=extrapolates(compute))
+
+# %% ../../nbs/laws/shape.ipynb #894be7b7
+def shape_text(
+    found: dict,  # of `shape_for`
+) -> str:
+    "The shape of a budget in two lines, and a third if it is an extrapolation."
+    f = found
+    lines = [f'width {f["width"]}, depth {f["depth"]}, MLP {f["mlp"]}, {f["heads"]} heads',
+             f'{human(f["params"])} params, {f["gflops"]:.4g} GFLOPs an image, {f["compute"]:.3g} times the compute of '
+             f'{"x".join(map(str, START))}']
+    return '\n'.join(lines + [f['note']]*bool(f['note']))
