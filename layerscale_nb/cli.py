@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 from .core import LayerscaleError, human, nearest, tidy, versions
 from .experiments.commands import BENCHMARKS
+from .laws.commands import LAWS
 from .options import Positive, Seed, Whole, add_command, as_json, checked, command_line, parameters_of
 from .study.screen import Line, study_status, tell
 from .timing.roofline import PROFILE_FILE
@@ -249,60 +250,6 @@ def _scale(
     print(as_json(compared_json(r)) if json else compared_text(r))
     return 0
 
-# %% ../nbs/cli.ipynb #14817a33
-def _shape(
-    *,
-    params: Positive = None,   # parameters wanted, for example 400e6
-    gflops: Positive = None,   # billions of FLOPs for one image wanted
-    patch: Whole = 14,         # side of a patch in pixels
-    imgsz: Whole = 224,        # side of the image in pixels
-    max_depth: Whole = None,   # layers at most
-    task: Literal['classification', 'multitask'] = 'classification',  # whose printed exponents
-    json=False,                # print one JSON object
-) -> int:
-    """the compute-optimal shape of a vision transformer for a budget
-
-    examples:
-      layerscale shape --params 400e6
-      layerscale shape --gflops 10 --json
-      layerscale shape --params 400e6 --max-depth 20
-    the rule is that of Getting ViT in Shape (arXiv:2305.13035) with its printed exponents, which reproduce
-    its own So400m to 11% only; one FLOP is half a multiply-add"""
-    from layerscale_nb.laws.shape import shape_for, shape_text
-    r = shape_for(params, gflops, patch, imgsz, max_depth, task)
-    print(as_json(r) if json else shape_text(r))
-    return 0
-
-# %% ../nbs/cli.ipynb #25b11d2a
-def _frontier(
-    results,                    # csv with a row for each run, or the folder of a study
-    *,
-    x='macs',                   # column of the cost
-    y='map50',                  # column of the performance
-    plan: list[Positive] = None,  # costs of planned models: what are they likely to reach?
-    shift: list[str] = None,    # models whose shift against the others is asked for
-    without: list[str] = None,  # models to leave out
-    where: list[str] = None,    # COLUMN=VALUE: keep only these rows
-    name=None,                  # column with the models' names; default: net, variant, member, model or name
-    out=None,                   # write a picture here
-    json=False,                 # print one JSON object
-) -> int:
-    """power law and Pareto frontier of a table of results, and what a planned model would reach
-
-    examples:
-      layerscale frontier runs/width_depth
-      layerscale frontier results.csv --x macs --y map50 --plan 2e9
-      layerscale frontier results.csv --y recall --shift yolov5n yolov5s yolov5m --out frontier.png
-      layerscale frontier results.csv --where recipe=study --without inception_v4 --json
-    a model is one point, the mean of its seeds; intervals are 95% and by Student's t over models"""
-    from layerscale_nb.laws.points import read_points
-    from layerscale_nb.laws.report import frontier_report, frontier_text, save_law
-    points = read_points(results, x, y, name, where or (), without or ())
-    r = frontier_report(points, plan or (), shift or ())
-    if out: save_law(points, out, plan or (), shift or ())
-    print(as_json(r) if json else frontier_text(r))
-    return 0
-
 # %% ../nbs/cli.ipynb #070c86e1
 def _lessons(
     folder='layerscale-lessons',  # where to write them
@@ -399,8 +346,7 @@ COMMANDS = {
     'data': _data,
     'count': _count,
     'scale': _scale,
-    'frontier': _frontier,
-    'shape': _shape,
+    **LAWS,
     'time': _time,
     'profile': _profile,
     **{

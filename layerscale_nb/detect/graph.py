@@ -43,7 +43,7 @@ def _rates_as_tensors(optimizer, device):
     optimizer._warned_capturable_if_run_uncaptured = True  # torch warns of the steps before the recording
     for g in optimizer.param_groups:
         g['capturable'] = True
-        if not isinstance(g['lr'], torch.Tensor): g['lr'] = torch.tensor(float(g['lr']), dtype=torch.float32, device=device)
+        if not isinstance(g['lr'], torch.Tensor): g['lr'] = torch.tensor(float(g['lr']), device=device)
 
 # %% ../../nbs/detect/graph.ipynb #bb13f8be
 def _rates_as_numbers(optimizer, rates: list):
@@ -99,7 +99,6 @@ class GraphedUpdate:
     recorder: object  # as `CudaRecorder`
     graphs: dict = field(default_factory=dict)  # shapes -> (arrays of the batch, loss, function that repeats)
     why_not: str = ''  # why steps are not recorded, if they are not
-
     def __call__(
         self,
         s,            # the run: `model`, `optimizer`, `scaler`, `device`
@@ -138,8 +137,8 @@ class GraphedUpdate:
         loss, repeat = self.recorder.record(step)
         kept.restore(s)
         repeat()
-        if not _agree((expected, loss), before, after, now()): raise RuntimeError('it gave another result than the step')
-        return arrays, loss, repeat
+        if _agree((expected, loss), before, after, now()): return arrays, loss, repeat
+        raise RuntimeError('it gave another result than the step')
 
 # %% ../../nbs/detect/graph.ipynb #cfe78c99
 def graphed_update(

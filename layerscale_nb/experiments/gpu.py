@@ -238,7 +238,8 @@ def _ratios(rows: list) -> list:
     "Sentences that compare trainers, and studies, of the same network and batch."
     paced, said = {_job_of(r): r['img_s'] for r in rows if r['kind'] != 'figure' and not r.get('note')}, []
     for j, pace in paced.items():
-        others = dict(eager=j._replace(mode='eager'), ultralytics=j._replace(mode='ultralytics'), one=j._replace(jobs=1))
+        others = dict(eager=j._replace(mode='eager'), ultralytics=j._replace(mode='ultralytics'),
+                      one=j._replace(jobs=1))
         names = dict(eager='the loop without a graph', ultralytics="Ultralytics' loop", one='one run at a time')
         said.append(f'{gpu_words(j)}: {pace:.0f} img/s' + ''.join(
             f', {pace/paced[o]:.2f} times {names[k]}' for k, o in others.items() if o != j and o in paced))

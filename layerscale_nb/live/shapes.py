@@ -28,7 +28,7 @@ def example_surfaces(
     return out
 
 # %% ../../nbs/live/shapes.ipynb #ab4b1882
-_TINTS = dict(width='#D55E00', depth='#0072B2', mlp='#009E73')
+_SIZE_TINTS = dict(width='#D55E00', depth='#0072B2', mlp='#009E73')
 _COMPUTES = tuple(float(f'{10**(i/4):.3g}') for i in range(17))  # 1 to 10000 times the start's
 
 def _params(shape) -> float:
@@ -46,9 +46,9 @@ def frontier_part(
     line = [shape_rule(START, c, max_depth=max_depth) for c in _COMPUTES]
     here = shape_rule(START, compute, max_depth=max_depth)
     return chart([
-        Mark('line', [_params(x) for x in line], [x[i] for x in line], _TINTS[size]),
+        Mark('line', [_params(x) for x in line], [x[i] for x in line], _SIZE_TINTS[size]),
         Mark('ring', [_params(x) for x in PUBLISHED.values()], [x[i] for x in PUBLISHED.values()], '#888888',
-             list(PUBLISHED)), Mark('dot', [_params(here)], [here[i]], _TINTS[size])],
+             list(PUBLISHED)), Mark('dot', [_params(here)], [here[i]], _SIZE_TINTS[size])],
         'params (M)', size, (15, 2500), size=(400, 230), log='xy')
 
 # %% ../../nbs/live/shapes.ipynb #a59de4dc
@@ -60,7 +60,7 @@ def iso_part(
     "The chart of loss against one size at a quarter of the compute, at the compute and at four times, with the minima."
     x = np.geomspace(f.optimum(compute)/3, f.optimum(compute)*3, 25)
     marks = []
-    for factor, colour in ((0.25, '#888888'), (1, _TINTS[size]), (4, '#888888')):
+    for factor, colour in ((0.25, '#888888'), (1, _SIZE_TINTS[size]), (4, '#888888')):
         t = compute*factor
         marks.append(Mark('line', x.tolist(), f.loss(x, t).tolist(), colour, [f'{factor:g}x']))
         marks.append(Mark('dot', [float(f.optimum(t))], [float(f.loss(f.optimum(t), t))], colour))
