@@ -49,6 +49,6 @@ def bccd_root(): return real('bccd')
 def tiny():
     "A study small enough for tests: two variants of a very thin net on 32 scenes."
     from layerscale_nb.study.variants import Study, Variant
-    from layerscale_nb.detect.train import Recipe
+    from layerscale_nb.detect.recipe import Recipe
     return Study(variants=(Variant('baseline'), Variant('depth_033', d=0.33)), base=(1.0, 0.125, 512), imgsz=(96, 320),
                  n_train=32, n_val=8, recipe=Recipe(epochs=3))

@@ -18,7 +18,8 @@ from layerscale_nb.detect.store import to_frames
 from layerscale_nb.nets.ladder import LADDER, named_yolo, with_head
 
 from layerscale_nb.detect.detection import detect, validate
-from layerscale_nb.detect.train import Recipe, fit, save_checkpoint, start, train_step
+from layerscale_nb.detect.recipe import Recipe
+from layerscale_nb.detect.train import fit, save_checkpoint, start, train_step
 from layerscale_nb.nets.yolo import build_yolo, quiet_ultralytics
 from layerscale_nb.nets.layer import cost
 

@@ -12,7 +12,8 @@ from layerscale_nb.detect.augment import make_store
 from layerscale_nb.detect.datasets import roadscenes
 from layerscale_nb.detect.optim import make_optimizer
 from layerscale_nb.detect.store import to_frames
-from layerscale_nb.detect.train import Recipe, check_recipe, fit, save_checkpoint
+from layerscale_nb.detect.recipe import Recipe, check_recipe
+from layerscale_nb.detect.train import fit, save_checkpoint
 from layerscale_nb.nets.backbones import BACKBONES, STUDY_NETS, Backbone, backboned, named_detector
 from layerscale_nb.nets.count import count
 from layerscale_nb.nets.find import find

@@ -11,7 +11,7 @@ from layerscale_nb.experiments.bench import write_yolo
 from layerscale_nb.detect.store import to_frames
 from layerscale_nb.study.runs import open_setting, train_run
 from layerscale_nb.detect.detection import detect
-from layerscale_nb.detect.train import Recipe
+from layerscale_nb.detect.recipe import Recipe
 from layerscale_nb.nets.yolo import quiet_ultralytics
 
 

@@ -52,7 +52,7 @@ def test_config_with_unknown_key(tmp_path, capsys):
 def test_a_config_sets_any_number_of_the_recipe(tmp_path):
     from dataclasses import asdict
     from layerscale_nb.study.variants import load_config
-    from layerscale_nb.detect.train import Recipe
+    from layerscale_nb.detect.recipe import Recipe
     numbers = {k: v for k, v in asdict(Recipe()).items() if isinstance(v, float)}
     assert 'muon' in numbers and len(numbers) > 8
     (tmp_path/'c.yaml').write_text('\n'.join(f'{k}: {v/2}' for k, v in numbers.items()))

@@ -13,7 +13,7 @@ import pytest
 
 from layerscale_nb.core import LayerscaleError, write_atomic
 from layerscale_nb.study.runs import open_setting, run_study, train_run
-from layerscale_nb.detect.train import Recipe
+from layerscale_nb.detect.recipe import Recipe
 
 ARGS = ['study', '--base', '1', '0.125', '512', '--n-train', '32', '--n-val', '8', '--epochs', '4', '--variants', 'baseline', 'depth_033', '--device', 'cpu']
 TIMED = ('latency', 'throughput', 'train_s', 'date', 'command', 'note')

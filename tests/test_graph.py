@@ -14,7 +14,8 @@ from layerscale_nb.core import LayerscaleError
 from layerscale_nb.detect import anchors as anchor_loss, loss
 from layerscale_nb.detect.augment import Augment, Store, make_batch
 from layerscale_nb.detect.graph import GraphedUpdate, _rates_as_tensors, graphed_update
-from layerscale_nb.detect.train import Recipe, _update, fit, start, train_step
+from layerscale_nb.detect.recipe import Recipe
+from layerscale_nb.detect.train import _update, fit, start, train_step
 from layerscale_nb.nets.find import find
 from layerscale_nb.nets.yolo import Yolo
 from test_no_gpu_needed import GPU, on_gpu

@@ -155,7 +155,8 @@ def trained(tmp_path_factory):
     from layerscale_nb.detect.datasets import roadscenes
     from layerscale_nb.detect.store import to_frames
 
-    from layerscale_nb.detect.train import Recipe, fit, save_checkpoint
+    from layerscale_nb.detect.recipe import Recipe
+    from layerscale_nb.detect.train import fit, save_checkpoint
     import torch
     ds, folder, out = roadscenes(8, 4, size=(128, 128)), tmp_path_factory.mktemp('ladder'), {}
     stores = [make_store(to_frames(x, (128, 128)), torch.device('cpu')) for x in (ds.train, ds.val)]

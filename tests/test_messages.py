@@ -280,7 +280,7 @@ def test_a_data_set_in_a_study_is_its_name(tmp_path, monkeypatch):
     from layerscale_nb.study.variants import Study, Variant
     from layerscale_nb.detect.augment import STILL
     from layerscale_nb.detect.datasets import roadscenes
-    from layerscale_nb.detect.train import Recipe
+    from layerscale_nb.detect.recipe import Recipe
     from layerscale_nb.live.trial import Trial, check_trial
     monkeypatch.setattr(study, 'timings', lambda *a: {})
     sets, v = [roadscenes(8, 4, seed) for seed in (0, 1)], Variant('baseline')

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from layerscale_nb.core import LayerscaleError, write_atomic
-from layerscale_nb.detect.train import Recipe, fit, save_state
+from layerscale_nb.detect.recipe import Recipe
+from layerscale_nb.detect.train import fit, save_state
 from layerscale_nb.study.report import read_results, write_report
 from layerscale_nb.study.runs import StudyFolder, choose_jobs, open_setting, run_study
 from layerscale_nb.study.screen import study_status
@@ -148,7 +149,7 @@ def test_side_by_side_gives_the_same_table(setting, done, tmp_path):
 CODE = '''
 import sys, torch
 from dataclasses import replace
-from layerscale_nb.detect.train import Recipe
+from layerscale_nb.detect.recipe import Recipe
 from layerscale_nb.study.runs import open_setting, run_study
 from layerscale_nb.study.variants import Study, Variant
 torch.set_num_threads(1)

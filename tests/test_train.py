@@ -12,7 +12,8 @@ from layerscale_nb.detect.ddp import fit_on_ranks
 from layerscale_nb.detect.store import to_frames
 from layerscale_nb.detect.loss import detection_loss
 from layerscale_nb.study.runs import open_setting
-from layerscale_nb.detect.train import AVERAGE_EVERY, Recipe, clip_gradients, epoch_order, fit, lr_at, start, train_step
+from layerscale_nb.detect.recipe import Recipe, lr_at
+from layerscale_nb.detect.train import AVERAGE_EVERY, clip_gradients, epoch_order, fit, start, train_step
 from layerscale_nb.nets.yolo import Yolo, build_yolo
 from layerscale_nb.table import read_rows
 

@@ -13,7 +13,8 @@ import torch
 import torch.distributed as dist
 from ..core import LayerscaleError, check_number
 from .augment import make_store
-from .train import Recipe, check_batch_norm, fit
+from .recipe import Recipe
+from .train import check_batch_norm, fit
 from ..process import side_by_side
 
 # %% ../../nbs/detect/ddp.ipynb #25e3a5f7

@@ -91,6 +91,22 @@ def _agree(losses: tuple, before: list, one: list, two: list) -> bool:
     apart, moved = (sum(float((a - b).square().sum()) for a, b in zip(x, y)) for x, y in ((one, two), (before, one)))
     return abs(float(losses[0] - losses[1])) <= 0.01*abs(float(losses[0])) and apart <= _APART**2*moved
 
+# %% ../../nbs/detect/graph.ipynb #b5d1c7a2
+def _recorded(update, recorder, s, batch: dict, kept: _Kept) -> tuple:
+    "(arrays of the batch, loss, function that repeats) of a step that was made both ways, with the same result."
+    arrays, weights = {k: v.clone() for k, v in batch.items()}, [p for p in s.model.parameters() if p.requires_grad]
+    now = lambda: [p.detach().clone() for p in weights]
+    _rates_as_tensors(s.optimizer, s.device)
+    before, step = now(), lambda: update(s, arrays)
+    expected, after = recorder.warm_up(step), now()
+    recorder.warm_up(step)
+    kept.restore(s)
+    loss, repeat = recorder.record(step)
+    kept.restore(s)
+    repeat()
+    if _agree((expected, loss), before, after, now()): return arrays, loss, repeat
+    raise RuntimeError('it gave another result than the step')
+
 # %% ../../nbs/detect/graph.ipynb #cdcf43a1
 @dataclass(eq=False)
 class GraphedUpdate:
@@ -99,6 +115,7 @@ class GraphedUpdate:
     recorder: object  # as `CudaRecorder`
     graphs: dict = field(default_factory=dict)  # shapes -> (arrays of the batch, loss, function that repeats)
     why_not: str = ''  # why steps are not recorded, if they are not
+
     def __call__(
         self,
         s,            # the run: `model`, `optimizer`, `scaler`, `device`
@@ -116,7 +133,7 @@ class GraphedUpdate:
     def _try(self, s, batch: dict, shapes: tuple):
         "Record a step of these shapes, or note and say why there will be none."
         kept, rates = _Kept(s), [float(g['lr']) for g in s.optimizer.param_groups]
-        try: self.graphs[shapes] = self._recorded(s, batch, kept)
+        try: self.graphs[shapes] = _recorded(self.update, self.recorder, s, batch, kept)
         except Exception as e:  # whatever it is, the run goes on
             self.why_not = one_line(e)
             warnings.warn(f'the training step is not recorded as a graph ({self.why_not}); it runs as usual.')
@@ -124,21 +141,6 @@ class GraphedUpdate:
         finally:
             kept.restore(s)
             if self.why_not: _rates_as_numbers(s.optimizer, rates)
-
-    def _recorded(self, s, batch: dict, kept: _Kept) -> tuple:
-        "(arrays of the batch, loss, function that repeats) of a step that was made both ways, with the same result."
-        arrays, weights = {k: v.clone() for k, v in batch.items()}, [p for p in s.model.parameters() if p.requires_grad]
-        now = lambda: [p.detach().clone() for p in weights]
-        before, step = now(), lambda: self.update(s, arrays)
-        _rates_as_tensors(s.optimizer, s.device)
-        expected, after = self.recorder.warm_up(step), now()
-        self.recorder.warm_up(step)
-        kept.restore(s)
-        loss, repeat = self.recorder.record(step)
-        kept.restore(s)
-        repeat()
-        if _agree((expected, loss), before, after, now()): return arrays, loss, repeat
-        raise RuntimeError('it gave another result than the step')
 
 # %% ../../nbs/detect/graph.ipynb #cfe78c99
 def graphed_update(

@@ -12,7 +12,8 @@ import pandas as pd
 from ..core import LayerscaleError, check_name, check_number, fingerprint, provenance
 from ..detect.anchors import build_detector
 from ..detect.metrics import scores
-from ..detect.train import Recipe, check_recipe, fit
+from ..detect.recipe import Recipe, check_recipe
+from ..detect.train import fit
 from ..nets.backbones import STUDY_NETS, named_detector
 from ..nets.count import count
 from ..nets.features import reparameterized

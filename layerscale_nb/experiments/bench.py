@@ -21,7 +21,8 @@ from ..core import LayerscaleError, check_number, provenance, read_json, write_a
 from ..detect.augment import make_batch
 from ..detect.detection import validate
 from ..detect.metrics import scores
-from ..detect.train import Recipe, check_batch_norm, epoch_order, fit, start, train_step
+from ..detect.recipe import Recipe
+from ..detect.train import check_batch_norm, epoch_order, fit, start, train_step
 from ..nets.find import find
 from ..nets.yolo import Yolo, build_yolo, quiet_ultralytics, to_dict, yolov8
 from ..study.runs import Setting, open_setting

@@ -21,7 +21,8 @@ from ..detect.datasets import load_data
 from ..detect.detection import detect
 from ..detect.metrics import box_iou, match_all, scores
 from ..detect.store import to_frames
-from ..detect.train import Recipe, fit
+from ..detect.recipe import Recipe
+from ..detect.train import fit
 from ..nets.ladder import named_yolo, with_head
 from ..nets.layer import cost
 from ..nets.yolo import Yolo

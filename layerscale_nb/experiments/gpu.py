@@ -16,7 +16,8 @@ import torch
 from .. import process
 from ..core import LayerscaleError, check_name, check_size, one_line, provenance
 from ..detect.augment import make_batch
-from ..detect.train import Recipe, epoch_order, start, train_step
+from ..detect.recipe import Recipe
+from ..detect.train import epoch_order, start, train_step
 from .actbound import BASES, Job, correlations, jobs_of, measure_job
 from .bench import TUNED, bench_network, bench_ultralytics
 from ..nets.layer import cost
@@ -250,7 +251,8 @@ def gpu_text(
     rows: list,  # of `bench_gpu`
 ) -> str:
     "What the rows say, in sentences and a table of correlations."
-    said = _ratios(rows) + [f"{gpu_words(_job_of(r))}: {r['note']}" for r in rows if r['kind'] != 'figure' and r.get('note')]
+    noted = [r for r in rows if r['kind'] != 'figure' and r.get('note')]
+    said = _ratios(rows) + [f"{gpu_words(_job_of(r))}: {r['note']}" for r in noted]
     for mode in ('train', 'inference'):
         figure = [r for r in rows if r['kind'] == 'figure' and r['mode'] == mode]
         if len(figure) > 2: said += [f'figure, {mode}:', correlations(figure).round(3).to_string(index=False)]

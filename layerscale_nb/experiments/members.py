@@ -17,7 +17,8 @@ from ..core import LayerscaleError, provenance, versions
 from ..detect.augment import STILL, make_batch, make_store
 from ..detect.datasets import roadscenes
 from ..detect.store import to_frames
-from ..detect.train import Recipe, fit, save_checkpoint
+from ..detect.recipe import Recipe
+from ..detect.train import fit, save_checkpoint
 from ..nets.ladder import LADDER, named_yolo
 from ..nets.layer import cost
 from ..nets.memory import check_memory, free_bytes, memory_bytes

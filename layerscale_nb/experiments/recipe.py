@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 from ..core import LayerscaleError, check_number, fingerprint, nearest, provenance
 from ..detect.augment import Augment, STILL
-from ..detect.train import Recipe, fit
+from ..detect.recipe import Recipe
+from ..detect.train import fit
 from .bench import seconds_to
 from ..nets.yolo import yolov8
 from ..plot import axes, plain_text

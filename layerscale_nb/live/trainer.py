@@ -15,7 +15,8 @@ from ..core import DoesNotFit, LayerscaleError, fingerprint, provenance, tidy, w
 from ..detect.datasets import load_data
 from ..detect.detection import detect
 from ..detect.store import draw_boxes
-from ..detect.train import Recipe, fit, save_checkpoint
+from ..detect.recipe import Recipe
+from ..detect.train import fit, save_checkpoint
 from .trial import Trial, check_trial, network, trial_call
 from ..nets.layer import cost
 from ..nets.yolo import identity

@@ -13,7 +13,7 @@ import pandas as pd
 from ..core import (
     LayerscaleError, MOST, check_keys, check_name, check_number, check_size, read_yaml, stored)
 from ..detect.augment import Augment
-from ..detect.train import Recipe, check_recipe
+from ..detect.recipe import Recipe, check_recipe
 from ..nets.backbones import STUDY_NETS, named_detector
 from ..nets.ladder import with_head
 from ..nets.layer import cost
