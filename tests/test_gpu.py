@@ -136,7 +136,7 @@ def test_the_command(made_up, tmp_path, capsys):
 
 
 @pytest.mark.parametrize('words, sentence', [
-    (['--only', 'picture'], "no kind of row 'picture'"), (['--imgsz', '100x96'], 'multiple of the stride 32'), (['--minutes', '0'], 'minutes is 0'), (['--batch', '0'], 'batch is 0'),
+    (['--only', 'picture'], "no kind of row 'picture'"), (['--imgsz', '100x96'], 'multiple of the stride 32'), (['--minutes', '0'], "minutes is '0'"), (['--batch', '0'], "batch is '0'"),
     (['--net', 'resnet18'], 'resnet18'), (['--net', 'yolov4-tiny'], 'no network that both trainers can train'), (['--device', 'tpu'], "device 'tpu'")])
 def test_bad_options_are_said_before_anything_is_measured(words, sentence, made_up, tmp_path, capsys):
     options = dict(zip(words[::2], words[1::2]))
