@@ -159,7 +159,8 @@ def found_maps(
 def reparameterized(
     model,  # a detector, whose first row is an extractor
 ) -> torch.nn.Module:
-    "A copy in eval mode whose parallel branches are folded, with the same output; raises `LayerscaleError` without any."
+    """A copy in eval mode whose parallel branches are folded, with the same output; raises `LayerscaleError` if it has
+    none."""
     out, before = copy.deepcopy(model).eval(), sum(p.numel() for p in model.parameters())
     timm_library().utils.reparameterize_model(out.model[0], inplace=True)
     refuse(before == sum(p.numel() for p in out.parameters()), 'this network has no branches to fold; RepVGG has.')
