@@ -19,11 +19,11 @@ class Recipe:
     batch: int = 8
     # 'muon': Muon for the weights that mix channels, AdamW for the others; 'sgd': SGD for all, with Nesterov momentum
     optimizer: str = 'muon'
-    lr: float = 3e-3            # highest learning rate of the one-cycle schedule (AdamW or SGD)
+    lr: float = 3e-3            # highest learning rate (AdamW or SGD)
     muon: float = 0.02          # the same for the weights that mix channels (Muon); 0: AdamW moves them too
     weight_decay: float = 0.05  # of AdamW or SGD, on weights of convolutions only
     warmup: float = 0.05        # share of all steps in which the rate rises
-    hold: float = 0.0           # share of all steps after which the rate begins to fall
+    hold: float = 0.5           # share of all steps after which the rate begins to fall
     final: float = 0.01         # rate at the end, as a share of the highest; 1 is a constant rate
     ema: float = 0.98           # weight average that is validated and saved; 0 is none
     clip: float = 10.0          # largest gradient norm
@@ -33,9 +33,9 @@ class Recipe:
     bn_momentum: float = 0.1    # share of each new batch in the running means of batch norm (Ultralytics: 0.03)
     small: float = 0.0          # share of steps, at the start, on pictures of three quarters the width and height
     topk: int = 10              # anchors that learn one object
-    cls_gain: float = 0.5       # weight of the class term in the loss of the YOLOv8 head (Ultralytics' `cls`)
-    ns_steps: int = 5           # turns of the Newton-Schulz iteration in Muon
-    eval_share: float = 0.1     # validate so rarely that it costs at most this share of an epoch's images
+    cls_gain: float = 1.0       # weight of the class term in the loss of the YOLOv8 head (Ultralytics' `cls`: 0.5)
+    ns_steps: int = 3           # turns of the Newton-Schulz iteration in Muon (Jordan et al.: 5)
+    eval_share: float = 0.05    # validate so rarely that it costs at most this share of an epoch's images
     amp: str = 'auto'           # 'auto': bfloat16 or half precision where it is native, else 'off'
     compile: bool = False       # torch.compile: minutes to start; measure whether it pays (on a CPU it did not)
     graph: bool = False         # on a CUDA GPU: record the step once and repeat it, see `GraphedUpdate`

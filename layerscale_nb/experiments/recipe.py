@@ -42,10 +42,10 @@ _PIECES = {
     '13 anchors per object': dict(topk=13),
     'half on small pictures': dict(small=0.5),
     'batch 16, higher rates': dict(batch=16, lr=4e-3, muon=0.028),
-    'rate held': dict(hold=0.5),
-    'class term doubled': dict(cls_gain=1.0),
-    '3 turns of Newton-Schulz': dict(ns_steps=3),
-    'held, doubled, 3 turns': dict(hold=0.5, cls_gain=1.0, ns_steps=3)}
+    'rate falls from the start': dict(hold=0.0),
+    "Ultralytics' class term": dict(cls_gain=0.5),
+    '5 turns of Newton-Schulz': dict(ns_steps=5),
+    'these three': dict(hold=0.0, cls_gain=0.5, ns_steps=5)}
 
 # %% ../../nbs/experiments/recipe.ipynb #50ec6e19
 def _ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:

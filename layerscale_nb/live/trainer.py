@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 import cv2
 from ..core import DoesNotFit, LayerscaleError, fingerprint, provenance, tidy, write_atomic
+from ..detect.augment import Augment
 from ..detect.datasets import load_data
 from ..detect.detection import detect
 from ..detect.store import draw_boxes
@@ -22,14 +23,15 @@ from ..nets.layer import cost
 from ..nets.yolo import identity
 from ..study.engine import faster_steps, one_thread, spaced
 from ..study.runs import open_setting
-from ..study.variants import Study
+from ..study.variants import PRESETS, Study
 from ..table import locked
 from ..timing.measure import give_back, machine
 
 # %% ../../nbs/live/trainer.ipynb #90fc974a
 def _recipe_of(t: Trial, **kw) -> Recipe:
-    "How a trial is trained."
-    return Recipe(**dict(epochs=t.epochs, batch=t.batch, lr=t.lr) | kw)
+    "How a trial is trained: drawn scenes as in the study `quick`; a point of the curve for nearly every epoch."
+    augment = PRESETS['quick'].recipe.augment if t.data.lower() == 'roadscenes' else Augment()
+    return Recipe(**dict(epochs=t.epochs, batch=t.batch, lr=t.lr, eval_share=0.1, augment=augment) | kw)
 
 # %% ../../nbs/live/trainer.ipynb #d7ec6252
 def _probe(st, t: Trial):
