@@ -10,6 +10,7 @@ from layerscale_nb.core import LayerscaleError
 from layerscale_nb.detect.datasets import roadscenes
 from layerscale_nb.detect.ddp import fit_on_ranks
 from layerscale_nb.detect.store import to_frames
+from layerscale_nb.detect.anchors import net_loss
 from layerscale_nb.detect.loss import detection_loss
 from layerscale_nb.study.runs import open_setting
 from layerscale_nb.detect.recipe import Recipe, lr_at
@@ -111,7 +112,7 @@ def test_two_processes_take_the_mean_of_their_gradients(tmp_path):
     order = epoch_order(8, 0, 0, 8)[0][0]
     for half in (order[0::2], order[1::2]):
         b = make_batch(store, half)
-        (detection_loss(s.model(b['img']), b).sum()/2).backward()
+        (net_loss(net, s.model(b['img']), b, r.topk, r.cls_gain).sum()/2).backward()
     clip_gradients(s.optimizer, r.clip)
     for g in s.optimizer.param_groups: g['lr'] = lr_at(0, 1, r)*g['share']
     s.optimizer.step()
