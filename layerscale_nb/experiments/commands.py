@@ -178,7 +178,7 @@ def _bench_shapes(
     widths: list[Whole] = None,  # values of the arm, multiples of 4 (default: 24 32 48 64 96)
     depths: list[Whole] = None,  # values of the arm (default: 1 2 3 4 6)
     mlps: list[Whole] = None,    # values of the arm (default: 16 32 64 128 256)
-    images: list[Whole] = (12000, 24000, 48000),  # durations (default: 12000 24000 48000)
+    images: list[Whole] = (6000, 12000, 24000),  # durations (default: 6000 12000 24000)
     seeds: list[Seed] = (0, 1),  # random seeds (default: 0 1)
     minutes: Positive = None,  # begin no further run after this long
     device='auto',           # auto, cpu, cuda, cuda:1, mps

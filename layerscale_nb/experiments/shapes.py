@@ -71,7 +71,7 @@ def train_classifier(
 # %% ../../nbs/experiments/shapes.ipynb #058abd9a
 CENTRE = Shape(96, 6, 256)
 GRIDS = dict(width=(24, 32, 48, 64, 96), depth=(1, 2, 3, 4, 6), mlp=(16, 32, 64, 128, 256))
-IMAGES = (12000, 24000, 48000)
+IMAGES = (6000, 12000, 24000)
 _KEY = 'config', 'width', 'depth', 'mlp', 'images', 'seed'
 
 def tiny_vit(
