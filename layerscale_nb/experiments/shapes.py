@@ -66,7 +66,8 @@ def train_classifier(
         if look: look(i + 1, steps, losses[-1])
     s, tenth = clock() - begin, max(1, steps//10)
     mean = lambda v: sum(v)/len(v)
-    return validation_loss(model, pics, device) | dict(first_loss=mean(losses[:tenth]), train_loss=mean(losses[-tenth:]), s=s)
+    first, last = mean(losses[:tenth]), mean(losses[-tenth:])
+    return validation_loss(model, pics, device) | dict(first_loss=first, train_loss=last, s=s)
 
 # %% ../../nbs/experiments/shapes.ipynb #058abd9a
 CENTRE = Shape(96, 6, 256)
