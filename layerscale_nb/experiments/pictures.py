@@ -95,7 +95,8 @@ def from_folder(
     def read(file):
         try:
             with Image.open(file) as im: return np.asarray(im.convert('RGB').resize((side, side)))
-        except (OSError, ValueError) as e: raise LayerscaleError(f'{file}: not readable as an image ({one_line(e)}).') from None
+        except (OSError, ValueError) as e:
+            raise LayerscaleError(f'{file}: not readable as an image ({one_line(e)}).') from None
     x = torch.from_numpy(np.stack([read(f) for f, _ in found.samples]).transpose(0, 3, 1, 2).copy())
     y, val = torch.tensor([c for _, c in found.samples]), torch.arange(len(x)) % every == every - 1
     mixed = torch.randperm(int((~val).sum()), generator=torch.Generator().manual_seed(0))

@@ -32,7 +32,7 @@ class Shape(NamedTuple):
 START = Shape(608, 10, 928)  # the small shape from which the paper scales
 EXPONENTS = {  # s_k as printed, for two tasks
     'classification': dict(width=0.22, depth=0.45, mlp=0.60), 'multitask': dict(width=0.25, depth=0.49, mlp=0.62)}
-PUBLISHED = {n: Shape(SIZES[n][1], SIZES[n][0], SIZES[n][2]) for n in ('S', 'B', 'L', 'H', 'g', 'G', 'So150m', 'So400m')}
+PUBLISHED = {n: Shape(w, d, mlp) for n, (d, w, mlp, _) in SIZES.items() if n != 'Ti'}
 
 # %% ../../nbs/laws/shape.ipynb #0a6d0e27
 def star_sweep(
@@ -181,8 +181,8 @@ def _doubt(fit: ShapeFit, k: str) -> str:
     (s, low, high), (x0, x1) = fit.exponents[k], fit.sizes[k]
     best = [fit.surfaces[k].optimum(t) for t in fit.compute]
     if max(best) < x0 or min(best) > x1:
-        return (f'the data do not identify the best {k}: at every compute it would lie outside the {x0:g} to {x1:g} that '
-                'were trained. Move the grid.')
+        return (f'the data do not identify the best {k}: at every compute it would lie outside the {x0:g} to {x1:g} '
+                'that were trained. Move the grid.')
     if not high < 4*s:
         return (f'the data do not identify the exponent of {k}: {low:.2g} to {high:.2g} fit nearly as well (95%). '
                 'Add sizes, durations or seeds.')
@@ -360,8 +360,8 @@ def shape_for(
     max_depth=None, # layers at most; None: no bound
     task='classification',  # a key of `EXPONENTS`
 ) -> dict:
-    """The shape of the printed rule whose params or FLOPs come nearest: sizes, `heads`, `params`, `gflops`, `compute` as
-    a multiple of the start's, `note`. Raises `LayerscaleError` unless just one of the two is given."""
+    """The shape of the printed rule whose params or FLOPs come nearest: sizes, `heads`, `params`, `gflops`, `compute`
+    as a multiple of the start's, `note`. Raises `LayerscaleError` unless just one of the two is given."""
     refuse((params is None) == (gflops is None), 'give either params or gflops, for example params 400e6.')
     s = EXPONENTS[check_name(task, EXPONENTS, f"no exponents for task '{task}'.")]
     wish = check_number(params, 'params') if gflops is None else check_number(gflops, 'gflops')
