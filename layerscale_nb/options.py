@@ -6,7 +6,7 @@
 __all__ = ['Whole', 'Seed', 'Positive', 'parameters_of', 'checked', 'add_command', 'command_line', 'as_json']
 
 # %% ../nbs/options.ipynb #43540662
-import argparse, inspect, json, sys
+import argparse, inspect, json, shlex, sys
 from typing import Annotated, Literal, get_args, get_origin
 from .core import check_number
 
@@ -74,8 +74,8 @@ def add_command(
 
 # %% ../nbs/options.ipynb #d01432b2
 def command_line() -> str:
-    "The command line of this process, to stand beside what it made."
-    return 'layerscale ' + ' '.join(sys.argv[1:])
+    "The command line of this process as a shell takes it, to stand beside what it made."
+    return shlex.join(['layerscale', *sys.argv[1:]])
 
 # %% ../nbs/options.ipynb #932027da
 def as_json(
