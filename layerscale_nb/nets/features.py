@@ -25,7 +25,8 @@ def _stages(name: str) -> tuple:
     if not timm.is_model(name):
         raise LayerscaleError(f"timm has no model '{name}'. {nearest(name, timm.list_models())}")
     try:
-        with torch.device('meta'): found = timm.create_model(name, features_only=True).feature_info.reduction()
+        with torch.device('meta'), torch.random.fork_rng([]):
+            found = timm.create_model(name, features_only=True).feature_info.reduction()
     except Exception as e: raise LayerscaleError(f"timm gives no maps of '{name}' ({one_line(e)}).") from None
     missing = [s for s in _NECK_STRIDES if s not in found]
     refuse(missing, f'{name} gives maps at strides {", ".join(map(str, found))}, and a YOLOv5 neck reads 8, 16 and 32. '
@@ -41,8 +42,9 @@ def extractor(
     """A timm network that puts out its maps at strides 8, 16 and 32, in a list; new weights. Raises `LayerscaleError`
     where there are none."""
     timm, stages = timm_library(), _stages(name)
-    with torch.device(device or 'cpu'): model = timm.create_model(name, features_only=True, out_indices=stages)
-    return timm.utils.reparameterize_model(model, inplace=True) if deploy else model
+    with torch.device('cpu' if deploy else device or 'cpu'):  # folding needs numbers
+        model = timm.create_model(name, features_only=True, out_indices=stages)
+    return timm.utils.reparameterize_model(model, inplace=True).to(device or 'cpu') if deploy else model
 
 # %% ../../nbs/nets/features.ipynb #3659b368
 _ACTS = 'relu hardtanh hardswish hardsigmoid silu sigmoid gelu mish leaky_relu elu tanh'.split()
@@ -125,7 +127,8 @@ def traced(
 ) -> tuple:
     """(layers, shapes of the maps) of a backbone for one image of this size; raises `LayerscaleError` for an image that
     is too small."""
-    model, (h, w) = extractor(name, deploy, 'meta'), size
+    with torch.random.fork_rng([]): model = extractor(name, deploy, 'meta')  # whoever asks draws the same weights after
+    h, w = size
     try: layers, shapes = _traced(model, size)
     except LayerscaleError: raise
     except Exception as e:
