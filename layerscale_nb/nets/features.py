@@ -20,7 +20,7 @@ _MAP_STRIDES = 8, 16, 32  # of the maps that a YOLOv5 neck reads
 
 @lru_cache
 def _stages(name: str) -> tuple:
-    "Numbers of the stages of a timm network whose maps have `_MAP_STRIDES`; raises `LayerscaleError` if one is missing."
+    "Numbers of the stages of a timm network that a neck reads; raises `LayerscaleError` if one is missing."
     timm = timm_library()
     if not timm.is_model(name):
         raise LayerscaleError(f"timm has no model '{name}'. {nearest(name, timm.list_models())}")
