@@ -28,7 +28,7 @@ class Backbone(Square):
     timm: str             # its name there
     deploy: bool = False  # with its parallel branches folded into one convolution each (RepVGG)
     side = 320            # pixels
-    stride, act = 32, 'relu'
+    stride, act, how = 32, 'relu', 'traced'
 
     name = property(lambda self: self.timm + '-deploy'*self.deploy, doc='Its name in timm.')
 

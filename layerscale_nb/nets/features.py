@@ -15,13 +15,12 @@ from .count import Recorder, count, observe, tensors, watch
 from .layer import Layer, Op, plain_op
 from .operators import OPERATOR_KINDS, PRODUCTS, conv_macs
 
-# %% ../../nbs/nets/features.ipynb #98d8fa0c
-_NECK_STRIDES = 8, 16, 32  # of the maps that a YOLOv5 neck reads
+# %% ../../nbs/nets/features.ipynb #0995b6ce
+_MAP_STRIDES = 8, 16, 32  # of the maps that a YOLOv5 neck reads
 
 @lru_cache
 def _stages(name: str) -> tuple:
-    """Numbers of the stages of a timm network whose maps have `_NECK_STRIDES`; raises `LayerscaleError` if one is
-    missing."""
+    "Numbers of the stages of a timm network that a neck reads; raises `LayerscaleError` if one is missing."
     timm = timm_library()
     if not timm.is_model(name):
         raise LayerscaleError(f"timm has no model '{name}'. {nearest(name, timm.list_models())}")
@@ -29,10 +28,10 @@ def _stages(name: str) -> tuple:
         with torch.device('meta'), torch.random.fork_rng([]):
             found = timm.create_model(name, features_only=True).feature_info.reduction()
     except Exception as e: raise LayerscaleError(f"timm gives no maps of '{name}' ({one_line(e)}).") from None
-    missing = [s for s in _NECK_STRIDES if s not in found]
+    missing = [s for s in _MAP_STRIDES if s not in found]
     refuse(missing, f'{name} gives maps at strides {", ".join(map(str, found))}, and a YOLOv5 neck reads 8, 16 and 32. '
                     'Take another backbone, such as resnet18.')
-    return tuple(len(found) - 1 - found[::-1].index(s) for s in _NECK_STRIDES)
+    return tuple(len(found) - 1 - found[::-1].index(s) for s in _MAP_STRIDES)
 
 # %% ../../nbs/nets/features.ipynb #03455267
 def extractor(
@@ -49,7 +48,7 @@ def extractor(
 
 # %% ../../nbs/nets/features.ipynb #3659b368
 _ACTS = 'relu hardtanh hardswish hardsigmoid silu sigmoid gelu mish leaky_relu elu tanh'.split()
-_AS_KIND = {'cat': 'concat', **dict.fromkeys(('add', 'sub', 'mul', 'div'), 'add'), **dict.fromkeys(_ACTS, 'act'),
+_OP_KINDS = {'cat': 'concat', **dict.fromkeys(('add', 'sub', 'mul', 'div'), 'add'), **dict.fromkeys(_ACTS, 'act'),
           'batch_norm': 'norm', 'layer_norm': 'layernorm', 'max_pool': 'pool', 'avg_pool': 'pool', 'softmax': 'softmax'}
 
 # %% ../../nbs/nets/features.ipynb #a3bf8b89
@@ -74,7 +73,7 @@ def _op(name: str, args, out) -> Op:
     if name in PRODUCTS: return Op('linear', tensors(args)[-1].shape[0], c, bias=name == 'addmm', norm=False, act=False)
     if kind == 'avg_pool' and h*w == 1: return plain_op('mean', c)
     window = args[1] if kind in ('max_pool', 'avg_pool') else (1,)
-    return plain_op(_AS_KIND.get(kind, 'copy'), c, k=max(window), fresh=kind in _ACTS and name[-1] != '_')
+    return plain_op(_OP_KINDS.get(kind, 'copy'), c, k=max(window), fresh=kind in _ACTS and name[-1] != '_')
 
 # %% ../../nbs/nets/features.ipynb #ed535ed3
 def _with(op: Op, name: str) -> Op | None:
@@ -151,7 +150,7 @@ def found_maps(
     """(channels, stride, missing pixels) of the maps at strides 8, 16 and 32; raises `LayerscaleError` if they fit no
     grid."""
     out = []
-    for (_, c, h, w), s in zip(traced(name, deploy, tuple(size))[1], _NECK_STRIDES):
+    for (_, c, h, w), s in zip(traced(name, deploy, tuple(size))[1], _MAP_STRIDES):
         short = size[0]//s - h
         refuse(short != size[1]//s - w or short < 0,
                f'{name} gives a map of {w}x{h} at stride {s} from an image of {size[1]}x{size[0]}, and the neck needs '

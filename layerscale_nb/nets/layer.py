@@ -229,4 +229,5 @@ def cost(
         s[1] += n*params
         s[2] += n*acts
     total = Cost(*(sum(s[i] for s in sums.values()) for i in range(3)))
-    return Count(network.name, hw, total, {k: Cost(*v) for k, v in sums.items()})
+    how = getattr(network, 'how', 'closed form')  # layers of another library's network are traced
+    return Count(network.name, hw, total, {k: Cost(*v) for k, v in sums.items()}, how)

@@ -82,6 +82,9 @@ class Yolo(Graph):
 
     side = property(attrgetter('imgsz'), doc='Side of the image it was designed for, pixels.')
 
+    how = property(lambda self: 'closed form' + ', its backbone traced'*(self.rows[0][2:3] == ('Features',)),
+                   doc='Where its layers come from.')
+
     def rescaled(self, d=1.0, w=1.0, r=1.0, g=None, rounding=None) -> 'Yolo':
         """The network with depth, width and resolution multiplied; a graph has rounding rules of its own, and no
         groups. Raises `LayerscaleError` where a backbone of another library has no other depth or width."""
