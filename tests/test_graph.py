@@ -96,7 +96,7 @@ def test_a_recorded_step_trains_as_the_step_does(name, monkeypatch):
     a, b, c = (losses(s, 8) for s in (usual, told, taped))
     assert not taped.graphed.why_not and len(taped.graphed.graphs) == 1
     assert b == pytest.approx(a, rel=2e-3) and c == pytest.approx(b, rel=2e-3) and c[0] == b[0]
-    assert float((weights(taped) - weights(told)).norm()) < 1e-2*float((weights(told) - weights(start(NETS[name], RECIPE, 8, 0, CPU))).norm())
+    assert float((weights(taped) - weights(told)).norm()) < 3e-2*float((weights(told) - weights(start(NETS[name], RECIPE, 8, 0, CPU))).norm())
 
 
 def test_the_tape_is_exact_where_the_rates_are_tensors(monkeypatch):

@@ -176,7 +176,7 @@ def test_pictures_from_a_folder(tmp_path):
     p = from_folder(tmp_path, 16)
     assert p.classes == ('a', 'b') and tuple(p.x.shape) == (8, 3, 16, 16) and len(p.val_x) == 2
     (tmp_path/'b'/'0.png').write_text('no image')
-    with pytest.raises(LayerscaleError, match='not readable as an image'): from_folder(tmp_path)
+    with pytest.raises(LayerscaleError, match='not a whole image'): from_folder(tmp_path)
     with pytest.raises(LayerscaleError, match='no images in folders'): from_folder(tmp_path/'a')
 
 

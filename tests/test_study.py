@@ -120,7 +120,7 @@ def test_a_run_left_in_an_epoch_goes_on_from_its_step(setting, tmp_path):
         if p.step == run.epoch*4 and p.row is None and len(run.rows) < run.epoch: break  # while it validates
     last = begin(tmp_path/'parts').finish()
     rows = [[{k: v for k, v in r.items() if k != 'train_s'} for r in run.rows] for run in (last, whole)]
-    assert rows[0] == rows[1]
+    assert repr(rows[0]) == repr(rows[1])  # an epoch that is not validated holds nan, which equals nothing
     for a, b in zip(last.average.state_dict().values(), whole.average.state_dict().values()): assert torch.equal(a, b)
 
 

@@ -8,7 +8,7 @@ __all__ = ['AVERAGE_EVERY', 'Run', 'init_head_bias', 'seeded', 'compiled', 'star
            'check_fits', 'progress', 'fit', 'save_checkpoint']
 
 # %% ../../nbs/detect/train.ipynb #7bfb5421
-import copy, importlib.util, math, os, shutil, time, warnings, zipfile
+import copy, importlib.util, math, os, shutil, sys, time, warnings, zipfile
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -457,7 +457,9 @@ def save_checkpoint(
     model.names, model.args = dict(enumerate(names)), dict(task='detect', imgsz=max(size), model='yolov8', data=None)
     for m in model.modules(): m.__dict__.pop('criterion', None)
     model.criterion = None
+    # a resumed run's names are other objects, which pickle would write out again: the file would be another
+    metrics = {sys.intern(k): v for k, v in s.rows[-1].items()} if s.rows else {}
     ckpt = dict(epoch=-1, best_fitness=None, model=None, ema=model.half().requires_grad_(False), updates=None,
-                optimizer=None, train_args=model.args, train_metrics=s.rows[-1] if s.rows else {}, date=None,
+                optimizer=None, train_args=model.args, train_metrics=metrics, date=None,
                 version=ultralytics.__version__)
     return write_atomic(path, lambda f: torch.save(ckpt, f))

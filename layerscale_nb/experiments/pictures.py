@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 from ..core import LayerscaleError, check_number, one_line, refuse
+from ..detect.images import read_image
 
 # %% ../../nbs/experiments/pictures.ipynb #e246b15b
 FIGURES, TEXTURES = ('disc', 'square', 'triangle', 'ring', 'cross'), ('stripes', 'checks')
@@ -93,10 +94,7 @@ def from_folder(
         raise LayerscaleError(f'{path}: no images in folders named after their classes ({one_line(e)}).') from None
     refuse(len(found.classes) < 2, f'{path}: one class alone cannot be told apart; give at least two folders.')
     def read(file):
-        try:
-            with Image.open(file) as im: return np.asarray(im.convert('RGB').resize((side, side)))
-        except (OSError, ValueError) as e:
-            raise LayerscaleError(f'{file}: not readable as an image ({one_line(e)}).') from None
+        return np.asarray(Image.fromarray(read_image(file)).resize((side, side)))
     x = torch.from_numpy(np.stack([read(f) for f, _ in found.samples]).transpose(0, 3, 1, 2).copy())
     y, val = torch.tensor([c for _, c in found.samples]), torch.arange(len(x)) % every == every - 1
     mixed = torch.randperm(int((~val).sum()), generator=torch.Generator().manual_seed(0))
