@@ -45,7 +45,7 @@ _PIECES = {
     'rate falls from the start': dict(hold=0.0),
     "Ultralytics' class term": dict(cls_gain=0.5),
     '5 turns of Newton-Schulz': dict(ns_steps=5),
-    'these three': dict(hold=0.0, cls_gain=0.5, ns_steps=5)}
+    'three changes undone': dict(hold=0.0, cls_gain=0.5, ns_steps=5)}
 
 # %% ../../nbs/experiments/recipe.ipynb #50ec6e19
 def _ablation_run(st, piece: str, recipe: Recipe, seed: int, look=None) -> dict:
