@@ -14,6 +14,7 @@ from ..detect.anchors import build_detector
 from ..detect.metrics import scores
 from ..detect.recipe import Recipe, check_recipe
 from ..detect.train import fit
+from ..laws.points import inverse_normalized_loss
 from ..nets.backbones import STUDY_NETS, named_detector
 from ..nets.count import count
 from ..nets.features import reparameterized
@@ -62,7 +63,8 @@ def _backbone_row(st, run, name: str, recipe: str, head: str, command='') -> dic
                 imgsz=f'{st.size[1]}x{st.size[0]}', epochs=run.recipe.epochs, batch=run.recipe.batch,
                 n_train=len(st.train), n_val=len(st.val), **asdict(cost(net, st.size).total),
                 ms=ms, ms_q1=low, ms_q3=high, note=busy_note(waited),
-                **{k: q[k] for k in ('map50', 'map50_95', 'recall')}, loss=losses[-1], loss_max=max(losses),
+                **{k: q[k] for k in ('map50', 'map50_95', 'recall')}, loss=losses[-1],
+                inverse_normalized_loss=float(inverse_normalized_loss(losses)[-1]),
                 seconds=run.seconds, **extra, **provenance(command, device_name(st.device), run.seed))
 
 # %% ../../nbs/experiments/backbones.ipynb #cf22173e
@@ -121,11 +123,9 @@ def bench_backbones(
 def backbone_table(
     df,  # rows of `bench_backbones` of one data set and recipe
 ) -> pd.DataFrame:
-    """Means over the seeds by network, cheapest first; `spread` is the range of mAP50, `inl` the inverse normalized
-    loss."""
-    df = df.assign(inl=df.loss_max/df.loss)
+    """Means over the seeds by network, cheapest first; `spread` is the range of mAP50."""
     one = {k: (k, 'first') for k in ('params', 'macs', 'acts')}
-    mean = {k: (k, 'mean') for k in ('map50', 'map50_95', 'recall', 'inl', 'seconds')}
+    mean = {k: (k, 'mean') for k in ('map50', 'map50_95', 'recall', 'inverse_normalized_loss', 'seconds')}
     t = df.groupby('net').agg(seeds=('seed', 'nunique'), **one, ms=('ms', 'median'), **mean,
                               spread=('map50', lambda v: v.max() - v.min()))
     return t.sort_values('macs')

@@ -11,7 +11,8 @@ import math, sys, time
 import torch
 from torch.nn.functional import cross_entropy
 from ..core import check_number, fingerprint, provenance, refuse
-from .pictures import Pictures, load_pictures
+from ..detect.train import seeded
+from .pictures import Pictures, load_pictures, pictures_digest
 from ..laws.shape import Shape, fit_shape, star_arms, star_sweep
 from ..nets.layer import Network, cost
 from ..nets.vit import vit_shape
@@ -49,10 +50,11 @@ def train_classifier(
     look=None,       # called with (step, steps, loss) after every step
 ) -> dict:
     "`loss`, `error`, the mean `train_loss` of the first and last tenth, and `s`, processor seconds of the steps."
-    torch.manual_seed(seed)
-    model, steps = net.build(pics.x.shape[-1]).to(device).train(), max(10, round(images/batch))
+    steps = max(10, round(images/batch))
+    with seeded(seed):
+        model = net.build(pics.x.shape[-1]).to(device).train()
+        order = torch.cat([torch.randperm(len(pics.x)) for _ in range(-(-steps*batch//len(pics.x)))]).split(batch)
     opt = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.95), weight_decay=0.05)
-    order = torch.cat([torch.randperm(len(pics.x)) for _ in range(-(-steps*batch//len(pics.x)))]).split(batch)
     clock, losses = (time.process_time if str(device) == 'cpu' else time.perf_counter), []
     begin = clock()
     for i in range(steps):
@@ -109,7 +111,7 @@ def sweep_shapes(
     "Train what is missing; returns the rows of these settings as a `DataFrame`, with compute `t`, `loss` and `error`."
     device, jobs = pick_device(device), jobs or sweep_jobs()
     pics = load_pictures(source, max(n for _, n, _ in jobs))
-    config = fingerprint(dict(set=pics.name, classes=pics.classes, val=len(pics.val_x), lr=lr, batch=batch, recipe=1))
+    config = fingerprint(dict(classes=pics.classes, digest=pictures_digest(pics), lr=lr, batch=batch, recipe=1))
     def make(job):
         net = tiny_vit(Shape(*(job[k] for k in Shape._fields)), pics.x.shape[-1], len(pics.classes))
         c, got = cost(net), train_classifier(net, pics, job['images'], job['seed'], lr, batch, device)
@@ -145,7 +147,7 @@ def arms_of(
 # %% ../../nbs/experiments/shapes.ipynb #15f5669a
 def plan_text(
     jobs: list,    # of `sweep_jobs`
-    rate=4e9,      # multiply-adds of training a second on one core; measured for these sizes
+    rate=4e9,      # multiply-adds of training a second on one core: a guess, small nets are slower
 ) -> str:
     "How many runs, pictures and multiply-adds, and about how long."
     total = sum(3*cost(tiny_vit(s)).macs*n for s, n, _ in jobs)
