@@ -28,7 +28,8 @@ METRICS = {
               Metric('throughput_img_s', 'throughput (images/s)', 1, digits=0),
               Metric('params', 'params (M)', -1, 1e-6, 2), Metric('macs', 'macs (G)', -1, 1e-9, 3),
               Metric('acts', 'acts (M)', -1, 1e-6, 2), Metric('model_mb', 'model file (MB)', -1, digits=1),
-              Metric('train_s', 'training (s)', -1, digits=0))}
+              Metric('train_s', 'training (s)', -1, digits=0), Metric('ms', 'latency, batch 1 (ms)', -1, digits=1),
+              Metric('inverse_normalized_loss', 'inverse normalized loss', digits=2))}
 
 # %% ../nbs/plot.ipynb #fb083f6c
 def metric(

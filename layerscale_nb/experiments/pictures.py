@@ -85,7 +85,7 @@ def drawn(
 def pictures_digest(
     pics: Pictures,  # the set
 ) -> str:
-    "Fingerprint of all pictures and their classes; of a drawn set the validation alone, since a longer one begins alike."
+    "Fingerprint of all pictures and classes; of a drawn set the validation alone, since a longer one begins alike."
     parts = [pics.val_x, pics.val_y] + ([] if pics.name == 'drawn' else [pics.x, pics.y])
     return fingerprint([zlib.crc32(np.ascontiguousarray(t.numpy())) for t in parts])
 
