@@ -65,7 +65,8 @@ def iso_part(
         marks.append(Mark('line', x.tolist(), f.loss(x, t).tolist(), colour, [f'{factor:g}x']))
         marks.append(Mark('dot', [float(f.optimum(t))], [float(f.loss(f.optimum(t), t))], colour))
     top = max(float(max(m.ys)) for m in marks)
-    return chart(marks, size, 'loss (heights invented)', y=(0.9*min(min(m.ys) for m in marks), top), size=(360, 230), log='x')
+    ends = 0.9*min(min(m.ys) for m in marks), top
+    return chart(marks, size, 'loss (heights invented)', y=ends, size=(360, 230), log='x')
 
 # %% ../../nbs/live/shapes.ipynb #11b56f8e
 def shape_view(
