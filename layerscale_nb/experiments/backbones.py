@@ -61,7 +61,8 @@ def _backbone_row(st, run, name: str, recipe: str, head: str, command='') -> dic
     ms, low, high, waited = _latency(plain.fuse(verbose=False), st)
     return dict(net=name, recipe=recipe, head=head, data=Path(str(st.study.data)).name,
                 imgsz=f'{st.size[1]}x{st.size[0]}', epochs=run.recipe.epochs, batch=run.recipe.batch,
-                n_train=len(st.train), n_val=len(st.val), **asdict(cost(net, st.size).total),
+                n_train=len(st.train), n_val=len(st.val), nc=len(st.names),
+                **asdict(cost(net, st.size).total),
                 ms=ms, ms_q1=low, ms_q3=high, note=busy_note(waited),
                 **{k: q[k] for k in ('map50', 'map50_95', 'recall')}, loss=losses[-1],
                 inverse_normalized_loss=float(inverse_normalized_loss(losses)[-1]),
