@@ -7,7 +7,7 @@ __all__ = ['svg', 'svg_text', 'to_pixels', 'axis_range', 'ticks', 'theme_colour'
 
 # %% ../nbs/svg.ipynb #47852030
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 
 # %% ../nbs/svg.ipynb #f288ba45
@@ -84,10 +84,13 @@ class Mark:
     xs: list               # values, not pixels
     ys: list = ()          # none for a rule
     colour: str = 'currentColor'
-    names: list = ()       # written above each dot or rule, or at the end of a line
+    names: list = ()       # written beside each dot, above each rule, or at the end of a line
     tips: list = ()        # shown under the pointer, one for each dot or one for a line
+    sides: str = ''        # where the name of each dot stands: n above, e, w or s; `chart` chooses
 
 # %% ../nbs/svg.ipynb #d2e82edf
+_SIDES = dict(n=(0, -8, 'middle'), e=(8, 4, 'start'), w=(-8, 4, 'end'), s=(0, 17, 'middle'))  # of a dot, in pixels
+
 def _svg_mark(m: Mark, px, py, box) -> str:
     """A mark as SVG, without the name of a line; `px` and `py` turn values into pixels, `box` is (left, right, top,
     low)."""
@@ -107,7 +110,8 @@ def _svg_mark(m: Mark, px, py, box) -> str:
         return ''.join([*rules, *(svg_text(x, top - 5, n, anchor) for x, anchor, n in names)])
     look = f'r="4" fill="{m.colour}"' if m.kind == 'dot' else f'r="6" fill="none" stroke="{m.colour}" stroke-width="2"'
     dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}>{tip}</circle>' for (x, y), tip in zip(at, tips)]
-    return ''.join([*dots, *(svg_text(x, y - 8, n) for (x, y), n in zip(at, m.names))])
+    beside = zip(at, m.names, m.sides or 'n'*len(at))
+    return ''.join([*dots, *(svg_text(x + _SIDES[s][0], y + _SIDES[s][1], n, _SIDES[s][2]) for (x, y), n, s in beside)])
 
 # %% ../nbs/svg.ipynb #48a0c952
 def _end_names(marks, px, py) -> str:
@@ -118,6 +122,43 @@ def _end_names(marks, px, py) -> str:
         out.append(f'<path d="M{x:.1f} {last:.1f}h8" stroke="{m.colour}" stroke-width="3"/>')
         out.append(svg_text(x + 11, last + 4, m.names[0], 'start'))
     return ''.join(out)
+
+# %% ../nbs/svg.ipynb #f63df596
+def _plot_area(marks, size, x, y, log) -> tuple:
+    "(function from values to pixels across, the same for up, box) of a chart; names at the ends of lines need room."
+    ends = [m.names[0] for m in marks if m.kind == 'line' and m.names]
+    tops = any(m.names for m in marks if m.kind == 'rule')
+    left, right, top, low = 50, size[0] - 14 - max([0, *(7*len(n) + 11 for n in ends)]), 10 + 12*tops, size[1] - 36
+    return to_pixels(*x, left, right, 'x' in log), to_pixels(*y, low, top, 'y' in log), (left, right, top, low)
+
+# %% ../nbs/svg.ipynb #72e34d08
+def _shared(a: tuple, b: tuple) -> float:
+    "Square pixels that two boxes (left, top, right, bottom) share."
+    return max(0, min(a[2], b[2]) - max(a[0], b[0]))*max(0, min(a[3], b[3]) - max(a[1], b[1]))
+
+# %% ../nbs/svg.ipynb #d6d91227
+def _name_box(x, y, name, side: str) -> tuple:
+    "(left, top, right, bottom) of a name beside a dot at (x, y)."
+    dx, dy, anchor = _SIDES[side]
+    wide = 6.5*len(str(name))
+    left = x + dx - dict(start=0, middle=wide/2, end=wide)[anchor]
+    return left, y + dy - 10, left + wide, y + dy + 3
+
+# %% ../nbs/svg.ipynb #c8f9fd20
+def _place_names(marks, size, x, y, log) -> list:
+    "The marks with the side on which each name covers least of the dots, the names before it and the edge."
+    px, py, (left, _, _, low) = _plot_area(marks, size, x, y, log)
+    at = [[(px(a), py(b)) for a, b in zip(m.xs, m.ys)] if m.kind in ('dot', 'ring') else [] for m in marks]
+    taken, out = [(a - 5, b - 5, a + 5, b + 5) for places in at for a, b in places], []
+    taken += [(-99, -99, left, size[1]), (size[0], -99, size[0] + 99, size[1]), (-99, low, size[0], size[1])]
+    for m, places in zip(marks, at):
+        sides = ''
+        for (a, b), name in zip(places, m.names):
+            tried = {s: _name_box(a, b, name, s) for s in _SIDES}
+            sides += min(tried, key=lambda s: sum(_shared(tried[s], other) for other in taken))
+            if name: taken.append(tried[sides[-1]])
+        out.append(replace(m, sides=sides))
+    return out
 
 # %% ../nbs/svg.ipynb #4482acc5
 def chart(
@@ -130,6 +171,7 @@ def chart(
     x0, x1 = x or axis_range([v for m in marks for v in m.xs], 'x' in log)
     y0, y1 = y or axis_range([v for m in marks for v in m.ys], 'y' in log)
     named = lambda values: [(v, f'{v:g}') for v in values]
+    marks = _place_names(marks, size, (x0, x1), (y0, y1), log)
     return dict(kind='chart', size=size, log=log, xlabel=xlabel, ylabel=ylabel, x=(x0, x1), y=(y0, y1),
                 xticks=named(ticks(x0, x1, 6, 'x' in log)), yticks=named(ticks(y0, y1, 4, 'y' in log)),
                 marks=[vars(m) | dict(colour=theme_colour(m.colour)) for m in marks])
@@ -151,10 +193,7 @@ def draw_chart(
 ) -> str:
     "A chart as SVG text."
     (W, H), marks = c['size'], [Mark(**m) for m in c['marks']]
-    ends = [m.names[0] for m in marks if m.kind == 'line' and m.names]
-    tops = any(m.names for m in marks if m.kind == 'rule')
-    box = left, right, top, low = 50, W - 14 - max([0, *(7*len(n) + 11 for n in ends)]), 10 + 12*tops, H - 36
-    px, py = to_pixels(*c['x'], left, right, 'x' in c['log']), to_pixels(*c['y'], low, top, 'y' in c['log'])
+    px, py, box = _plot_area(marks, (W, H), c['x'], c['y'], c['log'])
     return svg(W, H, f'{c["ylabel"]} against {c["xlabel"]}', _frame(c, px, py, box),
                *(_svg_mark(m, px, py, box) for m in marks), _end_names(marks, px, py))
 

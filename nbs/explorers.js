@@ -17,6 +17,9 @@
   }
   const tip = t => t === undefined ? '' : `<title>${esc(t)}</title>`
 
+  const name = (x, y, t, [dx, dy, anchor]) => text(x + dx, y + dy, t, anchor)
+  const SIDES = {n: [0, -8, 'middle'], e: [8, 4, 'start'], w: [-8, 4, 'end'], s: [0, 17, 'middle']}
+
   function mark(m, px, py, [left, right, top, low]) {
     const points = m.ys.map((y, i) => [px(m.xs[i]), py(y)])
     if (m.kind === 'line' || m.kind === 'dashed') {
@@ -30,7 +33,7 @@
     }).join('')
     const look = m.kind === 'dot' ? `r="4" fill="${m.colour}"` : `r="6" fill="none" stroke="${m.colour}" stroke-width="2"`
     return points.map(([x, y], i) => `<circle cx="${at(x)}" cy="${at(y)}" ${look}>${tip(m.tips[i])}</circle>` +
-      (m.names[i] ? text(x, y - 8, m.names[i]) : '')).join('')
+      (m.names[i] ? name(x, y, m.names[i], SIDES[m.sides[i] || 'n']) : '')).join('')
   }
 
   function endNames(marks, px, py) {

@@ -26,7 +26,8 @@ from ..table import Table, fill, frame, read_rows
 from ..timing.measure import busy_note, device_name, machine, steadiest, time_module
 
 # %% ../../nbs/experiments/backbones.ipynb #8d8ac29a
-RECIPES = dict(muon=replace(Recipe(), eval_share=1.0), sgd=replace(PRESETS['yolov5-study'].recipe, eval_share=1.0))
+RECIPES = {k: replace(r, eval_share=1.0) for k, r in dict(
+    muon=Recipe(), quick=PRESETS['quick'].recipe, sgd=PRESETS['yolov5-study'].recipe).items()}
 
 def recipe_of(
     name: str,    # a key of `RECIPES`
@@ -85,7 +86,7 @@ def bench_backbones(
     epochs=None,            # number of epochs; None: the recipe's own
     nets=STUDY_NETS,        # names as in `named_detector`
     seeds=(0,),             # random seeds
-    recipes=('muon',),      # keys of `RECIPES`
+    recipes=('muon',),      # keys of `RECIPES`; `quick` suits drawn scenes
     batch=None,             # images of a step; None: the recipe's own
     head='v8',              # 'v8', or 'anchor' as the study had it
     device='auto',          # torch device, or 'auto'

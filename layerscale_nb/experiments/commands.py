@@ -84,7 +84,7 @@ def _bench_recipe(
 def _bench_backbones(
     *,
     nets: list[str] = None,    # detectors by name, such as yolov5n yolov5-ghostnet (default: ten)
-    recipes: list[str] = ('muon',),  # muon (the package's), sgd (the study's) or both (default: muon)
+    recipes: list[str] = ('muon',),  # of muon, quick (for drawn scenes), sgd (the study's) (default: muon)
     epochs: Whole = None,      # of every run; default: as the recipe has it
     batch: Whole = None,       # images of a step; default: as the recipe has it
     head: Literal['v8', 'anchor'] = 'v8',  # anchor: as the study had it
@@ -97,9 +97,9 @@ def _bench_backbones(
     """train YOLOv5's neck and head on ten backbones, with the same settings
 
     examples:
-      layerscale bench backbones --epochs 10
+      layerscale bench backbones --recipes quick --epochs 8
       layerscale bench backbones --data path/to/bccd --imgsz 192x160 --epochs 20 --seeds 0 1
-      layerscale bench backbones --nets yolov5n yolov5-resnet18 --recipes muon sgd --epochs 10
+      layerscale bench backbones --nets yolov5n yolov5-resnet18 --recipes quick sgd --epochs 8
       layerscale bench backbones --recipes sgd --data VOC.yaml --imgsz 320x320 --device cuda"""
     from layerscale_nb.experiments.backbones import STUDY_NETS, backbone_table, bench_backbones
     line, frames['imgsz'] = Line(sys.stderr), frames['imgsz'] and check_size(frames['imgsz'])
@@ -202,6 +202,29 @@ def _bench_shapes(
     print(as_json([tidy(r) for r in df.to_dict('records')]) if json else f'{shapes_text(df, centre)}\nrows in {out}')
     return 0
 
+# %% ../../nbs/experiments/commands.ipynb #430c863d
+def _bench_rules(
+    *,
+    data='drawn',            # drawn, cifar10, or a folder with one folder of images for each class
+    images: Whole = 12000,   # pictures that each network sees
+    search: Whole = 16,      # random networks of each of two sizes
+    seeds: list[Seed] = (0, 1, 2),  # random seeds (default: 0 1 2)
+    minutes: Positive = None,  # begin no further run after this long
+    device='auto',           # auto, cpu, cuda, cuda:1, mps
+    out='rules.csv',         # the table, whose finished rows are not trained again
+    json=False,              # print the rows as one JSON list
+) -> int:
+    """train a tiny RegNet scaled by several rules, beside random networks of the same cost
+
+    examples:
+      layerscale bench rules --out rules.csv
+      layerscale bench rules --data path/to/folder --images 4000 --seeds 0 1"""
+    from layerscale_nb.experiments.rules import rule_jobs, rules_text, said_rule, sweep_rules
+    df = sweep_rules(out, rule_jobs(images=images, seeds=tuple(seeds), search=search), data, device,
+                     minutes or float('inf'), said_rule, command_line())
+    print(as_json([tidy(r) for r in df.to_dict('records')]) if json else f'{rules_text(df)}\nrows in {out}')
+    return 0
+
 # %% ../../nbs/experiments/commands.ipynb #0eb0f93c
 def _bench_gpu(
     *,
@@ -231,4 +254,4 @@ def _bench_gpu(
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
 BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
               'acts': _bench_acts, 'predictor': _bench_predictor, 'shapes': _bench_shapes,
-              'gpu': _bench_gpu}  # name after `layerscale bench` -> command
+              'rules': _bench_rules, 'gpu': _bench_gpu}  # name after `layerscale bench` -> command

@@ -127,7 +127,8 @@ def load_pictures(
     source='drawn',  # 'drawn', 'cifar10', or a folder with one folder for each class
     n=2000,          # training pictures, if they are drawn
     n_val=1000,      # validation pictures, if they are drawn
+    side=32,         # pixels; CIFAR-10 keeps its 32
 ) -> Pictures:
     "The set of this name."
-    if str(source) == 'drawn': return drawn(n, n_val)
-    return cifar10() if str(source) == 'cifar10' else from_folder(source)
+    if str(source) == 'drawn': return drawn(n, n_val, side)
+    return cifar10() if str(source) == 'cifar10' else from_folder(source, side)
