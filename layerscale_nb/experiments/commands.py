@@ -206,7 +206,7 @@ def _bench_shapes(
 def _bench_rules(
     *,
     data='drawn',            # drawn, cifar10, or a folder with one folder of images for each class
-    images: Whole = 12000,   # pictures that each network sees
+    images: Whole = 8000,    # pictures that each network sees
     search: Whole = 16,      # random networks of each of two sizes
     seeds: list[Seed] = (0, 1, 2),  # random seeds (default: 0 1 2)
     minutes: Positive = None,  # begin no further run after this long
