@@ -86,10 +86,11 @@ class Mark:
     colour: str = 'currentColor'
     names: list = ()       # written beside each dot, above each rule, or at the end of a line
     tips: list = ()        # shown under the pointer, one for each dot or one for a line
-    sides: str = ''        # where the name of each dot stands: n above, e, w or s; `chart` chooses
+    sides: str = ''        # where the name of each dot stands, as on a number pad: 8 above, 9, 6 right, ...; `chart` chooses
 
 # %% ../nbs/svg.ipynb #d2e82edf
-_SIDES = dict(n=(0, -8, 'middle'), e=(8, 4, 'start'), w=(-8, 4, 'end'), s=(0, 17, 'middle'))  # of a dot, in pixels
+_SIDES = {'8': (0, -8, 'middle'), '6': (8, 4, 'start'), '4': (-8, 4, 'end'), '2': (0, 17, 'middle'),  # pixels off a dot
+          '9': (6, -5, 'start'), '7': (-6, -5, 'end'), '3': (6, 14, 'start'), '1': (-6, 14, 'end')}
 
 def _svg_mark(m: Mark, px, py, box) -> str:
     """A mark as SVG, without the name of a line; `px` and `py` turn values into pixels, `box` is (left, right, top,
@@ -110,7 +111,7 @@ def _svg_mark(m: Mark, px, py, box) -> str:
         return ''.join([*rules, *(svg_text(x, top - 5, n, anchor) for x, anchor, n in names)])
     look = f'r="4" fill="{m.colour}"' if m.kind == 'dot' else f'r="6" fill="none" stroke="{m.colour}" stroke-width="2"'
     dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" {look}>{tip}</circle>' for (x, y), tip in zip(at, tips)]
-    beside = zip(at, m.names, m.sides or 'n'*len(at))
+    beside = zip(at, m.names, m.sides or '8'*len(at))
     return ''.join([*dots, *(svg_text(x + _SIDES[s][0], y + _SIDES[s][1], n, _SIDES[s][2]) for (x, y), n, s in beside)])
 
 # %% ../nbs/svg.ipynb #48a0c952
@@ -140,9 +141,20 @@ def _shared(a: tuple, b: tuple) -> float:
 def _name_box(x, y, name, side: str) -> tuple:
     "(left, top, right, bottom) of a name beside a dot at (x, y)."
     dx, dy, anchor = _SIDES[side]
-    wide = 6.5*len(str(name))
+    wide = 7*len(str(name))
     left = x + dx - dict(start=0, middle=wide/2, end=wide)[anchor]
     return left, y + dy - 10, left + wide, y + dy + 3
+
+# %% ../nbs/svg.ipynb #d2be07eb
+def _line_boxes(marks, px, py, step=8) -> list:
+    "Small boxes along the lines of a chart, every few pixels."
+    out = []
+    for m in marks:
+        at = [(px(x), py(y)) for x, y in zip(m.xs, m.ys)] if m.kind in ('line', 'dashed') else []
+        for (a, b), (c, d) in zip(at, at[1:]):
+            n = max(1, round(math.hypot(c - a, d - b)/step))
+            out += [(x - 2, y - 2, x + 2, y + 2) for x, y in ((a + (c - a)*i/n, b + (d - b)*i/n) for i in range(n))]
+    return out
 
 # %% ../nbs/svg.ipynb #c8f9fd20
 def _place_names(marks, size, x, y, log) -> list:
@@ -150,6 +162,7 @@ def _place_names(marks, size, x, y, log) -> list:
     px, py, (left, _, _, low) = _plot_area(marks, size, x, y, log)
     at = [[(px(a), py(b)) for a, b in zip(m.xs, m.ys)] if m.kind in ('dot', 'ring') else [] for m in marks]
     taken, out = [(a - 5, b - 5, a + 5, b + 5) for places in at for a, b in places], []
+    if any(m.names for m, places in zip(marks, at) if places): taken += _line_boxes(marks, px, py)
     taken += [(-99, -99, left, size[1]), (size[0], -99, size[0] + 99, size[1]), (-99, low, size[0], size[1])]
     for m, places in zip(marks, at):
         sides = ''

@@ -18,7 +18,8 @@
   const tip = t => t === undefined ? '' : `<title>${esc(t)}</title>`
 
   const name = (x, y, t, [dx, dy, anchor]) => text(x + dx, y + dy, t, anchor)
-  const SIDES = {n: [0, -8, 'middle'], e: [8, 4, 'start'], w: [-8, 4, 'end'], s: [0, 17, 'middle']}
+  const SIDES = {8: [0, -8, 'middle'], 6: [8, 4, 'start'], 4: [-8, 4, 'end'], 2: [0, 17, 'middle'],
+    9: [6, -5, 'start'], 7: [-6, -5, 'end'], 3: [6, 14, 'start'], 1: [-6, 14, 'end']}
 
   function mark(m, px, py, [left, right, top, low]) {
     const points = m.ys.map((y, i) => [px(m.xs[i]), py(y)])
@@ -33,7 +34,7 @@
     }).join('')
     const look = m.kind === 'dot' ? `r="4" fill="${m.colour}"` : `r="6" fill="none" stroke="${m.colour}" stroke-width="2"`
     return points.map(([x, y], i) => `<circle cx="${at(x)}" cy="${at(y)}" ${look}>${tip(m.tips[i])}</circle>` +
-      (m.names[i] ? name(x, y, m.names[i], SIDES[m.sides[i] || 'n']) : '')).join('')
+      (m.names[i] ? name(x, y, m.names[i], SIDES[m.sides[i] || 8]) : '')).join('')
   }
 
   function endNames(marks, px, py) {

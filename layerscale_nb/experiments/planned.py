@@ -58,7 +58,8 @@ class _Plan:
         self.path, self.where, self.out, self.seeds, self.y = path, where, Path(out), seeds, y
         self.row = _rows_where(path, where)[0]
         self.settings = same_settings(self.row, data)
-        self.name, self.told = W.Text('yolov5n-resnet34', layout=W.Layout(width='190px')), W.HTML()
+        self.name, self.told = W.Text('yolov5n-resnet34', continuous_update=False,
+                                      layout=W.Layout(width='190px')), W.HTML()
         self.button = W.Button(description='Train it', button_style='primary')
         self.button.on_click(lambda _: _guarded(self, _begin))
         self.name.observe(lambda _: _guarded(self, _tell_range), 'value')

@@ -19,9 +19,7 @@ def mean_curves(
 ) -> dict:
     "net -> (xs, ys), each the mean over its seeds; raises `LayerscaleError` for a column there is not."
     for c in (x, y): check_name(c, df.columns, f"no column '{c}' in the table of curves.")
-    df = df.sort_values('epoch')
-    df = df.assign(seconds=df.groupby(['net', 'seed']).seconds.cumsum())
-    mean = df.groupby(['net', 'epoch'])[['seconds', y]].mean().reset_index()
+    mean = df.groupby(['net', 'epoch'])[list({'seconds', y})].mean().reset_index()
     return {net: (own[x].tolist(), own[y].tolist()) for net, own in mean.groupby('net')}
 
 # %% ../../nbs/live/curves.ipynb #98fd93e7
