@@ -89,7 +89,7 @@ class Mark:
     sides: str = ''        # where the name of each dot stands, as on a number pad: 8 above, 9, 6 right, ...; `chart` chooses
 
 # %% ../nbs/svg.ipynb #d2e82edf
-_SIDES = {'8': (0, -8, 'middle'), '6': (8, 4, 'start'), '4': (-8, 4, 'end'), '2': (0, 17, 'middle'),  # pixels off a dot
+_SIDES = {'8': (0, -8, 'middle'), '6': (9, 4, 'start'), '4': (-9, 4, 'end'), '2': (0, 17, 'middle'),  # pixels off a dot
           '9': (6, -5, 'start'), '7': (-6, -5, 'end'), '3': (6, 14, 'start'), '1': (-6, 14, 'end')}
 
 def _svg_mark(m: Mark, px, py, box) -> str:
@@ -161,7 +161,7 @@ def _place_names(marks, size, x, y, log) -> list:
     "The marks with the side on which each name covers least of the dots, the names before it and the edge."
     px, py, (left, _, _, low) = _plot_area(marks, size, x, y, log)
     at = [[(px(a), py(b)) for a, b in zip(m.xs, m.ys)] if m.kind in ('dot', 'ring') else [] for m in marks]
-    taken, out = [(a - 5, b - 5, a + 5, b + 5) for places in at for a, b in places], []
+    taken, out = [(a - 8, b - 8, a + 8, b + 8) for places in at for a, b in places], []
     if any(m.names for m, places in zip(marks, at) if places): taken += _line_boxes(marks, px, py)
     taken += [(-99, -99, left, size[1]), (size[0], -99, size[0] + 99, size[1]), (-99, low, size[0], size[1])]
     for m, places in zip(marks, at):

@@ -18,7 +18,7 @@
   const tip = t => t === undefined ? '' : `<title>${esc(t)}</title>`
 
   const name = (x, y, t, [dx, dy, anchor]) => text(x + dx, y + dy, t, anchor)
-  const SIDES = {8: [0, -8, 'middle'], 6: [8, 4, 'start'], 4: [-8, 4, 'end'], 2: [0, 17, 'middle'],
+  const SIDES = {8: [0, -8, 'middle'], 6: [9, 4, 'start'], 4: [-9, 4, 'end'], 2: [0, 17, 'middle'],
     9: [6, -5, 'start'], 7: [-6, -5, 'end'], 3: [6, 14, 'start'], 1: [-6, 14, 'end']}
 
   function mark(m, px, py, [left, right, top, low]) {
