@@ -90,10 +90,11 @@ def brief(
 def nearest(
     name: str,  # what was asked for
     known,      # the names there are
-    most=40,    # of them to list
+    most=None,  # of them to list; None: 40, or 12 of a long list
 ) -> str:
     "`Did you mean 'x'?` for the closest of `known`, else a list of them."
     known = [str(k) for k in known]
+    most = most or (40 if len(known) < 200 else 12)
     hit = difflib.get_close_matches(str(name).lower(), [k.lower() for k in known], 1, 0.5)
     if hit: return f"Did you mean '{next(k for k in known if k.lower() == hit[0])}'?"
     return 'Known: ' + ', '.join(known[:most]) + (f' and {len(known) - most} more.' if len(known) > most else '.')

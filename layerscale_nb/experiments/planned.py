@@ -108,7 +108,7 @@ def _train(p: _Plan, net: str, said: str):
                                           **p.settings), log=p.out.with_suffix('.log'), daemon=False)
     while child.is_alive():
         done = max([len(read_rows(f)) for f in runs.glob(f'*_{net}_*/epochs.csv')], default=0)
-        p.told.value = f'{said} Training: epoch {done} of {p.settings["epochs"]}.'
+        p.told.value = f'{said}. Training: epoch {done} of {p.settings["epochs"]}.'
         child.join(0.5)
     p.button.disabled = False
     _guarded(p, partial(_show_fallen, net=net))

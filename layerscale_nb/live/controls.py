@@ -56,7 +56,7 @@ def _control(c: Choice, values: list, value):
     kind = W.Dropdown if c.menu else W.SelectionSlider
     label = c.label or c.name
     return kind(options=[(option_text(v), v) for v in values], value=value, description=label,
-                style=dict(description_width=f'{max(80, 7*len(label))}px'))
+                style=dict(description_width=f'{max(80, 8*len(label))}px'))
 
 # %% ../../nbs/live/controls.ipynb #b6b50d0e
 def all_states(
