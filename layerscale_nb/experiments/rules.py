@@ -99,7 +99,8 @@ def rule_jobs(
 ) -> dict:
     "(group, rule, s, images, seed) -> network; the hybrid is not in it, since it depends on rows."
     base = base or tiny_regnet()
-    jobs = {('rule', r, float(s), images, seed): n for seed in seeds for (r, s), n in scaled_nets(base).items()}
+    nets = scaled_nets(base)
+    jobs = {('rule', r, float(s), images, seed): n for seed in seeds for (r, s), n in nets.items()}
     for s in (2, 8) if search else ():
         found = random_nets(search, s*cost(base).macs)
         jobs |= {('random', f'net {i}', float(s), images, seeds[0]): n for i, n in enumerate(found)}

@@ -1,0 +1,49 @@
+"Scaled classifiers and planned detectors: what is compared has equal costs, and what cannot be trained is said."
+import pytest
+
+from layerscale_nb.core import LayerscaleError
+from layerscale_nb.experiments.planned import planned_cost, planned_explorer, same_settings
+from layerscale_nb.experiments.rules import random_nets, resized, rule_jobs, scaled_nets, tiny_regnet, with_macs
+from layerscale_nb.experiments.pictures import drawn
+from layerscale_nb.nets.count import count
+from layerscale_nb.nets.layer import cost
+from layerscale_nb.table import write_rows
+
+ROW = dict(net='yolov5n', recipe='quick', head='v8', data='roadscenes', imgsz='192x64', epochs=1, batch=8, n_train=8, n_val=4, nc=5,
+           seed=0, macs=1e8, params=1e6, acts=1e6, map50=0.5)
+
+
+def test_rules_are_compared_at_the_cost_they_have():
+    base = tiny_regnet()
+    for (rule, s), net in scaled_nets(base).items():
+        assert 0.8 < cost(net).macs/cost(base).macs/s < 1.2, (rule, s)
+        if s == 8: assert count(net.build(net.r), (1, 3, net.r, net.r)).total == cost(net).total
+    widest, deepest = (with_macs(base, r, 8*cost(base).macs) for r in ('w', 'd'))
+    assert sum(widest.ds) == sum(base.ds) and deepest.ws == base.ws and cost(widest).acts < cost(deepest).acts
+
+
+def test_random_networks_differ_and_cost_what_was_asked():
+    nets = random_nets(16, 2e7)
+    assert len({(n.ds, n.ws, n.stages[0].g) for n in nets}) == 16 == len(nets)
+    assert all(abs(cost(n).macs/2e7 - 1) < 0.1 for n in nets) and nets == random_nets(16, 2e7)
+
+
+def test_the_jobs_of_a_sweep():
+    jobs = rule_jobs(images=100)
+    assert len(jobs) == 3*16 + 2*16 and {k[0] for k in jobs} == {'rule', 'random'}
+    assert len(rule_jobs(images=100, search=0)) == 48
+
+
+def test_a_larger_picture_shows_the_same():
+    pics = drawn(20, 10, side=64)
+    small, large = resized(pics, 32).x.float(), resized(pics, 48).x.float()
+    assert small.shape[-1] == 32 and large.shape[-1] == 48 and abs(small.mean() - large.mean()) < 1
+
+
+def test_planned_networks_that_cannot_be(tmp_path):
+    with pytest.raises(LayerscaleError, match='stride'): planned_cost('yolov5n-vit_tiny_patch16_224', ROW)
+    with pytest.raises(LayerscaleError, match='recipe=adam'): planned_explorer(write_rows([ROW], tmp_path/'t.csv'), ('recipe=adam',))
+    with pytest.raises(LayerscaleError, match='no such file'): planned_explorer(tmp_path/'none.csv', ())
+    assert same_settings(ROW)['imgsz'] == (64, 192) and same_settings(ROW, 'path/to/scenes')['data'] == 'path/to/scenes'
+    box = planned_explorer(write_rows([ROW | dict(net=n) for n in ('yolov5n', 'yolov5s')], tmp_path/'two.csv'), ('recipe=quick',))
+    assert 'says nothing about another one' in box.children[1].children[-1].value
