@@ -91,6 +91,7 @@ def _bench_backbones(
     n_train: Whole = None,     # use only the first N training images
     out='backbones.csv',       # the table, whose finished rows are not run again
     runs='runs/backbones',     # folder of the runs: a stopped one goes on
+    retime=False,              # train nothing; time all networks of the table again, one after the other
     json=False,                # print the rows as one JSON list
     **frames: _frames
 ) -> int:
@@ -100,11 +101,13 @@ def _bench_backbones(
       layerscale bench backbones --recipes quick --epochs 8
       layerscale bench backbones --data path/to/bccd --imgsz 192x160 --epochs 20 --seeds 0 1
       layerscale bench backbones --nets yolov5n yolov5-resnet18 --recipes quick sgd --epochs 8
+      layerscale bench backbones --retime
       layerscale bench backbones --recipes sgd --data VOC.yaml --imgsz 320x320 --device cuda"""
-    from layerscale_nb.experiments.backbones import STUDY_NETS, backbone_table, bench_backbones
+    from layerscale_nb.experiments.backbones import STUDY_NETS, backbone_table, bench_backbones, retimed
     line, frames['imgsz'] = Line(sys.stderr), frames['imgsz'] and check_size(frames['imgsz'])
-    df = bench_backbones(nets=nets or STUDY_NETS, recipes=recipes, epochs=epochs, batch=batch, head=head, out=out,
-                         n_train=n_train, runs=runs, look=_follow(line), command=command_line(), **frames)
+    df = retimed(out, frames['device']) if retime else bench_backbones(
+        nets=nets or STUDY_NETS, recipes=recipes, epochs=epochs, batch=batch, head=head, out=out, n_train=n_train,
+        runs=runs, look=_follow(line), command=command_line(), **frames)
     line.show('')
     parts = df.groupby('recipe') if len(df) else ()
     if json: print(df.to_json(orient='records'))
