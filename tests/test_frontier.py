@@ -229,8 +229,8 @@ def test_the_picture():
 def test_the_explorer(tmp_path):
     e = frontier_explorer()
     assert set(e.controls) == {'x', 'y', 'left', 'plan'} and 'Exponent' in e.out.value
-    e.set(left='baseline')
-    assert 'baseline, left out, reached' in e.out.value
+    e.set(left='yolov5-inceptionv4')
+    assert 'yolov5-inceptionv4, left out, reached' in e.out.value
     write_rows([r | dict(recall=0.2 + 0.1*r['seed'], inverse_normalized_loss=5.0*(r['seed'] + 1)) for r in rows_of(4)], tmp_path/'results.csv')
     e = frontier_explorer(tmp_path/'results.csv', left='net3', plan=3e9)
     assert 'says nothing about another one' in e.out.value  # three are left

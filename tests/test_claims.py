@@ -1,0 +1,35 @@
+"Verdicts follow from the rows: shuffle what was measured, and a verdict falls."
+import numpy as np
+
+from layerscale_nb.core import stored
+from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts
+from layerscale_nb.live.frontier import TEN_BACKBONES
+from layerscale_nb.table import read_rows, write_rows
+
+MEASURED = 'map50', 'map50_95', 'recall', 'inverse_normalized_loss'
+
+
+def shuffled(rows, rng):
+    "Every network with the measured values of another one, all its seeds together."
+    nets = list(dict.fromkeys(r['net'] for r in rows))
+    other = dict(zip(nets, rng.permutation(nets)))
+    found = {(r['net'], r['seed']): r for r in rows}
+    return [r | {k: found[other[r['net']], r['seed']][k] for k in MEASURED} for r in rows]
+
+
+def test_a_decided_verdict_falls_when_the_measured_values_are_shuffled(tmp_path):
+    where = TEN_BACKBONES
+    rows = [r for r in read_rows(stored('results/backbones.csv')) if f'data={r["data"]}' == where[0] and f'recipe={r["recipe"]}' == where[1]]
+    said = {v.claim: v.answer for v in backbone_verdicts(where=where)}
+    assert {*said.values()} <= {*ANSWERS} and len(said) == 6
+    rng, held = np.random.default_rng(0), dict.fromkeys(said, 0)
+    for i in range(40):
+        table = write_rows(shuffled(rows, rng), tmp_path/f'{i}.csv')
+        for v in backbone_verdicts(table, where): held[v.claim] += v.answer == said[v.claim]
+    decided = {c: n for c, n in held.items() if said[c] != 'not decided'}
+    assert all(n < 10 for n in decided.values()), decided
+
+
+def test_the_order_of_the_rows_changes_nothing(tmp_path):
+    table = write_rows(read_rows(stored('results/backbones.csv'))[::-1], tmp_path/'turned.csv')
+    assert backbone_verdicts(table, TEN_BACKBONES) == backbone_verdicts(where=TEN_BACKBONES)
