@@ -163,7 +163,7 @@ def frontier_explorer(
     steps = lambda n: lambda b: planned_costs(points(b['x'], b['y']), n, plan if b['x'] == x else None)
     e = Explorer(
         'frontier', lambda x, y, left, plan: frontier_view(points(x, y), '' if left == _NOBODY else left, plan),
-        Choice('x', xs, x, 'cost', True, xs[:3]), Choice('y', ys, y, 'performance', True, ys[:3]),
+        Choice('x', xs, x, 'cost', True, xs[:3]), Choice('y', ys, y, 'performance', True, ys[::max(1, len(ys) - 1)]),
         Choice('left', [_NOBODY, *p.models], left or _NOBODY, 'leave out', True, [_NOBODY, *_telling_models(p)]),
         Choice('plan', steps(16), plan or 2*max(p.x), 'planned cost', on_page=steps(4)))
     e.children = [*e.children, _typed_plan(e, points)]
