@@ -86,7 +86,7 @@ class Mark:
     colour: str = 'currentColor'
     names: list = ()       # written beside each dot, above each rule, or at the end of a line
     tips: list = ()        # shown under the pointer, one for each dot or one for a line
-    sides: str = ''        # where the name of each dot stands, as on a number pad: 8 above, 9, 6 right, ...; `chart` chooses
+    sides: str = ''        # the side of each dot's name, as on a number pad (8 above, 6 right); `chart` chooses
 
 # %% ../nbs/svg.ipynb #d2e82edf
 _SIDES = {'8': (0, -8, 'middle'), '6': (9, 4, 'start'), '4': (-9, 4, 'end'), '2': (0, 17, 'middle'),  # pixels off a dot
@@ -133,7 +133,7 @@ def _plot_area(marks, size, x, y, log) -> tuple:
     return to_pixels(*x, left, right, 'x' in log), to_pixels(*y, low, top, 'y' in log), (left, right, top, low)
 
 # %% ../nbs/svg.ipynb #72e34d08
-def _shared(a: tuple, b: tuple) -> float:
+def _overlap(a: tuple, b: tuple) -> float:
     "Square pixels that two boxes (left, top, right, bottom) share."
     return max(0, min(a[2], b[2]) - max(a[0], b[0]))*max(0, min(a[3], b[3]) - max(a[1], b[1]))
 
@@ -168,7 +168,7 @@ def _place_names(marks, size, x, y, log) -> list:
         sides = ''
         for (a, b), name in zip(places, m.names):
             tried = {s: _name_box(a, b, name, s) for s in _SIDES}
-            sides += min(tried, key=lambda s: sum(_shared(tried[s], other) for other in taken))
+            sides += min(tried, key=lambda s: sum(_overlap(tried[s], other) for other in taken))
             if name: taken.append(tried[sides[-1]])
         out.append(replace(m, sides=sides))
     return out

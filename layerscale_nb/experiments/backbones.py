@@ -77,7 +77,7 @@ _RUN_KEY = 'config', 'device', 'threads'
 
 def _curve(folder, row: dict, table: Table):
     "Write the epochs of a finished run into the table of curves."
-    own = {k: row[k] for k in ('net', 'seed', 'recipe', 'data', 'imgsz', *_RUN_KEY)}
+    own = {k: row[k] for k in ('net', 'seed', 'recipe', 'data', 'imgsz', *_RUN_KEY, 'command', 'versions', 'date')}
     for r in read_rows(Path(folder)/'epochs.csv'):
         table.add(own | dict(epoch=r['epoch'], loss=r['loss'], seconds=r['train_s'],
                              **{k: r[k] for k in ('map50', 'map50_95', 'recall')}))

@@ -96,12 +96,12 @@ def _begin(
     said = _tell_range(p)
     net = named_detector(p.name.value, int(p.row['nc'])).name
     p.button.disabled = True
-    thread = threading.Thread(target=_train, args=(p, net, said), daemon=True)
+    thread = threading.Thread(target=_train_planned, args=(p, net, said), daemon=True)
     thread.start()
     return thread
 
 # %% ../../nbs/experiments/planned.ipynb #fcb24eb1
-def _train(p: _Plan, net: str, said: str):
+def _train_planned(p: _Plan, net: str, said: str):
     "Train, show the epochs while they come, then the explorer with the network left out."
     runs = p.out.parent/'planned'
     child = process.start_process(partial(bench_backbones, nets=(net,), seeds=p.seeds, out=p.out, runs=runs,

@@ -17,14 +17,14 @@ from ..plot import METRICS, axes, label_points, log_ticks, plain_text
 from ..svg import ticks
 
 # %% ../../nbs/laws/report.ipynb #70fa28ac
-def _draw_line(ax, law: PowerLaw, colour: str, reach: tuple, factors: tuple):
-    "A fitted line within its models, dashed beyond, with its exponent at the end."
+def _draw_line(ax, law: PowerLaw, colour: str, reach: tuple, factors: tuple, up=0):
+    "A fitted line within its models, dashed beyond, with its exponent at the end, `up` points higher."
     low, high = min(law.points.x), max(law.points.x)
     for a, b, style in ((reach[0], low, '--'), (low, high, '-'), (high, reach[1], '--')):
         at = np.geomspace(a, b, 50)
         ax.plot(at*factors[0], law(at)*factors[1], style, color=colour, lw=1.4, zorder=2)
     said = f'x^{law.b:.2f}' if math.isnan(law.low) else f'x^{law.b:.2f}\n({law.low:.2f} to {law.high:.2f})'
-    ax.annotate(said, (reach[1]*factors[0], float(law(reach[1]))*factors[1]), xytext=(4, 0),
+    ax.annotate(said, (reach[1]*factors[0], float(law(reach[1]))*factors[1]), xytext=(4, up),
                 textcoords='offset points', color=colour, fontsize=8, va='center', annotation_clip=False)
 
 # %% ../../nbs/laws/report.ipynb #faec9371
@@ -53,10 +53,12 @@ def plot_law(
     ax.set(xscale='log', yscale='log', xlabel=labels[0], ylabel=labels[1])
     xs, ys = _draw_models(ax, p, factors)
     reach = min([*p.x, *plan])/1.3, max([*p.x, *plan])*1.3
-    _draw_line(ax, law, '#0072B2', reach, factors)
-    own = p.only(series)
+    own, up = p.only(series), 0
     if len(own) > 1 and max(own.x) >= HALF_DECADE*min(own.x):
-        _draw_line(ax, power_law(own, 2), '#D55E00', reach, factors)
+        line = power_law(own, 2)
+        up = 12 if line(reach[1]) < law(reach[1]) else -12  # the two exponents keep apart
+        _draw_line(ax, line, '#D55E00', reach, factors, -up)
+    _draw_line(ax, law, '#0072B2', reach, factors, up)
     for f in (foresee(law, x) for x in plan):
         ax.errorbar(f.x*fx, f.y*fy, [[(f.y - f.low)*fy], [(f.high - f.y)*fy]], fmt='o', color='#009E73', mfc='white',
                     capsize=4, zorder=3)

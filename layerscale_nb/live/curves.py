@@ -26,13 +26,13 @@ def mean_curves(
 _SERIES = 'yolov5n', 'yolov5s', 'yolov5m'
 _COLUMNS = dict(map50='mAP50', map50_95='mAP50-95', recall='recall', loss='training loss')
 _AXES = dict(epoch='epoch', seconds='seconds of training')
-_NOBODY = 'none'
+_NO_NET = 'none'
 
 # %% ../../nbs/live/curves.ipynb #ce0ece9f
 def curves_chart(
     curves: dict,      # of `mean_curves`
     x: str, y: str,    # what they hold
-    net=_NOBODY,       # the one to see
+    net=_NO_NET,       # the one to see
     series=_SERIES,    # drawn in orange
 ) -> dict:
     "The chart of a view."
@@ -52,7 +52,7 @@ def curves_view(
     time = {n: xs[-1] for n, (xs, _) in mean_curves(df, 'seconds', y).items()}
     best = sorted(curves, key=lambda n: curves[n][1][-1], reverse=y != 'loss')
     rows = [[str(i + 1), n, f'{curves[n][1][-1]:.3f}', f'{time[n]:.0f}'] for i, n in enumerate(best)]
-    said = '' if net == _NOBODY else f' **{net}** is number {best.index(net) + 1} of {len(best)}.'
+    said = '' if net == _NO_NET else f' **{net}** is number {best.index(net) + 1} of {len(best)}.'
     words = (f'{_COLUMNS.get(y, y)} at the end: **{best[0]}** {curves[best[0]][1][-1]:.3f}, the last, {best[-1]}, '
              f'{curves[best[-1]][1][-1]:.3f}.{said}')
     table = dict(kind='table', head=['', 'network', _COLUMNS.get(y, y), 'seconds'], rows=rows)
@@ -63,14 +63,14 @@ def curves_explorer(
     path=None,      # table of curves of `bench_backbones`; None: the stored one
     x='epoch',      # 'epoch' or 'seconds'
     y='map50',      # 'map50', 'map50_95', 'recall' or 'loss'
-    net=_NOBODY,    # the network to see at first
+    net=_NO_NET,    # the network to see at first
     recipe='quick', # which rows
 ) -> Explorer:
     "Curves of every network of a table, by epoch or by time. Raises `LayerscaleError` for an empty choice."
     df = frame(path or stored('results/backbones_curves.csv'))
     df = df[df.recipe == check_name(recipe, df.recipe.unique().tolist(), f"no rows of the recipe '{recipe}'.")]
     parts = {d: own for d, own in df.groupby('data', sort=False)}
-    nets = [_NOBODY, *dict.fromkeys(df.net)]
+    nets = [_NO_NET, *dict.fromkeys(df.net)]
     return Explorer(
         'curves', lambda data, x, y, net: curves_view(parts[data], x, y, net),
         Choice('data', list(parts), label='data', menu=True), Choice('y', list(_COLUMNS), y, 'curve', True),
