@@ -52,7 +52,7 @@ def plot_law(
     labels = [m.label if m else plain_text(c) for m, c in zip(known, (p.xname, p.yname))]
     ax.set(xscale='log', yscale='log', xlabel=labels[0], ylabel=labels[1])
     xs, ys = _draw_models(ax, p, factors)
-    reach = min([*p.x, *plan])/1.3, max([*p.x, *plan])*1.3
+    reach = min([*p.x, *plan])/1.3, max([*p.x, *plan])*1.6
     own, up = p.only(series), 0
     if len(own) > 1 and max(own.x) >= HALF_DECADE*min(own.x):
         line = power_law(own, 2)
