@@ -13,6 +13,7 @@ import tarfile
 import tokenize
 from fnmatch import fnmatch
 
+import nbformat
 import pytest
 from house import ALIASES, FOLDERS, folder_of
 
@@ -132,6 +133,7 @@ def test_no_circles(repo):
 def test_notebooks_clean(repo):
     for p in notebooks(repo):
         nb = json.loads(p.read_text())
+        nbformat.validate(nb)  # Quarto stops at a cell of an unknown type
         assert 'widgets' not in nb['metadata'], f'{p.name} holds widget state: run nbdev_clean and remove it'
         assert set(nb['metadata']) <= {'kernelspec'}, f'{p.name}: {set(nb["metadata"])}'
         for c in nb['cells']:
