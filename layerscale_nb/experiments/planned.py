@@ -14,7 +14,7 @@ import ipywidgets as W
 from .. import process
 from ..core import LayerscaleError, check_size, refuse, stored
 from .backbones import bench_backbones
-from ..laws.points import all_rows, read_points
+from ..laws.points import all_rows, chosen_rows, read_points
 from ..laws.report import foreseen_words, frontier_report
 from ..live.frontier import TEN_BACKBONES, frontier_explorer
 from ..live.view import WARNING
@@ -43,20 +43,13 @@ def planned_cost(
     graph = with_head(named_detector(net, int(row['nc'])), row['head'])
     return float(getattr(cost(graph, check_size(row['imgsz'])).total, what))
 
-# %% ../../nbs/experiments/planned.ipynb #bb892099
-def _rows_where(path, where) -> list:
-    "The rows of a table for which 'COLUMN=VALUE' holds; raises `LayerscaleError` if there is none."
-    asked = [w.split('=', 1) for w in where]
-    rows = [r for r in all_rows(path)[1] if all(str(r.get(c)) == v for c, v in asked)]
-    refuse(not rows, f'{path}: no row with {", ".join(where)}.')
-    return rows
-
 # %% ../../nbs/experiments/planned.ipynb #7b9f9edd
 class _Plan:
     "What the explorer of planned networks knows."
     def __init__(self, path, where, data, out, seeds, y):
         self.path, self.where, self.out, self.seeds, self.y = path, where, Path(out), seeds, y
-        self.row = _rows_where(path, where)[0]
+        name, rows = all_rows(path)
+        self.row = chosen_rows(rows, where, name)[0]
         self.settings = same_settings(self.row, data)
         self.name, self.told = W.Text('yolov5n-resnet34', continuous_update=False,
                                       layout=W.Layout(width='190px')), W.HTML()

@@ -8,6 +8,7 @@ __all__ = ['mean_curves', 'curves_chart', 'curves_view', 'curves_explorer']
 # %% ../../nbs/live/curves.ipynb #17c1dbf4
 from ..core import check_name, stored
 from .controls import Choice, Explorer
+from ..nets.backbones import STUDY_NETS
 from ..svg import Mark, chart
 from ..table import frame
 
@@ -23,7 +24,7 @@ def mean_curves(
     return {net: (own[x].tolist(), own[y].tolist()) for net, own in mean.groupby('net')}
 
 # %% ../../nbs/live/curves.ipynb #98fd93e7
-_SERIES = 'yolov5n', 'yolov5s', 'yolov5m'
+_SERIES = STUDY_NETS[:3]  # YOLOv5's own
 _COLUMNS = dict(map50='mAP50', map50_95='mAP50-95', recall='recall', loss='training loss')
 _AXES = dict(epoch='epoch', seconds='seconds of training')
 _NO_NET = 'none'
