@@ -7,6 +7,7 @@ __all__ = ['RECIPES', 'recipe_of', 'bench_backbones', 'retimed', 'backbone_table
 
 # %% ../../nbs/experiments/backbones.ipynb #b28094fc
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 import pandas as pd
 from ..core import LayerscaleError, check_name, check_number, check_size, fingerprint, provenance
@@ -82,6 +83,18 @@ def _curve(folder, row: dict, table: Table):
         table.add(own | dict(epoch=r['epoch'], loss=r['loss'], seconds=r['train_s'],
                              **{k: r[k] for k in ('map50', 'map50_95', 'recall')}))
 
+# %% ../../nbs/experiments/backbones.ipynb #ef2151aa
+def _backbone_jobs(st, nets, seeds, recipes, epochs, batch, head) -> dict:
+    "Fingerprint -> (network, name of its recipe, recipe, seed, what decides the run), seeds outermost."
+    jobs = {}
+    for seed, recipe in product([check_number(s, 'seed', open_low=False, whole=True) for s in seeds], recipes):
+        r = recipe_of(recipe, epochs, batch)
+        for name in nets:
+            net = with_head(named_detector(name, len(st.names)), head)
+            config = dict(net=net.name, head=head, recipe=asdict(r), seed=seed, digest=st.digest)
+            jobs[fingerprint(config)] = net, recipe, r, seed, config
+    return jobs
+
 # %% ../../nbs/experiments/backbones.ipynb #1b3493bb
 def bench_backbones(
     data='roadscenes',      # data set as in `load_data`
@@ -103,14 +116,7 @@ def bench_backbones(
     """Train every network with every recipe and seed, seeds outermost; `out` is whole after each run. Returns the rows
     of these settings on this machine."""
     st = open_setting(Study(data=data, imgsz=imgsz, device=device, **study))
-    jobs, (here, threads) = {}, machine(st.device)
-    for seed in [check_number(s, 'seed', open_low=False, whole=True) for s in seeds]:
-        for recipe in recipes:
-            r = recipe_of(recipe, epochs, batch)
-            for name in nets:
-                net = with_head(named_detector(name, len(st.names)), head)
-                config = dict(net=net.name, head=head, recipe=asdict(r), seed=seed, digest=st.digest)
-                jobs[fingerprint(config)] = net, recipe, r, seed, config
+    jobs, (here, threads) = _backbone_jobs(st, nets, seeds, recipes, epochs, batch, head), machine(st.device)
     table = Table(out, _RUN_KEY, text=('config',))
     beside = Path(out).with_name(f'{Path(out).stem}_curves.csv')
     epoch_table = Table(curves or beside, ('epoch', *_RUN_KEY), text=('config',))
