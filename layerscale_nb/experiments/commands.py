@@ -7,8 +7,9 @@ __all__ = ['BENCHMARKS']
 
 # %% ../../nbs/experiments/commands.ipynb #66a66e29
 import sys
+from pathlib import Path
 from typing import Literal
-from ..core import check_size, tidy, write_atomic
+from ..core import check_size, provenance, tidy, write_atomic
 from ..options import Positive, Seed, Whole, as_json, command_line
 from ..study.screen import Line, clock_text, progress_text
 
@@ -228,6 +229,45 @@ def _bench_rules(
     print(as_json([tidy(r) for r in df.to_dict('records')]) if json else f'{rules_text(df)}\nrows in {out}')
     return 0
 
+# %% ../../nbs/experiments/commands.ipynb #97751029
+def _bench_yolo_shapes(
+    *,
+    data='roadscenes',       # roadscenes, or a data set as for `study --data`
+    images: list[Whole] = (640, 1280, 2560),  # durations of the star (default: 640 1280 2560)
+    seeds: list[Seed] = (0, 1),  # random seeds of the star (default: 0 1)
+    predict: Positive = None,  # from the rows that are there, write down the best shape for this much compute
+    test=False,              # train the predicted shape and its rivals, three seeds each
+    minutes: Positive = None,  # begin no further run after this long
+    device='auto',           # auto, cpu, cuda, cuda:1, mps
+    plan=False,              # show how many runs and how much compute, and stop
+    out='yolo_shapes.csv',   # the table, whose finished rows are not trained again
+    json=False,              # print the rows, or the prediction, as JSON
+) -> int:
+    """width, depth and resolution of a YOLOv8 at equal compute of training
+
+    examples:
+      layerscale bench yolo-shapes --plan
+      layerscale bench yolo-shapes --out shapes.csv                    the star: 60 runs, about a core-hour
+      layerscale bench yolo-shapes --out shapes.csv --predict 1.6e13   the prediction, before its test
+      layerscale bench yolo-shapes --out shapes.csv --test
+      layerscale bench yolo-shapes --data path/to/kitti --images 4000 8000 16000"""
+    from layerscale_nb.experiments import yolo_shapes as ys
+    beside = Path(out).with_suffix('.json')
+    jobs = ys.plan_jobs(ys.read_plan(beside)) if test else ys.star_jobs(images=images, seeds=seeds)
+    if plan:
+        print(ys.jobs_text(jobs))
+        return 0
+    if predict:
+        found = ys.predict_shape(ys.star_rows(out), predict) | dict(origin=provenance(command_line(), '', ''))
+        write_atomic(beside, as_json(found, 1))
+        print(as_json(found) if json else ys.prediction_text(found))
+        return 0
+    df = ys.sweep_yolo(out, jobs, data, device, minutes or float('inf'), ys.said_shape, command_line())
+    if json: print(as_json([tidy(r) for r in df.to_dict('records')]))
+    elif test: print(ys.shape_results(df, ys.read_plan(beside)).round(4).to_string())
+    else: print(ys.star_text(df))
+    return 0
+
 # %% ../../nbs/experiments/commands.ipynb #0eb0f93c
 def _bench_gpu(
     *,
@@ -257,4 +297,4 @@ def _bench_gpu(
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
 BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
               'acts': _bench_acts, 'predictor': _bench_predictor, 'shapes': _bench_shapes,
-              'rules': _bench_rules, 'gpu': _bench_gpu}  # name after `layerscale bench` -> command
+              'rules': _bench_rules, 'yolo-shapes': _bench_yolo_shapes, 'gpu': _bench_gpu}  # name -> command

@@ -36,12 +36,12 @@ PUBLISHED = {n: Shape(w, d, mlp) for n, (d, w, mlp, _) in SIZES.items() if n != 
 
 # %% ../../nbs/laws/shape.ipynb #0a6d0e27
 def star_sweep(
-    centre: Shape,      # the sizes at rest
-    grids: dict,        # size ('width', 'depth', 'mlp') -> its values
+    centre: Shape,      # the sizes at rest; another named tuple of sizes will do
+    grids: dict,        # size -> its values
     durations: tuple,   # lengths of training, in any unit
 ) -> list:
     "(shape, duration) of all runs of a star: each size alone takes its values, for each duration."
-    for name in grids: check_name(name, Shape._fields, f"no size '{name}'.")
+    for name in grids: check_name(name, centre._fields, f"no size '{name}'.")
     shapes = dict.fromkeys(centre._replace(**{k: v}) for k, values in grids.items() for v in values)
     return [(s, t) for s in shapes for t in durations]
 
@@ -55,7 +55,8 @@ def grid_sweep(
 
 # %% ../../nbs/laws/shape.ipynb #085c1b35
 def pick_start(
-    rows: list,  # dicts with `width`, `depth`, `mlp`, `t` (compute of the run) and `loss`
+    rows: list,  # dicts with the sizes, `t` (compute of the run) and `loss`
+    kind=Shape,  # named tuple of the sizes
 ) -> Shape:
     """The shape of a grid sweep to scale from: of those that no other beats in both compute and loss, the one farthest
     below the power law through all."""
@@ -64,7 +65,7 @@ def pick_start(
     off = ly - np.polyval(np.polyfit(lt, ly, 1), lt)
     best = [i for i in range(len(rows)) if not np.any((lt <= lt[i]) & (ly < ly[i]))]
     r = rows[min(best, key=off.__getitem__)]
-    return Shape(*(r[k] for k in Shape._fields))
+    return kind(*(r[k] for k in kind._fields))
 
 # %% ../../nbs/laws/shape.ipynb #e469e147
 @dataclass(frozen=True)
@@ -244,11 +245,11 @@ def fit_shape(
 
 # %% ../../nbs/laws/shape.ipynb #daa85511
 def star_arms(
-    rows: list,     # dicts with `width`, `depth`, `mlp`, `t` (compute of the run) and `loss`
-    centre: Shape,  # of the star
+    rows: list,     # dicts with the sizes, `t` (compute of the run) and `loss`
+    centre: Shape,  # of the star; another named tuple of sizes will do
 ) -> dict:
     "size -> [(size, compute, loss)] of a star sweep; raises `LayerscaleError` if an arm has no runs."
-    arms = {k: [] for k in Shape._fields}
+    arms = {k: [] for k in centre._fields}
     for r in rows:
         moved = [k for k in arms if r[k] != getattr(centre, k)]
         if len(moved) < 2:
