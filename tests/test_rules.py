@@ -1,9 +1,14 @@
 "Scaled classifiers and planned detectors: what is compared has equal costs, and what cannot be trained is said."
+import itertools
+import time
+
+import numpy as np
+import pandas as pd
 import pytest
 
 from layerscale_nb.core import LayerscaleError
 from layerscale_nb.experiments.planned import planned_cost, planned_explorer, same_settings
-from layerscale_nb.experiments.rules import random_nets, resized, rule_jobs, scaled_nets, tiny_regnet, with_macs
+from layerscale_nb.experiments.rules import random_nets, resized, rule_jobs, rule_verdicts, scaled_nets, tiny_regnet, with_macs
 from layerscale_nb.experiments.pictures import drawn
 from layerscale_nb.nets.count import count
 from layerscale_nb.nets.layer import cost
@@ -47,3 +52,36 @@ def test_planned_networks_that_cannot_be(tmp_path):
     assert same_settings(ROW)['imgsz'] == (64, 192) and same_settings(ROW, 'path/to/scenes')['data'] == 'path/to/scenes'
     box = planned_explorer(write_rows([ROW | dict(net=n) for n in ('yolov5n', 'yolov5s')], tmp_path/'two.csv'), ('recipe=quick',))
     assert 'says nothing about another one' in box.children[1].children[-1].value
+
+
+def test_a_planned_network_can_be_stopped(tmp_path):
+    rows = [ROW | dict(net=f'net{i}', macs=1e7*3**i, params=1e5*2**i, acts=1e5*2**i, ms=1.0, epochs=500, inverse_normalized_loss=1 + i/10) for i in range(5)]
+    box = planned_explorer(write_rows(rows, tmp_path/'t.csv'), ('data=roadscenes',), out=tmp_path/'planned.csv', y='inverse_normalized_loss')
+    _, name, button, told = box.children[1].children
+    name.value = 'yolov5n'
+    button.click()
+    assert button.description == 'Stop'
+    until(lambda: 'epoch 1 of 500' in told.value or 'epoch 2 of 500' in told.value, told)
+    button.click()
+    until(lambda: button.description == 'Train it', told)
+    assert 'Stopped; finished epochs are kept' in told.value and not (tmp_path/'planned.csv').exists()
+
+
+def until(true, told, seconds=120):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, told.value
+        time.sleep(0.05)
+
+
+def test_verdicts_on_rules_fall_when_the_rules_are_shuffled():
+    rng, rows = np.random.default_rng(0), []
+    for rule, s, seed in itertools.product(('w', 'dw', 'dwr', 'dWr', 'alpha=0.5'), (2, 4, 8), (0, 1, 2)):
+        rows.append(dict(group='rule', rule=rule, s=s, seed=seed, macs=s*1e6, data='drawn', error=.3 + .05*(rule == 'w') + rng.normal(0, .001)))
+    rows += [dict(group='hybrid', rule='net 1', s=8, seed=seed, macs=8e6, data='drawn', error=.25 + rng.normal(0, .001)) for seed in (0, 1, 2)]
+    df = pd.DataFrame(rows)
+    said = [v.answer for v in rule_verdicts(df)]
+    assert said == ['reproduced']*3
+    held = np.zeros(3)
+    for _ in range(40): held += [v.answer == s for v, s in zip(rule_verdicts(df.assign(error=rng.permutation(df.error))), said)]
+    assert (held < 10).all(), held

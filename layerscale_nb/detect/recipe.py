@@ -31,7 +31,7 @@ class Recipe:
     # slope that makes untrained boxes narrow, see `init_dfl_slope`; 0 leaves Ultralytics' 15 strides
     dfl_init_slope: float = 0.25
     bn_momentum: float = 0.1    # share of each new batch in the running means of batch norm (Ultralytics: 0.03)
-    small: float = 0.0          # share of steps, at the start, on pictures of three quarters the width and height
+    small: float = 0.2          # share of steps, at the start, on pictures of three quarters the width and height
     topk: int = 10              # anchors that learn one object
     cls_gain: float = 1.0       # weight of the class term in the loss of the YOLOv8 head (Ultralytics' `cls`: 0.5)
     ns_steps: int = 3           # turns of the Newton-Schulz iteration in Muon (Jordan et al.: 5)

@@ -27,7 +27,7 @@ from ..table import Table, fill, frame, read_rows, write_rows
 from ..timing.measure import busy_note, device_name, machine, pick_device, steadiest, time_module
 
 # %% ../../nbs/experiments/backbones.ipynb #8d8ac29a
-RECIPES = {k: replace(r, eval_share=1.0) for k, r in dict(
+RECIPES = {k: replace(r, small=0.0, eval_share=1.0) for k, r in dict(
     muon=Recipe(), quick=PRESETS['quick'].recipe, sgd=PRESETS['yolov5-study'].recipe).items()}
 
 def recipe_of(

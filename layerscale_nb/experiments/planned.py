@@ -6,7 +6,7 @@
 __all__ = ['same_settings', 'planned_cost', 'planned_explorer']
 
 # %% ../../nbs/experiments/planned.ipynb #3f86790a
-import threading
+import threading, time
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -53,8 +53,8 @@ class _Plan:
         self.settings = same_settings(self.row, data)
         self.name, self.told = W.Text('yolov5n-resnet34', continuous_update=False,
                                       layout=W.Layout(width='190px')), W.HTML()
-        self.button = W.Button(description='Train it', button_style='primary')
-        self.button.on_click(lambda _: _guarded(self, _begin))
+        self.child, self.button = None, W.Button(description='Train it', button_style='primary')
+        self.button.on_click(lambda _: _guarded(self, _stop if self.child else _begin))
         self.name.observe(lambda _: _guarded(self, _tell_range), 'value')
         line = W.HBox([W.HTML('a network you plan'), self.name, self.button, self.told],
                       layout=W.Layout(flex_flow='row wrap'))
@@ -81,6 +81,18 @@ def _tell_range(
     p.told.value = escape(foreseen_words(report, report['plan'][0]))
     return p.told.value
 
+# %% ../../nbs/experiments/planned.ipynb #f9f47a8c
+def _runs_of(p: _Plan) -> Path:
+    "The folder of the runs."
+    return p.out.parent/'planned'
+
+def _stop(
+    p: _Plan,  # the plan
+):
+    "End the training that is going on; its finished epochs are kept."
+    p.button.description = 'Stopping'
+    p.child.kill()
+
 # %% ../../nbs/experiments/planned.ipynb #b0a1f6ed
 def _begin(
     p: _Plan,  # the plan
@@ -88,23 +100,26 @@ def _begin(
     "Train the named network in a process; the thread that is returned ends with it."
     said = _tell_range(p)
     net = named_detector(p.name.value, int(p.row['nc'])).name
-    p.button.disabled = True
-    thread = threading.Thread(target=_train_planned, args=(p, net, said), daemon=True)
+    p.child = process.start_process(
+        partial(bench_backbones, nets=(net,), seeds=p.seeds, out=p.out, runs=_runs_of(p), **p.settings),
+        log=p.out.with_suffix('.log'), daemon=False)
+    p.button.description = 'Stop'
+    thread = threading.Thread(target=_follow_planned, args=(p, net, said), daemon=True)
     thread.start()
     return thread
 
 # %% ../../nbs/experiments/planned.ipynb #fcb24eb1
-def _train_planned(p: _Plan, net: str, said: str):
-    "Train, show the epochs while they come, then the explorer with the network left out."
-    runs = p.out.parent/'planned'
-    child = process.start_process(partial(bench_backbones, nets=(net,), seeds=p.seeds, out=p.out, runs=runs,
-                                          **p.settings), log=p.out.with_suffix('.log'), daemon=False)
-    while child.is_alive():
-        done = max([len(read_rows(f)) for f in runs.glob(f'*_{net}_*/epochs.csv')], default=0)
+def _follow_planned(p: _Plan, net: str, said: str):
+    "Show the epochs while they come, then the explorer with the network left out."
+    begin = time.time() - 1  # clocks of files are coarse
+    while p.child.is_alive():
+        files = [f for f in _runs_of(p).glob(f'*_{net}_*/epochs.csv') if f.stat().st_mtime > begin]
+        done = max([len(read_rows(f)) for f in files], default=0)
         p.told.value = f'{said}. Training: epoch {done} of {p.settings["epochs"]}.'
-        child.join(0.5)
-    p.button.disabled = False
-    _guarded(p, partial(_show_fallen, net=net))
+        p.child.join(0.5)
+    stopped, p.child, p.button.description = p.button.description == 'Stopping', None, 'Train it'
+    if stopped: p.told.value = f'{said}. Stopped; finished epochs are kept, and Train goes on after them.'
+    else: _guarded(p, partial(_show_fallen, net=net))
 
 # %% ../../nbs/experiments/planned.ipynb #61e85aca
 def _show_fallen(p: _Plan, net: str):

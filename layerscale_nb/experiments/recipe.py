@@ -38,6 +38,7 @@ _PIECES = {
     'half the zoom': dict(augment=Augment(zoom=0.25, shift=0.1)),
     'no mosaic': dict(augment=Augment(mosaic=0)),
     'small pictures first': dict(small=0.3),
+    'full size from the start': dict(small=0.0),
     'batch 16': dict(batch=16),
     '13 anchors per object': dict(topk=13),
     'half on small pictures': dict(small=0.5),

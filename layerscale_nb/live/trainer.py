@@ -31,7 +31,7 @@ from ..timing.measure import give_back, machine
 def _recipe_of(t: Trial, **kw) -> Recipe:
     "How a trial is trained: drawn scenes as in the study `quick`; a point of the curve for nearly every epoch."
     augment = PRESETS['quick'].recipe.augment if t.data.lower() == 'roadscenes' else Augment()
-    return Recipe(**dict(epochs=t.epochs, batch=t.batch, lr=t.lr, eval_share=0.1, augment=augment) | kw)
+    return Recipe(**dict(epochs=t.epochs, batch=t.batch, lr=t.lr, small=0, eval_share=0.1, augment=augment) | kw)
 
 # %% ../../nbs/live/trainer.ipynb #d7ec6252
 def _probe(st, t: Trial):

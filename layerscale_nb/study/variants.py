@@ -50,13 +50,14 @@ class Study:
 # %% ../../nbs/study/variants.ipynb #b20ba882
 PRESETS = {
     # in a drawn scene the place of an object tells its size: zoom and shift would hide that
-    'quick': Study(imgsz=(96, 320), recipe=Recipe(epochs=18, augment=Augment(zoom=0, shift=0, mosaic=0))),
+    'quick': Study(imgsz=(96, 320), recipe=Recipe(
+        epochs=18, small=0, augment=Augment(zoom=0, shift=0, mosaic=0))),
     'kitti': Study(data='kitti.yaml', imgsz=(192, 640), base=(1.0, 1.0, 1024), seeds=(0, 1, 2), recipe=Recipe(
         epochs=40, batch=16, lr=2e-3)),
     # ten backbones, SGD and one cycle up to 0.1, as a study of 2021 had it
     'yolov5-study': Study(data='VOC.yaml', imgsz=(320, 320), variants=tuple(Variant(n, net=n) for n in STUDY_NETS),
                           recipe=Recipe(epochs=200, batch=32, optimizer='sgd', lr=0.1, weight_decay=5e-4, warmup=0.3,
-                                        eval_share=0.2))}
+                                        small=0, eval_share=0.2))}
 
 # %% ../../nbs/study/variants.ipynb #d58ced4b
 def _check_study(s: Study) -> Study:
