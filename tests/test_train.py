@@ -105,7 +105,7 @@ def test_two_processes_take_the_mean_of_their_gradients(tmp_path):
     "One step of two processes is one step on the mean of the gradients of the two halves."
     data, net = roadscenes(8, 4), Yolo(d=.33, w=.125, nc=5)
     frames = [to_frames(x, (96, 320)) for x in (data.train, data.val)]
-    r = Recipe(epochs=1, batch=8, amp='off', warmup=0., ema=0., augment=STILL)
+    r = Recipe(epochs=1, batch=8, amp='off', warmup=0., ema=0., small=0., augment=STILL)
     ends = fit_on_ranks(net, *frames, tmp_path, r, world=2, device='cpu')
     assert ends[0] == ends[1] and ends[0]['steps'] == 1
     s, store = start(net, r, 1, 0, CPU), make_store(frames[0], CPU)
@@ -206,6 +206,6 @@ def test_batch_norm_over_one_value_is_said_before_training(tmp_path, capsys, mon
     one = make_store(to_frames(data.train[:1], (32, 32)), CPU)
     with refused: fit(net, one, st.val, Recipe(batch=8), device=CPU)
     assert not built
-    for size, batch in (((32, 32), 2), ((64, 32), 1)):
+    for size, batch, amp in (((32, 32), 2, 'off'), ((64, 32), 1, 'off'), ((64, 32), 1, 'bf16')):
         store = make_store(to_frames(data.train, size), CPU)
-        assert fit(net, store, store, Recipe(epochs=1, batch=batch, small=0.5), device=CPU).finish().step == 4//batch
+        assert fit(net, store, store, Recipe(epochs=1, batch=batch, small=0.5, amp=amp), device=CPU).finish().step == 4//batch

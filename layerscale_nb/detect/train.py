@@ -374,9 +374,8 @@ def check_fits(
 ):
     "Before anything is built: `check_batch_norm`, and `DoesNotFit` if training needs more memory than is free."
     check_batch_norm(net, size, recipe, min(recipe.batch, n_train)//_ranks()[1])
-    # images of one process; half precision halves their maps
-    each = recipe.batch/_ranks()[1]/(1 + (precision(device, recipe.amp) != 'fp32'))
-    check_memory(net, size, each, training=True, free=free_bytes(device))
+    each = math.ceil(recipe.batch/_ranks()[1])  # images of one process
+    check_memory(net, size, each, training=True, free=free_bytes(device), dtype=precision(device, recipe.amp))
 
 # %% ../../nbs/detect/train.ipynb #cc591a8d
 def progress(

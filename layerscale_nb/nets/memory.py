@@ -116,9 +116,10 @@ def check_memory(
     batch=1,           # images; 0: the weights alone
     training=False,    # a training step, not an inference pass?
     free=None,         # free bytes; None: this machine's
+    dtype='fp32',      # of maps, as in `memory_bytes`
 ):
     "Raise `DoesNotFit` if the network needs more memory than there is (`free` bytes; default: this machine's)."
-    free, need = free_bytes() if free is None else free, memory_bytes(network, size, batch, training)
+    free, need = free_bytes() if free is None else free, memory_bytes(network, size, batch, training, dtype)
     if need > free:
         needed, there = human_pair(need, free, 'B')
         aim = ' to train' if training else ''
