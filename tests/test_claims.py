@@ -1,5 +1,6 @@
 "Verdicts follow from the rows: shuffle what was measured, and a verdict falls."
 import numpy as np
+import pytest
 
 from layerscale_nb.core import stored
 from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts
@@ -17,8 +18,8 @@ def shuffled(rows, rng):
     return [r | {k: found[other[r['net']], r['seed']][k] for k in MEASURED} for r in rows]
 
 
-def test_a_decided_verdict_falls_when_the_measured_values_are_shuffled(tmp_path):
-    where = TEN_BACKBONES
+@pytest.mark.parametrize('where', [TEN_BACKBONES, ('data=bccd', 'recipe=muon')], ids=['scenes', 'cells'])
+def test_a_decided_verdict_falls_when_the_measured_values_are_shuffled(where, tmp_path):
     rows = [r for r in read_rows(stored('results/backbones.csv')) if f'data={r["data"]}' == where[0] and f'recipe={r["recipe"]}' == where[1]]
     said = {v.claim: v.answer for v in backbone_verdicts(where=where)}
     assert {*said.values()} <= {*ANSWERS} and len(said) == 6
