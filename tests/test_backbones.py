@@ -113,10 +113,17 @@ def frames():
     return ds.names, *(make_store(to_frames(x, (96, 160), []), torch.device('cpu')) for x in (ds.train, ds.val))
 
 
+def test_the_first_small_pictures_are_large_enough(frames):
+    "Inception-V4 takes 96x160 and not the 64x128 of the first steps: said before anything is built."
+    names, train, val = frames
+    with pytest.raises(LayerscaleError, match='it is too small.* The first 20% of the steps see such pictures'):
+        fit(named_detector('yolov5n-inceptionv4', len(names)), train, val, Recipe(epochs=1, batch=4), 0, torch.device('cpu'))
+
+
 @pytest.mark.parametrize('name, head', [('yolov5n-repvgg', 'v8'), ('yolov5n-ghostnet', 'anchor'), ('yolov5n-inceptionv4', 'v8')])
 def test_trained_saved_opened(frames, tmp_path, name, head):
     names, train, val = frames
-    run = fit(with_head(named_detector(name, len(names)), head), train, val, Recipe(epochs=1, batch=4), 0, torch.device('cpu'))
+    run = fit(with_head(named_detector(name, len(names)), head), train, val, Recipe(epochs=1, batch=4, small=0), 0, torch.device('cpu'))
     row = run.finish().rows[-1]
     assert row['loss'] > 0 and 0 <= row['recall'] <= 1
     path = save_checkpoint(run, names, tmp_path/'best.pt', (96, 160))

@@ -93,10 +93,12 @@ def test_a_recorded_step_trains_as_the_step_does(name, monkeypatch):
     same_shapes(monkeypatch)
     usual, told, taped = (start(NETS[name], RECIPE, 8, 0, CPU) for _ in range(3))
     as_on_a_gpu(told, False), as_on_a_gpu(taped)
-    a, b, c = (losses(s, 8) for s in (usual, told, taped))
+    a, b, c = (losses(s, 2) for s in (usual, told, taped))  # later, rounding differs from machine to machine and grows tenfold a step
+    assert c == pytest.approx(b, rel=1e-5) and c[0] == b[0]
+    assert float((weights(taped) - weights(told)).norm()) < 1e-3*float((weights(told) - weights(start(NETS[name], RECIPE, 8, 0, CPU))).norm())
+    a, b, c = (x + losses(s, 6) for x, s in ((a, usual), (b, told), (c, taped)))
     assert not taped.graphed.why_not and len(taped.graphed.graphs) == 1
-    assert b == pytest.approx(a, rel=2e-3) and c == pytest.approx(b, rel=2e-3) and c[0] == b[0]
-    assert float((weights(taped) - weights(told)).norm()) < 3e-2*float((weights(told) - weights(start(NETS[name], RECIPE, 8, 0, CPU))).norm())
+    assert b == pytest.approx(a, rel=1e-2) and c == pytest.approx(b, rel=1e-2)
 
 
 def test_the_tape_is_exact_where_the_rates_are_tensors(monkeypatch):

@@ -24,6 +24,7 @@ from .loss import init_dfl_slope
 from .metrics import scores
 from .optim import make_optimizer
 from .recipe import Recipe, check_recipe, lr_at
+from ..nets.layer import cost
 from ..nets.memory import check_memory, free_bytes
 from ..nets.yolo import Yolo, quiet_ultralytics
 from ..table import write_rows
@@ -372,8 +373,13 @@ def check_fits(
     net: Yolo, size, recipe: Recipe,  # (h, w) of the training images
     device, n_train: int,             # torch.device; training images
 ):
-    "Before anything is built: `check_batch_norm`, and `DoesNotFit` if training needs more memory than is free."
+    """Before anything is built: `check_batch_norm`, a sentence if the first pictures are too small for the network, and
+    `DoesNotFit` if training needs more memory than is free."""
     check_batch_norm(net, size, recipe, min(recipe.batch, n_train)//_ranks()[1])
+    try: cost(net, picture_size(0, 1, size, recipe, net.stride))
+    except LayerscaleError as e:
+        raise LayerscaleError(f'{e} The first {recipe.small:.0%} of the steps see such pictures; take larger images, '
+                              'or a recipe with small 0.') from None
     each = math.ceil(recipe.batch/_ranks()[1])  # images of one process
     check_memory(net, size, each, training=True, free=free_bytes(device), dtype=precision(device, recipe.amp))
 
