@@ -179,10 +179,10 @@ def _bench_predictor(
 def _bench_shapes(
     *,
     data='drawn',            # drawn, cifar10, or a folder with one folder of images for each class
-    widths: list[Whole] = None,  # values of the arm, multiples of 4 (default: 24 32 48 64 96)
+    widths: list[Whole] = None,  # values of the arm, multiples of 4 (default: 8 16 32 64 96)
     depths: list[Whole] = None,  # values of the arm (default: 1 2 3 4 6)
-    mlps: list[Whole] = None,    # values of the arm (default: 16 32 64 128 256)
-    images: list[Whole] = (6000, 12000, 24000),  # durations (default: 6000 12000 24000)
+    mlps: list[Whole] = None,    # values of the arm (default: 8 32 64 128 256)
+    images: list[Whole] = (8000, 32000, 128000),  # durations (default: 8000 32000 128000)
     seeds: list[Seed] = (0, 1),  # random seeds (default: 0 1)
     minutes: Positive = None,  # begin no further run after this long
     device='auto',           # auto, cpu, cuda, cuda:1, mps
@@ -195,7 +195,7 @@ def _bench_shapes(
     examples:
       layerscale bench shapes --plan
       layerscale bench shapes --out shapes.csv                       78 runs, about a core-hour
-      layerscale bench shapes --data path/to/folder --images 4000 8000 16000"""
+      layerscale bench shapes --data path/to/folder --images 4000 16000 64000"""
     from layerscale_nb.experiments.shapes import arms_of, plan_text, said_run, shapes_text, sweep_shapes
     jobs, centre = arms_of(dict(width=widths, depth=depths, mlp=mlps), images, seeds)
     if plan:

@@ -73,8 +73,8 @@ def train_classifier(
 
 # %% ../../nbs/experiments/shapes.ipynb #058abd9a
 CENTRE = Shape(96, 6, 256)
-GRIDS = dict(width=(24, 32, 48, 64, 96), depth=(1, 2, 3, 4, 6), mlp=(16, 32, 64, 128, 256))
-IMAGES = (6000, 12000, 24000)
+GRIDS = dict(width=(8, 16, 32, 64, 96), depth=(1, 2, 3, 4, 6), mlp=(8, 32, 64, 128, 256))
+IMAGES = (8000, 32000, 128000)
 _KEY = 'config', 'width', 'depth', 'mlp', 'images', 'seed'
 
 def tiny_vit(
@@ -147,7 +147,7 @@ def arms_of(
 # %% ../../nbs/experiments/shapes.ipynb #15f5669a
 def plan_text(
     jobs: list,    # of `sweep_jobs`
-    rate=4e9,      # multiply-adds of training a second on one core: a guess, small nets are slower
+    rate=1.8e10,   # multiply-adds of training a second on one core of a processor of 2023; small nets are slower
 ) -> str:
     "How many runs, pictures and multiply-adds, and about how long."
     total = sum(3*cost(tiny_vit(s)).macs*n for s, n, _ in jobs)
