@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['CENTRE', 'GRIDS', 'IMAGES', 'validation_loss', 'train_classifier', 'tiny_vit', 'sweep_jobs', 'sweep_shapes',
-           'swept_arms', 'arms_of', 'plan_text', 'said_run', 'shapes_text']
+           'swept_arms', 'arms_of', 'plan_text', 'said_run', 'exponents_text', 'fit_text', 'shapes_text']
 
 # %% ../../nbs/experiments/shapes.ipynb #212edd17
 import math, sys, time
@@ -161,13 +161,26 @@ def said_run(row: dict, n: int, of: int):
     print(f'{n}/{of} {size}, {row["images"]} images, seed {row["seed"]}: loss {row["loss"]:.3f}, error '
           f'{row["error"]:.3f}, {row["s"]:.0f} s', file=sys.stderr, flush=True)
 
+# %% ../../nbs/experiments/shapes.ipynb #7ba10675
+def exponents_text(
+    exponents: dict,  # size -> (s, low, high)
+    doubts=(),        # why they are not identified
+) -> str:
+    "The exponents with their intervals, and in words what the data do not identify."
+    lines = [f's of {k:<6}{s:>6.2f}   95%: {low:.2f} to {high:.2f}' for k, (s, low, high) in exponents.items()]
+    return '\n'.join([*lines, *doubts])
+
+def fit_text(
+    fit,  # a `ShapeFit`
+) -> str:
+    "Number of runs, noise and exponents of a fit."
+    return (f'{fit.n} runs, noise {fit.noise:.3f} (standard deviation of log loss)\n'
+            + exponents_text(fit.exponents, fit.doubts()))
+
 # %% ../../nbs/experiments/shapes.ipynb #9dde2fa2
 def shapes_text(
     df,             # rows of `sweep_shapes`
     centre=CENTRE,  # of the star
 ) -> str:
     "The fitted exponents with their intervals, or in words why the data do not identify them."
-    fit = fit_shape(swept_arms(df, centre), check=False)
-    lines = [f'{fit.n} runs, noise {fit.noise:.3f} (standard deviation of log loss)']
-    lines += [f's of {k:<6}{s:>6.2f}   95%: {low:.2f} to {high:.2f}' for k, (s, low, high) in fit.exponents.items()]
-    return '\n'.join(lines + fit.doubts())
+    return fit_text(fit_shape(swept_arms(df, centre), check=False))

@@ -6,7 +6,7 @@
 __all__ = ['YOLO_CENTRE', 'YOLO_GRIDS', 'YOLO_IMAGES', 'MOST_SCENES', 'YoloShape', 'detector_of', 'yolo_macs', 'pictures_for',
            'detector_loss', 'train_shape', 'star_jobs', 'jobs_text', 'sweep_yolo', 'rounded_shape', 'neighbours',
            'simple_shapes', 'seed_noise', 'visible', 'predict_shape', 'plan_jobs', 'shape_results', 'star_rows',
-           'read_plan', 'said_shape', 'exponents_text', 'star_text', 'prediction_text']
+           'read_plan', 'said_shape', 'star_text', 'prediction_text']
 
 # %% ../../nbs/experiments/yolo_shapes.ipynb #57f21496
 import math, sys
@@ -23,6 +23,7 @@ from ..detect.augment import make_batch
 from ..detect.datasets import load_data, roadscenes
 from ..detect.recipe import Recipe
 from ..detect.train import fit
+from .shapes import exponents_text, fit_text
 from ..laws.shape import fit_shape, pick_start, star_arms, star_sweep
 from ..nets.layer import cost
 from ..nets.yolo import yolov8
@@ -274,21 +275,11 @@ def said_shape(row: dict, n: int, of: int):
     print(f'{n}/{of} {size}, {row["images"]} images, seed {row["seed"]}: loss {row["loss"]:.3f}, mAP50 '
           f'{row["map50"]:.3f}, {row["s"]:.0f} s', file=sys.stderr, flush=True)
 
-def exponents_text(
-    exponents: dict,  # size -> (s, low, high)
-    doubts=(),        # why they are not identified
-) -> str:
-    "The exponents with their intervals, and in words what the data do not identify."
-    lines = [f's of {k:<6}{s:>6.2f}   95%: {low:.2f} to {high:.2f}' for k, (s, low, high) in exponents.items()]
-    return '\n'.join([*lines, *doubts])
-
 def star_text(
     df,  # rows of the star
 ) -> str:
     "What the star says: noise and exponents, by validation loss."
-    fit = fit_shape(star_arms(df.to_dict('records'), YOLO_CENTRE), check=False)
-    return f'{fit.n} runs, noise {fit.noise:.3f} (standard deviation of log loss)\n' + exponents_text(
-        fit.exponents, fit.doubts())
+    return fit_text(fit_shape(star_arms(df.to_dict('records'), YOLO_CENTRE), check=False))
 
 def prediction_text(
     plan: dict,  # of `predict_shape`
