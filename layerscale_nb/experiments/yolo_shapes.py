@@ -100,13 +100,13 @@ def train_shape(
     device='auto',     # torch device, or 'auto'
     drawn=MOST_SCENES, # scenes to draw at most
 ) -> dict:
-    "`loss` and `map50` on the validation pictures, `s` of training, and the pictures really seen."
+    "`loss` and `map50` on the validation pictures, `s` of training, the pictures really seen, and the classes `nc`."
     ds, epochs = pictures_for(data, images, drawn=drawn)
     recipe = Recipe(epochs=epochs, augment=PRESETS['quick'].recipe.augment, **_RECIPE)
     st = open_setting(Study(data=ds, imgsz=shape.size, device=device, recipe=recipe))
     run = fit(detector_of(shape, len(st.names)), st.train, st.val, recipe, seed, st.device).finish()
     return dict(loss=detector_loss(run), map50=run.rows[-1]['map50'], s=round(run.seconds, 2),
-                seen=run.steps*min(recipe.batch, len(st.train)))
+                seen=run.steps*min(recipe.batch, len(st.train)), nc=len(st.names))
 
 # %% ../../nbs/experiments/yolo_shapes.ipynb #6a2795bc
 _YOLO_KEY = 'config', 'group', *YoloShape._fields, 'images', 'seed'
@@ -147,8 +147,8 @@ def sweep_yolo(
     config = fingerprint(dict(data=str(data), drawn=drawn, recipe=_RECIPE, version=1))
     def make(job):
         shape = YoloShape(*(job[k] for k in YoloShape._fields))
-        c = cost(detector_of(shape, 5), shape.size)
         got = train_shape(shape, job['images'], job['seed'], data, str(device), drawn)
+        c = cost(detector_of(shape, got['nc']), shape.size)
         return dict(macs=c.macs, params=c.params, acts=c.acts, t=3*c.macs*got['seen'], **got, data=str(data),
                     threads=machine(device)[1], **provenance(command, device_name(device), job['seed']))
     keys = [dict(zip(_YOLO_KEY, (config, group, *s, n, seed))) for group, s, n, seed in jobs]
