@@ -9,6 +9,7 @@ __all__ = ['STILL', 'check_image_memory', 'Store', 'store_digest', 'fits_on', 'm
 # %% ../../nbs/detect/augment.ipynb #4d4828e6
 import math, zlib
 from dataclasses import dataclass
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -113,6 +114,31 @@ def _colour_matrix(
     grey = torch.full((3, 3), third)
     return value.view(-1, 1, 1)*(grey + saturation.view(-1, 1, 1)*(turn - grey))
 
+# %% ../../nbs/detect/augment.ipynb #f8858cc9
+def _read_pixels(
+    p: dict,        # from `draw`
+    source, size,   # (h, w) of the images and of the result
+):
+    "(n, 2, 3) matrices: for each pixel of the result, the pixel of the image that is seen there."
+    (H, W), (h, w), (tx, ty) = source, size, p['shift']
+    along = lambda slope, t, a, b: (slope*b/a, (((1/a - 1 - t)*slope + 1)*b - 1)/2)  # a pixels see b pixels
+    (ax, bx), (ay, by), zero = along(p['mirror']/p['zoom'], tx, w, W), along(1/p['zoom'], ty, h, H), 0*tx
+    return torch.stack([ax, zero, bx, zero, ay, by], -1).view(-1, 2, 3).double().numpy()
+
+def _warp_bytes(
+    images,   # (n, 3, h, w) uint8 on the CPU
+    p: dict,  # from `draw`
+    size,     # (h, w) of the result
+    grey,     # what comes from outside
+):
+    "What `_warp_images` returns, within one grey level."
+    matrices, colours = _read_pixels(p, images.shape[2:], size), (p['colour']/255).numpy()
+    out = np.empty((len(images), *size, 3), np.float32)
+    for x, read, colour, seen in zip(images.permute(0, 2, 3, 1).contiguous().numpy(), matrices, colours, out):
+        moved = cv2.warpAffine(x, read, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(grey,)*3)
+        cv2.transform(moved.astype(np.float32), colour, dst=seen)
+    return torch.from_numpy(out).clamp_(0, 1).permute(0, 3, 1, 2)
+
 # %% ../../nbs/detect/augment.ipynb #1fea9da6
 def _warp_images(
     images,     # (n, 3, h, w) uint8, or float from 0 to 255
@@ -122,6 +148,7 @@ def _warp_images(
 ):
     "(n, 3, h, w) floats from 0 to 1: the images seen through mirror, zoom, shift and colour."
     (h, w), m, z, (tx, ty) = size or images.shape[2:], p['mirror'], p['zoom'], p['shift']
+    if images.dtype == torch.uint8 and images.device.type == 'cpu': return _warp_bytes(images, p, (h, w), grey)
     x, y = ((torch.arange(k, device=z.device)*2 + 1)/k - 1 for k in (w, h))
     x, y = (x - tx[:, None])*(m/z)[:, None], (y - ty[:, None])/z[:, None]
     points = torch.stack([x[:, None].expand(-1, h, w), y[:, :, None].expand(-1, h, w)], -1)  # where each pixel is read
