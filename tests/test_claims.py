@@ -3,9 +3,12 @@ import numpy as np
 import pytest
 
 from layerscale_nb.core import stored
+from layerscale_nb.experiments import shapes
+from layerscale_nb.experiments.shapes import printed_verdicts, shape_verdicts
 from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts
+from layerscale_nb.laws.shape import START, Shape, shape_rule
 from layerscale_nb.live.frontier import TEN_BACKBONES
-from layerscale_nb.table import read_rows, write_rows
+from layerscale_nb.table import frame, read_rows, write_rows
 
 MEASURED = 'map50', 'map50_95', 'recall', 'inverse_normalized_loss'
 
@@ -34,3 +37,18 @@ def test_a_decided_verdict_falls_when_the_measured_values_are_shuffled(where, tm
 def test_the_order_of_the_rows_changes_nothing(tmp_path):
     table = write_rows(read_rows(stored('results/backbones.csv'))[::-1], tmp_path/'turned.csv')
     assert backbone_verdicts(table, TEN_BACKBONES) == backbone_verdicts(where=TEN_BACKBONES)
+
+
+def test_verdicts_on_shapes_fall_when_the_losses_are_shuffled():
+    df = frame(stored('results/shapes.csv'))
+    said, held, rng = [v.answer for v in shape_verdicts(df)], np.zeros(2), np.random.default_rng(0)
+    assert said[1] == 'reproduced'
+    for _ in range(12):
+        held += [v.answer == s for v, s in zip(shape_verdicts(df.assign(loss=rng.permutation(df.loss))), said)]
+    assert all(n < 4 for n, s in zip(held, said) if s != 'not decided'), held
+
+
+def test_what_is_printed_is_judged_by_counting(monkeypatch):
+    assert [v.answer for v in printed_verdicts()] == ['refuted', 'refined', 'reproduced']
+    monkeypatch.setitem(shapes.PUBLISHED, 'So400m', Shape(*shape_rule(START, 1500)))
+    assert printed_verdicts()[0].answer == 'reproduced'
