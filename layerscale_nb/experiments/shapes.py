@@ -267,7 +267,8 @@ _TWO_DIGITS = 0.005  # half a unit of the last digit of a printed exponent
 def printed_verdicts() -> list:
     "A `Verdict` on each of three claims that printed numbers or a count can judge."
     target, printed = PUBLISHED['So400m'], EXPONENTS['classification']
-    moved = [{k: s + d for (k, s), d in zip(printed.items(), m)} for m in product((-_TWO_DIGITS, 0, _TWO_DIGITS), repeat=3)]
+    moves = product((-_TWO_DIGITS, 0, _TWO_DIGITS), repeat=3)
+    moved = [{k: s + d for (k, s), d in zip(printed.items(), m)} for m in moves]
     off, least = one_factor(target)['off'], min(one_factor(target, exponents=e)['off'] for e in moved)
     params = lambda s: cost(vit_shape(*map(round, s), heads=1, pool='gap')).params
     growth = params(shape_rule(target, 10))/params(target)

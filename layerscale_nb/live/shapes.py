@@ -15,7 +15,7 @@ from ..nets.vit import vit_shape
 from ..svg import Mark, chart
 
 # %% ../../nbs/live/shapes.ipynb #2b9e2fb2
-_TINTS = '#D55E00', '#0072B2', '#009E73'  # of the first, second and third size
+_SHAPE_TINTS = '#D55E00', '#0072B2', '#009E73'  # of the first, second and third size
 _COMPUTES = tuple(float(f'{10**(i/4):.3g}') for i in range(17))  # 1 to 10000 times the start's
 
 def _params(shape) -> float:
@@ -33,9 +33,9 @@ def frontier_part(
     line = [shape_rule(START, c, max_depth=max_depth) for c in _COMPUTES]
     here = shape_rule(START, compute, max_depth=max_depth)
     return chart([
-        Mark('line', [_params(x) for x in line], [x[i] for x in line], _TINTS[i]),
+        Mark('line', [_params(x) for x in line], [x[i] for x in line], _SHAPE_TINTS[i]),
         Mark('ring', [_params(x) for x in PUBLISHED.values()], [x[i] for x in PUBLISHED.values()], '#888888',
-             list(PUBLISHED)), Mark('dot', [_params(here)], [here[i]], _TINTS[i])],
+             list(PUBLISHED)), Mark('dot', [_params(here)], [here[i]], _SHAPE_TINTS[i])],
         'params (M)', size, (15, 2500), size=(330, 230), log='xy')
 
 # %% ../../nbs/live/shapes.ipynb #18e732b1
@@ -74,7 +74,7 @@ def iso_part(
     i, f, rows = list(arms).index(size), fit.surfaces[size], np.array(arms[size], float)
     x = np.geomspace(*fit.sizes[size], 25)
     marks = [Mark('ring', rows[:, 0].tolist(), rows[:, 2].tolist(), '#bbbbbb')]
-    for t, colour in ((fit.compute[0], '#888888'), (fit.compute[1], '#888888'), (compute, _TINTS[i])):
+    for t, colour in ((fit.compute[0], '#888888'), (fit.compute[1], '#888888'), (compute, _SHAPE_TINTS[i])):
         marks.append(Mark('line', x.tolist(), f.loss(x, t).tolist(), colour, [human(t)]))
         best = f.optimum(t)
         if x[0] <= best <= x[-1]: marks.append(Mark('dot', [float(best)], [float(f.loss(best, t))], colour))
@@ -89,7 +89,8 @@ def optimum_part(
 ) -> dict:
     "The chart of the best size against compute: a line where runs were fitted, dashed beyond and below."
     f, (low, high) = fit.surfaces[size], fit.compute
-    tint, at = _TINTS[list(fit.surfaces).index(size)], lambda ts: ([float(t) for t in ts], [float(f.optimum(t)) for t in ts])
+    tint = _SHAPE_TINTS[list(fit.surfaces).index(size)]
+    at = lambda ts: ([float(t) for t in ts], [float(f.optimum(t)) for t in ts])
     return chart([Mark('dashed', *at([low/3, 30*high]), tint), Mark('line', *at([low, high]), tint),
                   Mark('dot', *at([compute]), tint)], 'compute of training (multiply-adds)', f'best {size}',
                  size=(330, 240), log='xy')
@@ -104,8 +105,8 @@ def fit_view(
     "One state of the explorer: the best sizes in words, curves of equal compute, the line of their minima."
     best = ', '.join(f'{k} {v:.3g}' for k, v in fit.optimum(compute).items())
     note = [dict(kind='words', text=t) for t in [fit.outside(compute), *fit.doubts()] if t]
-    return [dict(kind='words', text=f'**{human(compute)} multiply-adds of training:** each size alone is best at {best}.'),
-            *note, iso_part(fit, arms, size, compute), optimum_part(fit, size, compute)]
+    said = f'**{human(compute)} multiply-adds of training:** each size alone is best at {best}.'
+    return [dict(kind='words', text=said), *note, iso_part(fit, arms, size, compute), optimum_part(fit, size, compute)]
 
 # %% ../../nbs/live/shapes.ipynb #ccecf00e
 def fit_explorer(
