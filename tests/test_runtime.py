@@ -250,14 +250,6 @@ def test_a_network_that_cannot_run_is_left_out_and_the_others_go_on(tmp_path, mo
     assert [r['dtype'] for r in rows] == ['fp32'] and len(read_rows(tmp_path/'r.csv')) == 1
 
 
-@pytest.mark.parametrize('ms, words', [((10., 10.3), 'Level at batch 8'), ((10., 11.), 'a is 1.10 times faster at batch 8. You guessed b.')])
-def test_a_duel_has_a_winner_only_beyond_the_tie(ms, words):
-    from layerscale_nb.experiments.actbound import duel_text
-    c = cost(named_net(SMALL)).total
-    r = dict(names=['a', 'b'], costs=[c, c], ms=ms, predicted_ms=[None, None], batch=8, faster='a', times=max(ms)/min(ms))
-    assert words in duel_text(r, 'b') and ('guessed' in duel_text(r, 'b')) == ('Level' not in words)
-
-
 def test_json_has_no_not_a_number(tmp_path, monkeypatch, capsys):
     import layerscale_nb.experiments.actbound as a
     import torch

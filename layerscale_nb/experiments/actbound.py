@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BASES', 'FIGURE_COLOURS', 'Job', 'jobs_of', 'measure_job', 'bench_acts', 'bench_predictor', 'correlations', 'pearson',
-           'plot_figure2', 'measured_ratio', 'duel_text', 'part_times', 'runtime_view', 'runtime_explorer', 'said_row',
-           'rows_here', 'predictor_text']
+           'plot_figure2', 'measured_ratio', 'part_times', 'runtime_view', 'runtime_explorer', 'said_row', 'rows_here',
+           'predictor_text']
 
 # %% ../../nbs/experiments/actbound.ipynb #65c65327
 import math, sys
@@ -27,7 +27,7 @@ from ..svg import Mark, chart, theme_colour
 from ..table import Table, fill
 from ..timing.calibrate import VALIDATION, calibrate, compare_predictors, validate_profile
 from ..timing.measure import (
-    SPREAD, device_name, keep_memory, machine, native_half, pick_device, time_in_turns, timing_row)
+    SPREAD, device_name, keep_memory, machine, native_half, pick_device, timing_row)
 from ..timing.roofline import Profile, layer_times, load_profile, predict_ms, save_profile
 from ..timing.trace import MODULE_NAMES, opened, validate_any
 
@@ -227,41 +227,6 @@ def measured_ratio(
     "Median over networks and factors of the measured time per mac under one rule, over that under another."
     t = _rule_ratios(rows)
     return float((t[rule]/t[over]).median())
-
-# %% ../../nbs/experiments/actbound.ipynb #987dcfd6
-def _duel(
-    a: Net, b: Net,
-    batch=8, device='auto', rounds=3,
-    profile=None,  # adds predictions
-) -> dict:
-    "Both networks timed in turns: costs, median milliseconds of each, and which was faster."
-    device, nets = pick_device(device), (a, b)
-    ms = list(
-        time_in_turns({
-            i: (build(n).eval(), (n.r, n.r))
-            for i, n in enumerate(nets)}, batch, device, rounds).values())
-    return dict(
-        names=[n.name for n in nets], costs=[cost(n).total for n in nets], ms=ms, faster=nets[ms[1] < ms[0]].name,
-        times=max(ms)/min(ms), predicted_ms=[predict_ms(n, profile, batch) if profile else None for n in nets],
-        batch=batch, device=device_name(device))
-
-# %% ../../nbs/experiments/actbound.ipynb #222ba3e2
-_TIE = 1.05  # two times closer than this have no winner
-
-# %% ../../nbs/experiments/actbound.ipynb #d0bd6866
-def duel_text(
-    r: dict,   # result of `_duel`
-    guess='',  # name of the network guessed to be faster
-) -> str:
-    "The result of `_duel` in a table and a sentence."
-    lines = [f'{"":<24}{"macs":>9}{"acts":>9}{"ms":>9}{"predicted":>11}']
-    for n, c, ms, p in zip(r['names'], r['costs'], r['ms'], r['predicted_ms']):
-        lines.append(f'{n:<24}{human(c.macs):>9}{human(c.acts):>9}{ms:>9.1f}' + (f'{p:>11.1f}' if p else f'{"–":>11}'))
-    if r['times'] < _TIE:
-        return '\n'.join(lines + [(f"Level at batch {r['batch']}: they differ by less than "
-                                   f"{_TIE - 1:.0%}, which a second run may turn round.")])
-    hit = '' if not guess else ' You guessed right.' if guess == r['faster'] else f' You guessed {guess}.'
-    return '\n'.join(lines + [f"{r['faster']} is {r['times']:.2f} times faster at batch {r['batch']}.{hit}"])
 
 # %% ../../nbs/experiments/actbound.ipynb #467fea61
 _BOUND_COLOURS = {'arithmetic': '#0072B2', 'memory': '#E69F00'}
