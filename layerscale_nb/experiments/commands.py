@@ -184,6 +184,7 @@ def _bench_shapes(
     mlps: list[Whole] = None,    # values of the arm (default: 8 32 64 128 256)
     images: list[Whole] = (8000, 32000, 128000),  # durations (default: 8000 32000 128000)
     seeds: list[Seed] = (0, 1),  # random seeds (default: 0 1)
+    lr: Positive = 2e-3,       # highest learning rate of every shape
     minutes: Positive = None,  # begin no further run after this long
     device='auto',           # auto, cpu, cuda, cuda:1, mps
     plan=False,              # show how many runs and how much compute, and stop
@@ -201,7 +202,7 @@ def _bench_shapes(
     if plan:
         print(plan_text(jobs))
         return 0
-    df = sweep_shapes(out, data, jobs, device=device, minutes=minutes or float('inf'), look=said_run,
+    df = sweep_shapes(out, data, jobs, lr, device=device, minutes=minutes or float('inf'), look=said_run,
                       command=command_line())
     print(as_json([tidy(r) for r in df.to_dict('records')]) if json else f'{shapes_text(df, centre)}\nrows in {out}')
     return 0

@@ -122,7 +122,7 @@ def sweep_shapes(
     def make(job):
         net = tiny_vit(Shape(*(job[k] for k in Shape._fields)), pics.x.shape[-1], len(pics.classes))
         c, got = cost(net), train_classifier(net, pics, job['images'], job['seed'], lr, batch, device)
-        return dict(macs=c.macs, params=c.params, t=3*c.macs*job['images'], **got, data=pics.name,
+        return dict(macs=c.macs, params=c.params, t=3*c.macs*job['images'], lr=lr, **got, data=pics.name,
                     threads=machine(device)[1], **provenance(command, device_name(device), job['seed']))
     keys = [dict(zip(_KEY, (config, *s, n, seed))) for s, n, seed in jobs]
     return frame(fill(Table(out, _KEY, text=('config',)), keys, make, minutes, look))
@@ -189,7 +189,8 @@ def shapes_text(
     df,             # rows of `sweep_shapes`
     centre=CENTRE,  # of the star
 ) -> str:
-    "The fitted exponents with their intervals, or in words why the data do not identify them."
+    "The fitted exponents with their intervals, or in words why they are not identified; without a star, the rows."
+    if df[list(Shape._fields)].nunique().min() < 2: return df[[*Shape._fields, 'images', 'seed', 'loss']].to_string()
     return fit_text(fit_shape(swept_arms(df, centre), check=False))
 
 # %% ../../nbs/experiments/shapes.ipynb #2593d600

@@ -72,14 +72,13 @@ def iso_part(
 ) -> dict:
     "The chart of loss against one size: the runs, curves of equal compute, and their minima."
     i, f, rows = list(arms).index(size), fit.surfaces[size], np.array(arms[size], float)
-    x = np.geomspace(*fit.sizes[size], 25)
+    x, top = np.geomspace(*fit.sizes[size], 40), 1.05*rows[:, 2].max()
     marks = [Mark('ring', rows[:, 0].tolist(), rows[:, 2].tolist(), '#bbbbbb')]
     for t, colour in ((fit.compute[0], '#888888'), (fit.compute[1], '#888888'), (compute, _SHAPE_TINTS[i])):
-        marks.append(Mark('line', x.tolist(), f.loss(x, t).tolist(), colour, [human(t)]))
-        best = f.optimum(t)
+        near, best = x[f.loss(x, t) < top], f.optimum(t)
+        if len(near) > 1: marks.append(Mark('line', near.tolist(), f.loss(near, t).tolist(), colour, [human(t)]))
         if x[0] <= best <= x[-1]: marks.append(Mark('dot', [float(best)], [float(f.loss(best, t))], colour))
-    y = 0.97*min(min(m.ys) for m in marks), 1.02*max(max(m.ys) for m in marks)
-    return chart(marks, size, 'loss', y=y, size=(400, 240), log='x')
+    return chart(marks, size, 'loss', y=(0.97*min(min(m.ys) for m in marks), top), size=(400, 240), log='x')
 
 # %% ../../nbs/live/shapes.ipynb #ece7c92e
 def optimum_part(
@@ -96,6 +95,10 @@ def optimum_part(
                  size=(330, 240), log='xy')
 
 # %% ../../nbs/live/shapes.ipynb #6129ba35
+def _within(v: float, low: float, high: float) -> str:
+    "A best size in words: the number if such sizes were trained."
+    return f'below {low:g}' if v < low else f'above {high:g}' if v > high else f'{v:.3g}'
+
 def fit_view(
     fit: ShapeFit,   # the fit
     arms: dict,      # what was fitted
@@ -103,10 +106,12 @@ def fit_view(
     compute: float,  # of the training, in multiply-adds
 ) -> list:
     "One state of the explorer: the best sizes in words, curves of equal compute, the line of their minima."
-    best = ', '.join(f'{k} {v:.3g}' for k, v in fit.optimum(compute).items())
+    best = ', '.join(f'{k} {_within(v, *fit.sizes[k])}' for k, v in fit.optimum(compute).items())
+    seen = not any(d.startswith(f'the data do not identify the best {size}') for d in fit.doubts())
     note = [dict(kind='words', text=t) for t in [fit.outside(compute), *fit.doubts()] if t]
     said = f'**{human(compute)} multiply-adds of training:** each size alone is best at {best}.'
-    return [dict(kind='words', text=said), *note, iso_part(fit, arms, size, compute), optimum_part(fit, size, compute)]
+    charts = [iso_part(fit, arms, size, compute)] + [optimum_part(fit, size, compute)]*seen
+    return [dict(kind='words', text=said), *note, *charts]
 
 # %% ../../nbs/live/shapes.ipynb #ccecf00e
 def fit_explorer(
