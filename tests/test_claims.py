@@ -1,10 +1,15 @@
 "Verdicts follow from the rows: shuffle what was measured, and a verdict falls."
+import math
+
 import numpy as np
 import pytest
 
 from layerscale_nb.core import stored
-from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts
+from layerscale_nb.experiments.width_claims import size_saved, width_verdicts
+from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts, ranking_verdicts
 from layerscale_nb.live.frontier import TEN_BACKBONES
+from layerscale_nb.nets.yolo import Yolo
+from layerscale_nb.study.report import read_results
 from layerscale_nb.table import read_rows, write_rows
 
 MEASURED = 'map50', 'map50_95', 'recall', 'inverse_normalized_loss'
@@ -29,6 +34,61 @@ def test_a_decided_verdict_falls_when_the_measured_values_are_shuffled(where, tm
         for v in backbone_verdicts(table, where): held[v.claim] += v.answer == said[v.claim]
     decided = {c: n for c, n in held.items() if said[c] != 'not decided'}
     assert all(n < 10 for n in decided.values()), decided
+
+
+def survivors(asked, changed, times=40):
+    """{claim: how many of the shuffled tables leave its answer as it is}, of the decided claims in `asked(table)`;
+    `changed(rng)` gives a shuffled table."""
+    said = {v.claim: v.answer for v in asked(None)}
+    held = {c: 0 for c, a in said.items() if a not in ('not decided', 'out of reach')}
+    rng = np.random.default_rng(0)
+    for _ in range(times):
+        for v in asked(changed(rng)):
+            if v.claim in held: held[v.claim] += v.answer == said[v.claim]
+    return held
+
+
+def exchanged(df, column, measured, rng):
+    "The table with all measured values of a network (a value of `column`) given to another one, seed by seed."
+    names = list(df[column].unique())
+    other = dict(zip(names, rng.permutation(names)))
+    rows = df.set_index([column, 'seed'])[measured]
+    found = rows.loc[[(other[v], s) for v, s in zip(df[column], df.seed)]]
+    return df.assign(**{c: found[c].to_numpy() for c in measured})
+
+
+def test_the_study_of_width_and_depth_falls_when_the_measured_values_are_shuffled():
+    df = read_results(stored('results/kitti_cyclist_width_depth.csv'))
+    measured = [c for c in df if c.startswith(('map50', 'precision', 'recall', 'ap50_', 'throughput', 'train_s'))]
+    counted = 'depth 0.33 is 43% smaller'
+    held = survivors(width_verdicts, lambda rng: exchanged(df, 'variant', measured, rng))
+    assert held.pop(counted) == 40 and len(held) >= 6  # a count does not rest on these rows
+    assert all(n < 15 for n in held.values()), held
+
+
+def test_no_verdict_on_width_and_depth_comes_from_chance():
+    "Rows in which every network is the same: no claim on accuracy may be decided in more than a few of 40 tables."
+    df, rng, decided = read_results(stored('results/kitti_cyclist_width_depth.csv')), np.random.default_rng(1), {}
+    for _ in range(40):
+        for v in width_verdicts(df.assign(map50=0.25 + 0.01*rng.standard_normal(len(df)))):
+            if 'mAP' in v.claim or 'accuracy' in v.claim or 'frontier' in v.claim or 'beats' in v.claim:
+                decided[v.claim] = decided.get(v.claim, 0) + (v.answer != 'not decided')
+    assert len(decided) == 6 and all(n <= 7 for n in decided.values()), decided
+
+
+def test_another_count_is_another_answer():
+    assert size_saved()[0] == 'refined' and size_saved({'half': Yolo(w=0.5)})[0] == 'reproduced'
+    assert size_saved({'half': Yolo(w=0.5)}, printed=50)[0] == 'refined' and size_saved({'flat': Yolo(d=0.02)})[0] == 'refuted'
+
+
+def test_the_ranking_of_backbones_falls(tmp_path):
+    "YOLOv5m made far better and far cheaper than it is; then everything shuffled."
+    rows = [r for r in read_rows(stored('results/backbones.csv')) if r['data'] == 'roadscenes' and r['recipe'] == 'quick']
+    made = [r | (dict(map50=0.9, macs=1, params=1) if r['net'] == 'yolov5m' else {}) for r in rows]
+    answers = lambda rows: [v.answer for v in ranking_verdicts(write_rows(rows, tmp_path/'ranked.csv'))]
+    assert answers(made) == ['reproduced']*3 and answers(rows) == ['not decided', 'reproduced', 'refined']
+    swap = {'yolov5m': 'yolov5-inceptionv4', 'yolov5-inceptionv4': 'yolov5m'}
+    assert answers([r | dict(net=swap.get(r['net'], r['net'])) for r in rows])[1:] == ['refuted', 'refuted']
 
 
 def test_the_order_of_the_rows_changes_nothing(tmp_path):
