@@ -1,16 +1,21 @@
 "Verdicts follow from the rows: shuffle what was measured, and a verdict falls."
-import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from layerscale_nb.core import stored
+from layerscale_nb.experiments import fast_claims, shapes
+from layerscale_nb.experiments.fast_claims import exponents_agree, fast_verdicts, group_width_needed, step_is_uniform, tables_come_out
+from layerscale_nb.experiments.published import printed_rows
+from layerscale_nb.experiments.shapes import printed_verdicts, shape_verdicts
 from layerscale_nb.experiments.width_claims import size_saved, width_verdicts
 from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts, ranking_verdicts
+from layerscale_nb.laws.shape import START, Shape, shape_rule
 from layerscale_nb.live.frontier import TEN_BACKBONES
 from layerscale_nb.nets.yolo import Yolo
 from layerscale_nb.study.report import read_results
-from layerscale_nb.table import read_rows, write_rows
+from layerscale_nb.table import frame, read_rows, write_rows
 
 MEASURED = 'map50', 'map50_95', 'recall', 'inverse_normalized_loss'
 
@@ -76,6 +81,31 @@ def test_no_verdict_on_width_and_depth_comes_from_chance():
     assert len(decided) == 6 and all(n <= 7 for n in decided.values()), decided
 
 
+def test_fast_scaling_falls_when_times_and_memory_are_shuffled(monkeypatch):
+    few = fast_claims.r_bootstrap
+    monkeypatch.setattr(fast_claims, 'r_bootstrap', lambda tables, y: few(tables, y, 60))
+    monkeypatch.setattr(fast_claims, '_FAST_CLAIMS', ())  # counts do not rest on these rows
+    times, memory, rows = *(frame(stored(f'results/{n}_cpu.csv')) for n in ('actbound', 'memory')), printed_rows()
+    def changed(rng):
+        setting = times.groupby(['asked_batch', 'dtype', 'channels_last'])[['ms', 'ms_img']]
+        moved = setting.transform(lambda c: c)
+        for at in setting.groups.values(): moved.loc[at] = times.loc[rng.permutation(at), ['ms', 'ms_img']].to_numpy()
+        minutes = [rows[i].minutes for i in rng.permutation(len(rows))]
+        return dict(times=times.assign(**moved), memory=memory.assign(held_mb=rng.permutation(memory.held_mb)),
+                    printed=[replace(r, minutes=m) for r, m in zip(rows, minutes)])
+    held = survivors(lambda t: fast_verdicts(**(t or {})), changed)
+    assert len(held) == 6 and all(n < 10 for n in held.values()), held
+
+
+def test_another_count_is_another_answer_on_fast_scaling():
+    assert [exponents_agree({'w': e})[0] for e in (0.5, 0.7, 0.9)] == ['reproduced', 'refined', 'refuted']
+    assert [group_width_needed(claimed=(1, e))[0] for e in (0.5, 0.6)] == ['reproduced', 'refined']
+    assert group_width_needed(64, 64)[0] == 'reproduced'
+    assert [step_is_uniform((1.2*k, 1.1, 1.15))[0] for k in (1, 1.2, 0.8)] == ['reproduced', 'refined', 'refuted']
+    wrong = [replace(r, acts_m='0.1') for r in printed_rows()]
+    assert [tables_come_out(r)[0] for r in (printed_rows(), wrong)] == ['refined', 'refuted']
+
+
 def test_another_count_is_another_answer():
     assert size_saved()[0] == 'refined' and size_saved({'half': Yolo(w=0.5)})[0] == 'reproduced'
     assert size_saved({'half': Yolo(w=0.5)}, printed=50)[0] == 'refined' and size_saved({'flat': Yolo(d=0.02)})[0] == 'refuted'
@@ -94,3 +124,18 @@ def test_the_ranking_of_backbones_falls(tmp_path):
 def test_the_order_of_the_rows_changes_nothing(tmp_path):
     table = write_rows(read_rows(stored('results/backbones.csv'))[::-1], tmp_path/'turned.csv')
     assert backbone_verdicts(table, TEN_BACKBONES) == backbone_verdicts(where=TEN_BACKBONES)
+
+
+def test_verdicts_on_shapes_fall_when_the_losses_are_shuffled():
+    df = frame(stored('results/shapes.csv'))
+    said, held, rng = [v.answer for v in shape_verdicts(df)], np.zeros(2), np.random.default_rng(0)
+    assert said[1] == 'reproduced'
+    for _ in range(12):
+        held += [v.answer == s for v, s in zip(shape_verdicts(df.assign(loss=rng.permutation(df.loss))), said)]
+    assert all(n < 4 for n, s in zip(held, said) if s != 'not decided'), held
+
+
+def test_what_is_printed_is_judged_by_counting(monkeypatch):
+    assert [v.answer for v in printed_verdicts()] == ['refuted', 'refined', 'reproduced']
+    monkeypatch.setitem(shapes.PUBLISHED, 'So400m', Shape(*shape_rule(START, 1500)))
+    assert printed_verdicts()[0].answer == 'reproduced'

@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 
 from layerscale_nb.core import LayerscaleError
+from layerscale_nb.laws.yolo_shape import YoloShape, detector_of, read_plan, rounded_shape, yolo_macs
 from layerscale_nb.experiments.yolo_shapes import (
-    YOLO_CENTRE, YoloShape, neighbours, plan_jobs, predict_shape, read_plan, rounded_shape, shape_results, simple_shapes, star_jobs,
-    star_rows, train_shape, visible, yolo_macs, detector_of)
+    YOLO_CENTRE, neighbours, plan_jobs, predict_shape, shape_results, simple_shapes, star_jobs, star_rows, train_shape, visible)
 from layerscale_nb.nets.count import count
 from layerscale_nb.nets.yolo import build_yolo, yolov8
 
@@ -18,7 +18,7 @@ BEST = dict(width=.3, depth=.2, r=.4)  # powers of the made-up optimum
 def made_up(shape, n, seed, rng):
     t = 3*yolo_macs(shape)*n
     off = [math.log(v/c/(t/2e12)**p)**2 for v, c, p in zip(shape, YOLO_CENTRE, BEST.values())]
-    return dict(shape._asdict(), images=n, seed=seed, t=t, loss=3*(t/1e12)**-.1*(1 + .1*sum(off))*rng.normal(1, .003),
+    return dict(shape._asdict(), images=n, seed=seed, nc=5, t=t, loss=3*(t/1e12)**-.1*(1 + .1*sum(off))*rng.normal(1, .003),
                 map50=rng.normal(.5, .01))
 
 
@@ -55,7 +55,7 @@ def test_verdicts_depend_on_what_can_be_seen(star):
     plan = predict_shape(star, 1.6e13)
     best, least = plan['shapes']['predicted'], plan['visible_loss']
     for factor, said in ((.5, 'not decided'), (2, 'predicted'), (-2, 'rival')):
-        rows = [dict(s._asdict(), seed=seed, loss=1 + factor*least*(s != best), map50=.5) for _, s, _, seed in plan_jobs(plan)]
+        rows = [dict(s._asdict(), seed=seed, loss=math.exp(factor*least*(s != best)), map50=.5) for _, s, _, seed in plan_jobs(plan)]
         t = shape_results(pd.DataFrame(rows), plan).drop('predicted')
         assert {*t[t['shape'] != 'x'.join(map(str, best))].by_loss} == {said}
     assert visible(star) == pytest.approx(plan['visible_loss']) and visible(star, 12) == pytest.approx(plan['visible_loss']/2)

@@ -133,10 +133,10 @@ def _warp_bytes(
 ):
     "What `_warp_images` returns, within one grey level."
     matrices, colours = _read_pixels(p, images.shape[2:], size), (p['colour']/255).numpy()
+    how = dict(flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(grey,)*3)
     out = np.empty((len(images), *size, 3), np.float32)
     for x, read, colour, seen in zip(images.permute(0, 2, 3, 1).contiguous().numpy(), matrices, colours, out):
-        moved = cv2.warpAffine(x, read, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderValue=(grey,)*3)
-        cv2.transform(moved.astype(np.float32), colour, dst=seen)
+        cv2.transform(cv2.warpAffine(x, read, size[::-1], **how).astype(np.float32), colour, dst=seen)
     return torch.from_numpy(out).clamp_(0, 1).permute(0, 3, 1, 2)
 
 # %% ../../nbs/detect/augment.ipynb #1fea9da6

@@ -252,8 +252,9 @@ def _bench_yolo_shapes(
       layerscale bench yolo-shapes --out shapes.csv --test
       layerscale bench yolo-shapes --data path/to/kitti --images 4000 8000 16000"""
     from layerscale_nb.experiments import yolo_shapes as ys
+    from layerscale_nb.laws.yolo_shape import read_plan
     beside = Path(out).with_suffix('.json')
-    jobs = ys.plan_jobs(ys.read_plan(beside)) if test else ys.star_jobs(images=images, seeds=seeds)
+    jobs = ys.plan_jobs(read_plan(beside)) if test else ys.star_jobs(images=images, seeds=seeds)
     if plan:
         print(ys.jobs_text(jobs))
         return 0
@@ -264,7 +265,7 @@ def _bench_yolo_shapes(
         return 0
     df = ys.sweep_yolo(out, jobs, data, device, minutes or float('inf'), ys.said_shape, command_line())
     if json: print(as_json([tidy(r) for r in df.to_dict('records')]))
-    elif test: print(ys.shape_results(df, ys.read_plan(beside)).round(4).to_string())
+    elif test: print(ys.shape_results(df, read_plan(beside)).round(4).to_string())
     else: print(ys.star_text(df))
     return 0
 

@@ -7,6 +7,7 @@ __all__ = ['LAWS']
 
 # %% ../../nbs/laws/commands.ipynb #c1a0b003
 from typing import Literal
+from ..core import refuse
 from ..options import Positive, Whole, as_json
 
 # %% ../../nbs/laws/commands.ipynb #14817a33
@@ -17,17 +18,26 @@ def _shape(
     patch: Whole = 14,         # side of a patch in pixels
     imgsz: Whole = 224,        # side of the image in pixels
     max_depth: Whole = None,   # layers at most
-    task: Literal['classification', 'multitask'] = 'classification',  # whose printed exponents
+    task: Literal['classification', 'multitask', 'detect'] = 'classification',  # detect: of a YOLOv8
     json=False,                # print one JSON object
 ) -> int:
-    """the compute-optimal shape of a vision transformer for a budget
+    """the compute-optimal shape of a vision transformer, or of a detector, for a budget
 
     examples:
       layerscale shape --params 400e6
       layerscale shape --gflops 10 --json
       layerscale shape --params 400e6 --max-depth 20
-    the rule is that of Getting ViT in Shape (arXiv:2305.13035) with its printed exponents, which reproduce
-    its own So400m to 11% only; one FLOP is half a multiply-add"""
+      layerscale shape --gflops 10 --task detect
+    for a transformer the rule is that of Getting ViT in Shape (arXiv:2305.13035) with its printed exponents,
+    which reproduce its own So400m to 11% only; for a detector it comes from our own runs, and takes gflops alone;
+    one FLOP is half a multiply-add"""
+    if task == 'detect':
+        from layerscale_nb.laws.yolo_shape import detector_for, detector_text
+        alone = gflops and not params and not max_depth and (patch, imgsz) == (14, 224)
+        refuse(not alone, 'of a detector, give --gflops and nothing else: the rule sets the size of the picture too.')
+        r = detector_for(gflops)
+        print(as_json(r) if json else detector_text(r))
+        return 0
     from layerscale_nb.laws.shape import shape_for, shape_text
     r = shape_for(params, gflops, patch, imgsz, max_depth, task)
     print(as_json(r) if json else shape_text(r))
