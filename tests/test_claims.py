@@ -9,6 +9,8 @@ from layerscale_nb.experiments import fast_claims, shapes
 from layerscale_nb.experiments.fast_claims import exponents_agree, fast_verdicts, group_width_needed, step_is_uniform, tables_come_out
 from layerscale_nb.experiments.published import printed_rows
 from layerscale_nb.experiments.shapes import printed_verdicts, shape_verdicts
+from layerscale_nb.experiments.v4_claims import (best_cio_from, costs_scale_as, csp_cuts_third, csp_saves, list_is_exponents, neck_saves,
+                                                 osa_is_cheaper, pays_above_one, stage_doubles_field, tiny_layers, v4_verdicts)
 from layerscale_nb.experiments.width_claims import size_saved, width_verdicts
 from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts, ranking_verdicts
 from layerscale_nb.laws.shape import START, Shape, shape_rule
@@ -95,6 +97,36 @@ def test_fast_scaling_falls_when_times_and_memory_are_shuffled(monkeypatch):
                     printed=[replace(r, minutes=m) for r, m in zip(rows, minutes)])
     held = survivors(lambda t: fast_verdicts(**(t or {})), changed)
     assert len(held) == 6 and all(n < 10 for n in held.values()), held
+
+
+def test_scaled_yolov4_decides_when_the_rows_do_and_not_when_they_are_shuffled():
+    "Tables in which the claims are true, or the opposite is; shuffled, at most a few of 40 still say so."
+    read = lambda n: frame(stored(f'results/{n}.csv'))
+    base, tta, strides, levels = read('kitti_ablation'), read('kitti_tta'), read('kitti_strides'), read('kitti_levels')
+    csp, rng = base.member.str.startswith('cd53s'), np.random.default_rng(0)
+    def made(sign):
+        ap = 0.05 + sign*0.04*csp + 0.001*rng.standard_normal(len(base))
+        best = levels.removed == (3*(levels.imgsz == '512x128') if sign > 0 else 3*(levels.imgsz != '512x128'))
+        return dict(ablation=base.assign(map50_95=ap, latency_ms=20 - sign*5*csp + 0.1*rng.random(len(base))), strides=strides.assign(score=0.5),
+                    tta=tta.assign(map50_95=0.05 + sign*0.01*(tta.prediction == 'augmented') + 0.0005*rng.random(len(tta))),
+                    levels=levels.assign(map50_95=0.05 + 0.01*best))
+    trained = lambda t: v4_verdicts(t)[10:15]
+    true, false = (trained(made(s)) for s in (1, -1))
+    assert [v.answer for v in true] == ['refined', 'refined', 'reproduced', 'refined', 'reproduced']
+    assert [v.answer for v in false] == ['refuted']*5
+    measured, t = dict(ablation=['map50_95', 'latency_ms'], tta=['map50_95'], levels=['map50_95']), made(1)
+    mixed = lambda rng: t | {k: t[k].assign(**{c: rng.permutation(t[k][c]) for c in cs}) for k, cs in measured.items()}
+    held = survivors(lambda x: trained(x or t), mixed)
+    assert len(held) == 5 and all(n < 20 for n in held.values()), held
+
+
+def test_another_count_is_another_answer_on_scaled_yolov4():
+    counted = [v.answer for v in v4_verdicts()[:10]]
+    assert counted == 'reproduced refined refuted reproduced reproduced reproduced refined reproduced refuted reproduced'.split()
+    other = [costs_scale_as(dict(r=2, d=1, w=1)), csp_saves(dict(res=30)), pays_above_one(3), neck_saves(printed=50), csp_cuts_third(printed=40),
+             osa_is_cheaper(((64, 32, 1),)), best_cio_from(claimed=1), tiny_layers(to=3), list_is_exponents(300),
+             stage_doubles_field(claimed=(1.5, 2))]
+    assert all(a != b[0] for a, b in zip(counted, other)), [b[0] for b in other]
 
 
 def test_another_count_is_another_answer_on_fast_scaling():
