@@ -6,7 +6,7 @@
 __all__ = ['exponents_agree', 'group_width_needed', 'step_is_uniform', 'tables_come_out', 'search_has_fewer_params',
            'r_bootstrap', 'pace_ratio', 'ratio_error', 'fast_verdicts']
 
-# %% ../../nbs/experiments/fast_claims.ipynb #cb5f1fe5
+# %% ../../nbs/experiments/fast_claims.ipynb #c29f9e1d
 import math
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from ..nets.zoo import named_net
 from ..table import frame
 from ..timing.roofline import load_profile, predict_ms
 
-# %% ../../nbs/experiments/fast_claims.ipynb #0ce9e65d
+# %% ../../nbs/experiments/fast_claims.ipynb #4acdd07f
 _NEAR = 0.08  # of an exponent: what stem, head and rounding do
 
 def exponents_agree(
@@ -37,7 +37,7 @@ def exponents_agree(
     if all(abs(x - c) < _NEAR for x, c in each): return 'reproduced', words
     return 'refined' if all((x > 0.75) == (c > 0.75) for x, c in each) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #c6bb85c8
+# %% ../../nbs/experiments/fast_claims.ipynb #cd02937c
 def group_width_needed(
     channels=64, g=16,  # of a 3x3 group convolution
     claimed=(1, 0.5),   # exponent of acts with g fixed, and with g as the channels
@@ -49,7 +49,7 @@ def group_width_needed(
     if max(abs(fixed - claimed[0]), abs(grown - claimed[1])) < 1e-9: return 'reproduced', words
     return 'refined' if fixed > grown else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #11832b02
+# %% ../../nbs/experiments/fast_claims.ipynb #260cc9b5
 def step_is_uniform(
     step=(1.2, 1.1, 1.15),  # what EfficientNet multiplies depth, width and resolution by
     s=2,                    # factor on macs
@@ -61,7 +61,7 @@ def step_is_uniform(
     words = 'uniform ' + ', '.join(f'{v:.2f}' for v in uniform) + f'; off by {min(off):+.1%} to {max(off):+.1%}'
     return 'reproduced' if max(map(abs, off)) <= near else 'refined' if min(step) > 1 else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #c2012add
+# %% ../../nbs/experiments/fast_claims.ipynb #81e4f11d
 def tables_come_out(
     rows,  # of `printed_rows`
 ) -> tuple:
@@ -71,7 +71,7 @@ def tables_come_out(
     words = f'{sum(alone)} of {len(rows)} rows from published numbers alone, {sum(exact)} with help'
     return 'reproduced' if all(alone) else 'refined' if any(alone) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #8af7ba41
+# %% ../../nbs/experiments/fast_claims.ipynb #67e57aaf
 def search_has_fewer_params(
     rows,  # of `printed_rows`
 ) -> tuple:
@@ -83,7 +83,7 @@ def search_has_fewer_params(
     words = '; '.join(f'RegNet{f} {a:.1f} and {b:.1f} M' for f, (a, b) in pairs.items()) + ' (RegNetY by stand-ins)'
     return 'reproduced' if all(fewer) else 'refined' if any(fewer) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #6ffe77c0
+# %% ../../nbs/experiments/fast_claims.ipynb #4127131c
 def r_bootstrap(
     tables: list,  # of DataFrames with the columns `y`, 'acts' and 'macs', one for each family
     y: str,        # column of the time
@@ -97,7 +97,7 @@ def r_bootstrap(
                     for k in ('acts', 'macs')])
     return np.array(out)
 
-# %% ../../nbs/experiments/fast_claims.ipynb #2d570328
+# %% ../../nbs/experiments/fast_claims.ipynb #1128887f
 def _said_r(r, level) -> tuple:
     "(interval of r with acts, interval of its lead over macs, words) of `r_bootstrap`."
     ends = lambda v: [float(x) for x in np.nanquantile(v, (0.5 - level/2, 0.5 + level/2))]
@@ -105,7 +105,7 @@ def _said_r(r, level) -> tuple:
     return acts, lead, (f'r with acts {r[0, 0]:.3f}, {acts[0]:.3f} to {acts[1]:.3f}; with macs {r[0, 1]:.3f}; '
                         f'lead {r[0, 0] - r[0, 1]:+.3f}, {lead[0]:+.3f} to {lead[1]:+.3f}')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #4c4ebe1d
+# %% ../../nbs/experiments/fast_claims.ipynb #216a92d9
 def _acts_lead_in_print(t, level) -> tuple:
     "(answer, words): over the printed rows, does time go with acts at r = 0.95, and better than with macs?"
     table = pd.DataFrame([{k: float(getattr(r, v)) for k, v in
@@ -114,7 +114,7 @@ def _acts_lead_in_print(t, level) -> tuple:
     answer = decided(*lead)
     return agrees(*acts, 0.95) if answer == 'reproduced' else answer, words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #d03e8a6d
+# %% ../../nbs/experiments/fast_claims.ipynb #64d63e97
 def _chosen(times, batch=8):
     "The rows in fp32 and channels-last at one batch."
     return times[(times.asked_batch == batch) & (times.dtype == 'fp32') & times.channels_last]
@@ -125,7 +125,7 @@ def _acts_lead_here(t, level) -> tuple:
     answer = decided(*lead)
     return agrees(*acts, 0.99) if answer == 'reproduced' else answer, f'on a CPU core: {words}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #1f5cfe1c
+# %% ../../nbs/experiments/fast_claims.ipynb #3ff3ed03
 def pace_ratio(
     times,           # rows of `bench_acts`
     of, over,        # rules
@@ -138,14 +138,14 @@ def pace_ratio(
     wide = d.pivot_table(index=['base', 's'], columns='rule', values='pace')
     return tuple(math.exp(x) for x in mean_interval(wide[of] - wide[over], level))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #33f148ae
+# %% ../../nbs/experiments/fast_claims.ipynb #2ee07b5d
 def _as_fast_as_width(t, level) -> tuple:
     "(answer, words): is dWr within 5% of w?"
     r, low, high = pace_ratio(t['times'], 'dWr', 'w', level)
     answer = 'reproduced' if 0.95 < low <= high < 1.05 else 'refuted' if low > 1.05 or high < 0.95 else 'not decided'
     return answer, f'on a CPU core: time per macs of dWr over w {r:.3f}, {low:.3f} to {high:.3f}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #6b91ae9d
+# %% ../../nbs/experiments/fast_claims.ipynb #2705e888
 def _faster_than_compound(t, level) -> tuple:
     "(answer, words): is dWr faster than dwr, by as much as the paper's own minutes of EfficientNet at 4 GF say?"
     pace = {r.name: float(r.minutes)/float(r.macs_g) for r in t['printed']}
@@ -154,7 +154,7 @@ def _faster_than_compound(t, level) -> tuple:
     return agrees(low, high, printed, 1), (f'on a CPU core: time per macs of dWr over dwr {r:.3f}, {low:.3f} to '
                                            f'{high:.3f}; printed for EfficientNet at 4 GF {printed:.2f}')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #034879db
+# %% ../../nbs/experiments/fast_claims.ipynb #7226866a
 def ratio_error(
     logs,        # log of measured over predicted, one for each network
     level=0.95,  # share of the pairs
@@ -164,20 +164,20 @@ def ratio_error(
     pairs = np.subtract.outer(e, e)[~np.eye(len(e), dtype=bool)]
     return tuple(float(x) for x in np.exp(np.quantile(pairs, (0.5 - level/2, 0.5 + level/2))))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #bd4851ad
+# %% ../../nbs/experiments/fast_claims.ipynb #32841fdd
 def _bounded(ratio: float, logs, level, border=1.0) -> tuple:
     "(answer, words): is a predicted ratio below 1, whatever the errors of two predictions?"
     low, high = (ratio*f for f in ratio_error(logs, level))
     return decided(low, high, border, -1), f'{ratio:.2f} times, {low:.2f} to {high:.2f}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #cf21c012
+# %% ../../nbs/experiments/fast_claims.ipynb #a04511d1
 _RIVALS = 'RegNetY-4GF->16GF', 'EN-B4'
 
 def _rival_nets(t) -> list:
     "The two networks, the larger first."
     return [network_of(next(r for r in t['printed'] if r.name == n)) for n in _RIVALS]
 
-# %% ../../nbs/experiments/fast_claims.ipynb #e93e6ebc
+# %% ../../nbs/experiments/fast_claims.ipynb #a43ad187
 def _faster_here(t, level) -> tuple:
     "(answer, words): is RegNetY at 16 GF faster than EN-B4 on the CPU core, by the model of time?"
     profile, d = load_profile(stored('results/predictor_cpu_profile.json')), _chosen(t['times'])
@@ -186,17 +186,19 @@ def _faster_here(t, level) -> tuple:
     large, small = (predict_ms(n, profile, 8) for n in _rival_nets(t))
     answer, words = _bounded(large/small, logs, level)
     minutes = {r.name: r.minutes for r in t['printed']}
-    return answer, f'on a CPU core, predicted: {words} the time of EN-B4; on V100s {" and ".join(minutes[n] for n in _RIVALS)} min'
+    printed = ' and '.join(minutes[n] for n in _RIVALS)
+    return answer, f'on a CPU core, predicted: {words} the time of EN-B4; on V100s {printed} min'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #1f184da6
+# %% ../../nbs/experiments/fast_claims.ipynb #faf8aafd
 def _less_memory(t, level) -> tuple:
     "(answer, words): does RegNetY at 16 GF need less memory than EN-B4 in training, by the estimate?"
     m = t['memory'][t['memory'].training]
     large, small = (memory_bytes(n, batch=32, training=True) for n in _rival_nets(t))
     answer, words = _bounded(large/small, np.log(m.held_mb/m.estimated_mb), level)
-    return answer, f'estimated {words} the memory of EN-B4 for a step of 32 images ({large/1e9:.0f} and {small/1e9:.0f} GB)'
+    return answer, (f'estimated {words} the memory of EN-B4 for a step of 32 images '
+                    f'({large/1e9:.0f} and {small/1e9:.0f} GB)')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #231a0317
+# %% ../../nbs/experiments/fast_claims.ipynb #68734705
 def _printed_errors(*names):
     "A function that says the printed top-1 errors of these rows."
     def say(t, level):
@@ -208,30 +210,30 @@ def _not_here(t, level) -> tuple:
     "'out of reach', without a number."
     return 'out of reach', 'needs trainings on ImageNet'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #59486c9d
-_TIMED, _COUNTED, _PRINT = 'times', 'counts', 'printed'
+# %% ../../nbs/experiments/fast_claims.ipynb #0f3ef3d4
+_TIMED, _BY_COUNT, _PRINT = 'times', 'counts', 'printed'
 _MODELLED = {_faster_here: 'model of time, checked on 51 networks; ', _less_memory: 'estimate, checked on 40 runs; '}
 _FAST_CLAIMS = (
-    ('acts grow as s with depth or resolution, as the root of s with width', 'Table 1', _COUNTED,
+    ('acts grow as s with depth or resolution, as the root of s with width', 'Table 1', _BY_COUNT,
      lambda t, level: exponents_agree({'d': 1, 'w': 0.5, 'r': 1}), 'lessons/02_scaling'),
-    ('a group convolution needs its group width scaled too', 'Table 3', _COUNTED,
+    ('a group convolution needs its group width scaled too', 'Table 3', _BY_COUNT,
      lambda t, level: group_width_needed(), 'lessons/02_scaling'),
-    ('one number: acts grow as s to the power 1 - alpha/2', 'Table 4', _COUNTED,
+    ('one number: acts grow as s to the power 1 - alpha/2', 'Table 4', _BY_COUNT,
      lambda t, level: exponents_agree({'dWr': 0.6, 'alpha=0.5': 0.75, 'dwr': 5/6}), 'lessons/02_scaling'),
-    ('fast scaling (alpha 0.8) grows acts about as the root of s', 'Abstract, Figure 1', _COUNTED,
+    ('fast scaling (alpha 0.8) grows acts about as the root of s', 'Abstract, Figure 1', _BY_COUNT,
      lambda t, level: exponents_agree({'dWr': 0.5}), 'lessons/02_scaling'),
-    ('uniform compound scaling (dwr) grows acts almost as s', 'Figure 1', _COUNTED,
+    ('uniform compound scaling (dwr) grows acts almost as s', 'Figure 1', _BY_COUNT,
      lambda t, level: exponents_agree({'dwr': 1}), 'lessons/02_scaling'),
-    ('depth and width together (dw) grow acts almost as s', 'Figure 1', _COUNTED,
+    ('depth and width together (dw) grow acts almost as s', 'Figure 1', _BY_COUNT,
      lambda t, level: exponents_agree({'dw': 1}), 'lessons/02_scaling'),
-    ("EfficientNet's 1.2, 1.1, 1.15 are about uniform compound scaling", 'Section 3.4', _COUNTED,
+    ("EfficientNet's 1.2, 1.1, 1.15 are about uniform compound scaling", 'Section 3.4', _BY_COUNT,
      lambda t, level: step_is_uniform(), 'lessons/02_scaling'),
-    ('the printed costs of 22 networks', 'Tables 5 to 8', _COUNTED,
+    ('the printed costs of 22 networks', 'Tables 5 to 8', _BY_COUNT,
      lambda t, level: tables_come_out(t['printed']), 'lessons/03_tables'),
-    ('the best of 32 random networks has far fewer params than a scaled one', 'Section 6.4', _COUNTED,
+    ('the best of 32 random networks has far fewer params than a scaled one', 'Section 6.4', _BY_COUNT,
      lambda t, level: search_has_fewer_params(t['printed']), 'experiments/published'))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #cb0360ab
+# %% ../../nbs/experiments/fast_claims.ipynb #7a42015b
 _FAST_MEASURED = (
     ('over different networks time goes best with acts (r = 0.95)', 'Section 4', _PRINT, _acts_lead_in_print,
      'lessons/03_tables'),
@@ -248,7 +250,8 @@ _FAST_MEASURED = (
     ('RegNetY at 16 GF is more accurate than EfficientNet-B4', 'Introduction, Table 8', _PRINT,
      _printed_errors(*_RIVALS), 'experiments/published'),
     ('the best of 32 random networks beats a scaled one (0.6 and 0.1%)', 'Section 6.4, Table 7', _PRINT,
-     _printed_errors('RegNetY-4GF', 'RegNetY-500MF->4GF', 'RegNetZ-4GF', 'RegNetZ-500MF->4GF'), 'experiments/published'),
+     _printed_errors('RegNetY-4GF', 'RegNetY-500MF->4GF', 'RegNetZ-4GF', 'RegNetZ-500MF->4GF'),
+     'experiments/published'),
     ('families rank alike at 500 MF and 16 GF, and their gap shrinks from 2.2 to 0.8%', 'Section 6.5', _PRINT,
      _printed_errors('RegNetY-500MF', 'RegNetZ-500MF', 'RegNetY-500MF->16GF', 'RegNetZ-500MF->16GF'),
      'experiments/published'),
@@ -257,11 +260,11 @@ _FAST_MEASURED = (
     ('group convolutions beat depthwise ones at high flops', 'Appendix, Figure 10', _PRINT, _not_here,
      'experiments/published'))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #e3d8e347
+# %% ../../nbs/experiments/fast_claims.ipynb #482e2b6d
 def _fast_data(kind: str, ask, t) -> str:
     "What a verdict rests on, in words."
     d = t['times' if kind == _TIMED else 'memory'].iloc[0]
-    machine = {_COUNTED: 'counts', _PRINT: "the paper's own printed rows (8 V100 GPUs, ImageNet)",
+    machine = {_BY_COUNT: 'counts', _PRINT: "the paper's own printed rows (8 V100 GPUs, ImageNet)",
                _TIMED: f'51 networks at batch 8, 1 thread; {d.device}', 'memory': d.device}[kind]
     return _MODELLED.get(ask, '') + machine
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDTH_STUDY', 'SIZE_BASES', 'group_gap', 'size_saved', 'width_verdicts']
 
-# %% ../../nbs/experiments/width_claims.ipynb #c2e179d5
+# %% ../../nbs/experiments/width_claims.ipynb #6b976df4
 import math
 import numpy as np
 from scipy.stats import norm
@@ -15,7 +15,7 @@ from ..nets.layer import cost
 from ..nets.yolo import Yolo
 from ..study.report import by_variant, read_results
 
-# %% ../../nbs/experiments/width_claims.ipynb #de4c2993
+# %% ../../nbs/experiments/width_claims.ipynb #86dfbd6f
 WIDTH_STUDY = 'LayerScale: a YOLOv8 scaling study'
 _THIN, _SHALLOW, _FULL, _BEST = ('width_050', 'width_033'), ('depth_050', 'depth_033'), ('baseline',), ('depth_033',)
 
@@ -29,46 +29,47 @@ def group_gap(
     wide = df.pivot(index='seed', columns='variant', values=what)
     return mean_interval(wide[list(of)].mean(axis=1) - wide[list(less)].mean(axis=1), level)
 
-# %% ../../nbs/experiments/width_claims.ipynb #4700a5a0
+# %% ../../nbs/experiments/width_claims.ipynb #54b60db5
 def _in_points(gap) -> str:
     "A difference with its interval, in points of 100."
     return '{:+.1f} points, {:+.1f} to {:+.1f}'.format(*(100*x for x in gap))
 
-# %% ../../nbs/experiments/width_claims.ipynb #11eb62b1
+# %% ../../nbs/experiments/width_claims.ipynb #f882fec4
 def _some_better(df, level) -> tuple:
     "(answer, words): does a smaller network beat the baseline?"
     gaps = {v: group_gap(df, [v], _FULL, level=1 - (1 - level)/4) for v in _THIN + _SHALLOW}
     best = max(gaps, key=lambda v: gaps[v][0])
     refuted = all(high < 0 for _, _, high in gaps.values())
     answer = 'refuted' if refuted else decided(*gaps[best][1:])
-    return 'not decided' if answer == 'refuted' and not refuted else answer, f'{best}: {_in_points(gaps[best])} (of four)'
+    if answer == 'refuted' and not refuted: answer = 'not decided'
+    return answer, f'{best}: {_in_points(gaps[best])} (of four)'
 
-# %% ../../nbs/experiments/width_claims.ipynb #5b1186dd
+# %% ../../nbs/experiments/width_claims.ipynb #ada4db09
 def _best_gain(df, level) -> tuple:
     "(answer, words): is depth 0.33 better than the baseline by the printed 0.2 points?"
     gap = group_gap(df, _BEST, _FULL, level=level)
     return agrees(*gap[1:], 0.002), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #be058e45
+# %% ../../nbs/experiments/width_claims.ipynb #35ffdbf0
 def _thin_lose(df, level) -> tuple:
     "(answer, words): do the thin networks score less than the baseline?"
     gap = group_gap(df, _THIN, _FULL, level=level)
     return decided(*gap[1:], sign=-1), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #2b2f88b1
+# %% ../../nbs/experiments/width_claims.ipynb #7ccff1cf
 def _shallow_lose(df, level) -> tuple:
     "(answer, words): do the shallow networks score less than the baseline?"
     gap = group_gap(df, _SHALLOW, _FULL, level=level)
     return decided(*gap[1:], sign=-1), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #b6522bdd
+# %% ../../nbs/experiments/width_claims.ipynb #d32ad823
 def _thin_lose_more(df, level) -> tuple:
     "(answer, words): do the shallow networks score more than the thin ones?"
     gap, macs = group_gap(df, _SHALLOW, _THIN, level=level), by_variant(df).macs
     share = macs[list(_THIN)].mean()/macs[list(_SHALLOW)].mean()
     return decided(*gap[1:]), f'{_in_points(gap)}; the thin ones have {share:.0%} of the macs'
 
-# %% ../../nbs/experiments/width_claims.ipynb #a7a86483
+# %% ../../nbs/experiments/width_claims.ipynb #9138eb6f
 SIZE_BASES = {'width 1, cap 1024': Yolo(nc=8), 'width 1, cap 512': Yolo(nc=8, max_channels=512),
               'width 0.5': Yolo(w=0.5, nc=8), 'width 0.25': Yolo(w=0.25, nc=8)}
 
@@ -82,14 +83,14 @@ def size_saved(
     if all(round(v) == printed for v in saved.values()): return 'reproduced', words
     return 'refined' if min(saved.values()) > 0 else 'refuted', words
 
-# %% ../../nbs/experiments/width_claims.ipynb #e90eb65c
+# %% ../../nbs/experiments/width_claims.ipynb #6285e076
 def _ratio(df, what: str, printed: float, level) -> tuple:
     "(answer, words): the ratio of depth 0.33 to the baseline in a column, geometric mean over seeds."
     logs = df.assign(**{what: np.log(df[what])})
     r, low, high = (math.exp(x) for x in group_gap(logs, _BEST, _FULL, what, level))
     return agrees(low, high, printed, 1), f'{r - 1:+.0%}, {low - 1:+.0%} to {high - 1:+.0%}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #638af312
+# %% ../../nbs/experiments/width_claims.ipynb #099a63d8
 def _speed_goes_with_params(df, level) -> tuple:
     "(answer, words): is r of frames per second with params -1.0?"
     m = by_variant(df)
@@ -99,15 +100,16 @@ def _speed_goes_with_params(df, level) -> tuple:
     return agrees(low, high, -0.995), f'r {r["params"]:.3f}, {low:.3f} to {high:.3f} ({len(m)} points); macs ' + \
         f'{r["macs"]:.3f}, acts {r["acts"]:.3f}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #0ac52c7b
+# %% ../../nbs/experiments/width_claims.ipynb #ee6f08b8
 def _recall_counts_more(df, level) -> tuple:
     "(answer, words): does mAP50 go better with recall than with precision, over the five networks of a seed?"
     r = [{k: np.corrcoef(g.map50, g[k])[0, 1] for k in ('recall', 'precision')} for _, g in df.groupby('seed')]
     mean, low, high = mean_interval([x['recall'] - x['precision'] for x in r], level)
     said = ', '.join(f'{x["recall"]:.2f} and {x["precision"]:.2f}' for x in r)
-    return decided(low, high), f'r with recall less r with precision {mean:+.2f}, {low:+.2f} to {high:+.2f}; by seed {said}'
+    words = f'r with recall less r with precision {mean:+.2f}, {low:+.2f} to {high:+.2f}'
+    return decided(low, high), f'{words}; by seed {said}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #1377a8b8
+# %% ../../nbs/experiments/width_claims.ipynb #6c61c426
 _MINOR, _COMPLEX = ('ap50_pedestrian', 'ap50_cyclist'), ('ap50_car',)
 
 def _class_gain(df, classes, of, less, level) -> tuple:
@@ -115,13 +117,13 @@ def _class_gain(df, classes, of, less, level) -> tuple:
     gap = group_gap(df.assign(ap=df[list(classes)].mean(axis=1)), of, less, 'ap', level)
     return decided(*gap[1:]), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #1512e11d
+# %% ../../nbs/experiments/width_claims.ipynb #84495283
 def _less_spread(df, level) -> tuple:
     "(answer, words): do the classes of depth 0.33 differ less than those of the baseline?"
     gap = group_gap(df.assign(spread=df[list(_COMPLEX + _MINOR)].std(axis=1)), _BEST, _FULL, 'spread', level)
     return decided(*gap[1:], sign=-1), f'standard deviation {_in_points(gap)}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #3ec34f08
+# %% ../../nbs/experiments/width_claims.ipynb #32e2afc7
 def _returns_diminish(df, level) -> tuple:
     "(answer, words): does the step to the baseline bring less than the equal step before it?"
     wide = df.pivot(index='seed', columns='variant', values='map50')
@@ -131,7 +133,7 @@ def _returns_diminish(df, level) -> tuple:
     return decided(*gap[1:], sign=-1), f'second step less first {_in_points(gap)}; steps of {steps[0]:.2f} and ' + \
         f'{steps[1]:.2f} G macs'
 
-# %% ../../nbs/experiments/width_claims.ipynb #54f06367
+# %% ../../nbs/experiments/width_claims.ipynb #b7d5b940
 def _on_frontier(df, level) -> tuple:
     "(answer, words): does depth 0.33 beat every network that has fewer multiply-adds?"
     macs = by_variant(df).macs
@@ -140,13 +142,13 @@ def _on_frontier(df, level) -> tuple:
     answer = each.pop() if len(each) == 1 else 'refuted' if 'refuted' in each else 'not decided'
     return answer, '; '.join(f'above {v}: {_in_points(g)}' for v, g in gaps.items())
 
-# %% ../../nbs/experiments/width_claims.ipynb #f6eef741
-_KEY, _CURVES, _CLASSES = 'Key Findings', 'Scaling Curves', 'Per-Class Analysis'
+# %% ../../nbs/experiments/width_claims.ipynb #29375110
+_FINDINGS, _CURVES, _CLASSES = 'Key Findings', 'Scaling Curves', 'Per-Class Analysis'
 _WIDTH_CLAIMS = (
-    ('scaling is not monotonic: a smaller network beats the largest', _KEY, _some_better),
-    ('depth 0.33 gains 0.2 points of mAP50', _KEY, _best_gain),
-    ('depth 0.33 is 50% faster', _KEY, lambda df, level: _ratio(df, 'throughput_img_s', 1.5, level)),
-    ('depth 0.33 trains in 35% less time', _KEY, lambda df, level: _ratio(df, 'train_s', 0.65, level)),
+    ('scaling is not monotonic: a smaller network beats the largest', _FINDINGS, _some_better),
+    ('depth 0.33 gains 0.2 points of mAP50', _FINDINGS, _best_gain),
+    ('depth 0.33 is 50% faster', _FINDINGS, lambda df, level: _ratio(df, 'throughput_img_s', 1.5, level)),
+    ('depth 0.33 trains in 35% less time', _FINDINGS, lambda df, level: _ratio(df, 'train_s', 0.65, level)),
     ('less width costs accuracy (sharply)', _CURVES, _thin_lose),
     ('less depth costs accuracy (gracefully)', _CURVES, _shallow_lose),
     ('at the same multiplier width costs more than depth', _CURVES, _thin_lose_more),
@@ -160,7 +162,7 @@ _WIDTH_CLAIMS = (
     ('the smaller network is more consistent over classes', 'Class Score Spread', _less_spread),
     ('larger networks have diminishing returns', 'Training Cost Analysis', _returns_diminish))
 
-# %% ../../nbs/experiments/width_claims.ipynb #d68c18d6
+# %% ../../nbs/experiments/width_claims.ipynb #536a92c0
 def width_verdicts(
     df=None,     # table of `read_results` with the five variants; None: the stored study
     level=0.95,  # of each interval
@@ -170,5 +172,5 @@ def width_verdicts(
     data = f'{df["data"].iloc[0]}, {len(df)} runs, {df.seed.nunique()} seeds; {df.device.iloc[0]}'
     made = [Verdict(WIDTH_STUDY, claim, *ask(df, level), data, 'lessons/09_width_or_depth', place)
             for claim, place, ask in _WIDTH_CLAIMS]
-    size = Verdict(WIDTH_STUDY, 'depth 0.33 is 43% smaller', *size_saved(), 'counts', 'lessons/07_yolo', _KEY)
+    size = Verdict(WIDTH_STUDY, 'depth 0.33 is 43% smaller', *size_saved(), 'counts', 'lessons/07_yolo', _FINDINGS)
     return made[:2] + [size] + made[2:]
