@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['all_verdicts', 'claims_table', 'corrected', 'claim_row', 'claims_view', 'claims_explorer']
 
-# %% ../../nbs/experiments/claims.ipynb #52c49a8a
+# %% ../../nbs/experiments/claims.ipynb #0d50cb1d
 import re
 import pandas as pd
 from .fast_claims import fast_verdicts
@@ -16,7 +16,7 @@ from ..lessons import SITE
 from ..live.controls import Choice, Explorer
 from ..live.frontier import TEN_BACKBONES
 
-# %% ../../nbs/experiments/claims.ipynb #16342b86
+# %% ../../nbs/experiments/claims.ipynb #dd4bb66b
 _BACKBONE_DATA = TEN_BACKBONES, ('data=bccd', 'recipe=muon')
 
 def all_verdicts(
@@ -26,7 +26,7 @@ def all_verdicts(
     asked = [ask(where=where) for where in _BACKBONE_DATA for ask in (backbone_verdicts, ranking_verdicts)]
     return [*width_verdicts(level=level), *fast_verdicts(level=level), *v4_verdicts(level=level), *sum(asked, [])]
 
-# %% ../../nbs/experiments/claims.ipynb #ff062242
+# %% ../../nbs/experiments/claims.ipynb #e025b665
 def claims_table(
     verdicts: list,  # of `Verdict`
 ) -> pd.DataFrame:
@@ -37,7 +37,7 @@ def claims_table(
     table.loc['all'] = table.sum()
     return table.assign(all=table.sum(axis=1))
 
-# %% ../../nbs/experiments/claims.ipynb #ee76ef3d
+# %% ../../nbs/experiments/claims.ipynb #9bf6adad
 def corrected(
     ask=all_verdicts,  # function of the level that returns verdicts
 ) -> tuple:
@@ -48,7 +48,7 @@ def corrected(
     decided = [v for v in pairs if v.answer not in ('not decided', 'out of reach')]
     return pairs, decided, [v for v in decided if strict[v.work, v.claim] != 'not decided']
 
-# %% ../../nbs/experiments/claims.ipynb #57260334
+# %% ../../nbs/experiments/claims.ipynb #971a760e
 def claim_row(
     v,  # a `Verdict`
 ) -> list:
@@ -57,7 +57,7 @@ def claim_row(
     return [v.work, f'{v.claim} ({v.place})' if v.place else v.claim, f'**{v.answer}**', v.uncertainty, v.data,
             [v.evidence.rpartition('/')[2], f'{SITE}/{page}.html']]
 
-# %% ../../nbs/experiments/claims.ipynb #a297d1c6
+# %% ../../nbs/experiments/claims.ipynb #7779eebf
 _EVERY = 'all works', 'all verdicts'
 
 def claims_view(
@@ -74,7 +74,7 @@ def claims_view(
     return [dict(kind='words', text=f'**{len(shown)} of {len(verdicts)}** shown. {work}: {counts}.'),
             dict(kind='prose', head=head, rows=rows)]
 
-# %% ../../nbs/experiments/claims.ipynb #5333e4a5
+# %% ../../nbs/experiments/claims.ipynb #4c433081
 def claims_explorer(
     verdicts=None,  # of `Verdict`; None: `all_verdicts`
 ) -> Explorer:

@@ -6,7 +6,7 @@
 __all__ = ['exponents_agree', 'group_width_needed', 'step_is_uniform', 'tables_come_out', 'search_has_fewer_params',
            'r_bootstrap', 'pace_ratio', 'ratio_error', 'fast_verdicts']
 
-# %% ../../nbs/experiments/fast_claims.ipynb #c29f9e1d
+# %% ../../nbs/experiments/fast_claims.ipynb #d8a5199c
 import math
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from ..nets.zoo import named_net
 from ..table import frame
 from ..timing.roofline import load_profile, predict_ms
 
-# %% ../../nbs/experiments/fast_claims.ipynb #4acdd07f
+# %% ../../nbs/experiments/fast_claims.ipynb #a14a7abe
 _NEAR = 0.08  # of an exponent: what stem, head and rounding do
 
 def exponents_agree(
@@ -37,7 +37,7 @@ def exponents_agree(
     if all(abs(x - c) < _NEAR for x, c in each): return 'reproduced', words
     return 'refined' if all((x > 0.75) == (c > 0.75) for x, c in each) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #cd02937c
+# %% ../../nbs/experiments/fast_claims.ipynb #bd8f924a
 def group_width_needed(
     channels=64, g=16,  # of a 3x3 group convolution
     claimed=(1, 0.5),   # exponent of acts with g fixed, and with g as the channels
@@ -49,7 +49,7 @@ def group_width_needed(
     if max(abs(fixed - claimed[0]), abs(grown - claimed[1])) < 1e-9: return 'reproduced', words
     return 'refined' if fixed > grown else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #260cc9b5
+# %% ../../nbs/experiments/fast_claims.ipynb #30e94b5d
 def step_is_uniform(
     step=(1.2, 1.1, 1.15),  # what EfficientNet multiplies depth, width and resolution by
     s=2,                    # factor on macs
@@ -61,7 +61,7 @@ def step_is_uniform(
     words = 'uniform ' + ', '.join(f'{v:.2f}' for v in uniform) + f'; off by {min(off):+.1%} to {max(off):+.1%}'
     return 'reproduced' if max(map(abs, off)) <= near else 'refined' if min(step) > 1 else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #81e4f11d
+# %% ../../nbs/experiments/fast_claims.ipynb #8116fc14
 def tables_come_out(
     rows,  # of `printed_rows`
 ) -> tuple:
@@ -71,7 +71,7 @@ def tables_come_out(
     words = f'{sum(alone)} of {len(rows)} rows from published numbers alone, {sum(exact)} with help'
     return 'reproduced' if all(alone) else 'refined' if any(alone) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #67e57aaf
+# %% ../../nbs/experiments/fast_claims.ipynb #7926fae1
 def search_has_fewer_params(
     rows,  # of `printed_rows`
 ) -> tuple:
@@ -83,7 +83,7 @@ def search_has_fewer_params(
     words = '; '.join(f'RegNet{f} {a:.1f} and {b:.1f} M' for f, (a, b) in pairs.items()) + ' (RegNetY by stand-ins)'
     return 'reproduced' if all(fewer) else 'refined' if any(fewer) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #4127131c
+# %% ../../nbs/experiments/fast_claims.ipynb #b16a6509
 def r_bootstrap(
     tables: list,  # of DataFrames with the columns `y`, 'acts' and 'macs', one for each family
     y: str,        # column of the time
@@ -97,7 +97,7 @@ def r_bootstrap(
                     for k in ('acts', 'macs')])
     return np.array(out)
 
-# %% ../../nbs/experiments/fast_claims.ipynb #1128887f
+# %% ../../nbs/experiments/fast_claims.ipynb #2a334a27
 def _said_r(r, level) -> tuple:
     "(interval of r with acts, interval of its lead over macs, words) of `r_bootstrap`."
     ends = lambda v: [float(x) for x in np.nanquantile(v, (0.5 - level/2, 0.5 + level/2))]
@@ -105,7 +105,7 @@ def _said_r(r, level) -> tuple:
     return acts, lead, (f'r with acts {r[0, 0]:.3f}, {acts[0]:.3f} to {acts[1]:.3f}; with macs {r[0, 1]:.3f}; '
                         f'lead {r[0, 0] - r[0, 1]:+.3f}, {lead[0]:+.3f} to {lead[1]:+.3f}')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #216a92d9
+# %% ../../nbs/experiments/fast_claims.ipynb #4e699947
 def _acts_lead_in_print(t, level) -> tuple:
     "(answer, words): over the printed rows, does time go with acts at r = 0.95, and better than with macs?"
     table = pd.DataFrame([{k: float(getattr(r, v)) for k, v in
@@ -114,7 +114,7 @@ def _acts_lead_in_print(t, level) -> tuple:
     answer = decided(*lead)
     return agrees(*acts, 0.95) if answer == 'reproduced' else answer, words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #64d63e97
+# %% ../../nbs/experiments/fast_claims.ipynb #690ff46f
 def _chosen(times, batch=8):
     "The rows in fp32 and channels-last at one batch."
     return times[(times.asked_batch == batch) & (times.dtype == 'fp32') & times.channels_last]
@@ -125,7 +125,7 @@ def _acts_lead_here(t, level) -> tuple:
     answer = decided(*lead)
     return agrees(*acts, 0.99) if answer == 'reproduced' else answer, f'on a CPU core: {words}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #3ff3ed03
+# %% ../../nbs/experiments/fast_claims.ipynb #073a40f3
 def pace_ratio(
     times,           # rows of `bench_acts`
     of, over,        # rules
@@ -138,14 +138,14 @@ def pace_ratio(
     wide = d.pivot_table(index=['base', 's'], columns='rule', values='pace')
     return tuple(math.exp(x) for x in mean_interval(wide[of] - wide[over], level))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #2ee07b5d
+# %% ../../nbs/experiments/fast_claims.ipynb #b481e07d
 def _as_fast_as_width(t, level) -> tuple:
     "(answer, words): is dWr within 5% of w?"
     r, low, high = pace_ratio(t['times'], 'dWr', 'w', level)
     answer = 'reproduced' if 0.95 < low <= high < 1.05 else 'refuted' if low > 1.05 or high < 0.95 else 'not decided'
     return answer, f'on a CPU core: time per macs of dWr over w {r:.3f}, {low:.3f} to {high:.3f}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #2705e888
+# %% ../../nbs/experiments/fast_claims.ipynb #9d12e4b2
 def _faster_than_compound(t, level) -> tuple:
     "(answer, words): is dWr faster than dwr, by as much as the paper's own minutes of EfficientNet at 4 GF say?"
     pace = {r.name: float(r.minutes)/float(r.macs_g) for r in t['printed']}
@@ -154,7 +154,7 @@ def _faster_than_compound(t, level) -> tuple:
     return agrees(low, high, printed, 1), (f'on a CPU core: time per macs of dWr over dwr {r:.3f}, {low:.3f} to '
                                            f'{high:.3f}; printed for EfficientNet at 4 GF {printed:.2f}')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #7226866a
+# %% ../../nbs/experiments/fast_claims.ipynb #f288873f
 def ratio_error(
     logs,        # log of measured over predicted, one for each network
     level=0.95,  # share of the pairs
@@ -164,20 +164,20 @@ def ratio_error(
     pairs = np.subtract.outer(e, e)[~np.eye(len(e), dtype=bool)]
     return tuple(float(x) for x in np.exp(np.quantile(pairs, (0.5 - level/2, 0.5 + level/2))))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #32841fdd
+# %% ../../nbs/experiments/fast_claims.ipynb #94103369
 def _bounded(ratio: float, logs, level, border=1.0) -> tuple:
     "(answer, words): is a predicted ratio below 1, whatever the errors of two predictions?"
     low, high = (ratio*f for f in ratio_error(logs, level))
     return decided(low, high, border, -1), f'{ratio:.2f} times, {low:.2f} to {high:.2f}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #a04511d1
+# %% ../../nbs/experiments/fast_claims.ipynb #53e3705a
 _RIVALS = 'RegNetY-4GF->16GF', 'EN-B4'
 
 def _rival_nets(t) -> list:
     "The two networks, the larger first."
     return [network_of(next(r for r in t['printed'] if r.name == n)) for n in _RIVALS]
 
-# %% ../../nbs/experiments/fast_claims.ipynb #a43ad187
+# %% ../../nbs/experiments/fast_claims.ipynb #b30da82b
 def _faster_here(t, level) -> tuple:
     "(answer, words): is RegNetY at 16 GF faster than EN-B4 on the CPU core, by the model of time?"
     profile, d = load_profile(stored('results/predictor_cpu_profile.json')), _chosen(t['times'])
@@ -189,7 +189,7 @@ def _faster_here(t, level) -> tuple:
     printed = ' and '.join(minutes[n] for n in _RIVALS)
     return answer, f'on a CPU core, predicted: {words} the time of EN-B4; on V100s {printed} min'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #faf8aafd
+# %% ../../nbs/experiments/fast_claims.ipynb #2c6d2c87
 def _less_memory(t, level) -> tuple:
     "(answer, words): does RegNetY at 16 GF need less memory than EN-B4 in training, by the estimate?"
     m = t['memory'][t['memory'].training]
@@ -198,7 +198,7 @@ def _less_memory(t, level) -> tuple:
     return answer, (f'estimated {words} the memory of EN-B4 for a step of 32 images '
                     f'({large/1e9:.0f} and {small/1e9:.0f} GB)')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #68734705
+# %% ../../nbs/experiments/fast_claims.ipynb #c641a7e1
 def _printed_errors(*names):
     "A function that says the printed top-1 errors of these rows."
     def say(t, level):
@@ -210,7 +210,7 @@ def _not_here(t, level) -> tuple:
     "'out of reach', without a number."
     return 'out of reach', 'needs trainings on ImageNet'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #0f3ef3d4
+# %% ../../nbs/experiments/fast_claims.ipynb #f9319065
 _TIMED, _BY_COUNT, _PRINT = 'times', 'counts', 'printed'
 _MODELLED = {_faster_here: 'model of time, checked on 51 networks; ', _less_memory: 'estimate, checked on 40 runs; '}
 _FAST_CLAIMS = (
@@ -233,7 +233,7 @@ _FAST_CLAIMS = (
     ('the best of 32 random networks has far fewer params than a scaled one', 'Section 6.4', _BY_COUNT,
      lambda t, level: search_has_fewer_params(t['printed']), 'experiments/published'))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #7a42015b
+# %% ../../nbs/experiments/fast_claims.ipynb #0591dd56
 _FAST_MEASURED = (
     ('over different networks time goes best with acts (r = 0.95)', 'Section 4', _PRINT, _acts_lead_in_print,
      'lessons/03_tables'),
@@ -260,7 +260,7 @@ _FAST_MEASURED = (
     ('group convolutions beat depthwise ones at high flops', 'Appendix, Figure 10', _PRINT, _not_here,
      'experiments/published'))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #482e2b6d
+# %% ../../nbs/experiments/fast_claims.ipynb #ddfeca8f
 def _fast_data(kind: str, ask, t) -> str:
     "What a verdict rests on, in words."
     d = t['times' if kind == _TIMED else 'memory'].iloc[0]

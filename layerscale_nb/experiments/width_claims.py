@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDTH_STUDY', 'SIZE_BASES', 'group_gap', 'size_saved', 'width_verdicts']
 
-# %% ../../nbs/experiments/width_claims.ipynb #6b976df4
+# %% ../../nbs/experiments/width_claims.ipynb #8783e805
 import math
 import numpy as np
 from scipy.stats import norm
@@ -15,7 +15,7 @@ from ..nets.layer import cost
 from ..nets.yolo import Yolo
 from ..study.report import by_variant, read_results
 
-# %% ../../nbs/experiments/width_claims.ipynb #86dfbd6f
+# %% ../../nbs/experiments/width_claims.ipynb #4f6cc188
 WIDTH_STUDY = 'LayerScale: a YOLOv8 scaling study'
 _THIN, _SHALLOW, _FULL, _BEST = ('width_050', 'width_033'), ('depth_050', 'depth_033'), ('baseline',), ('depth_033',)
 
@@ -29,12 +29,12 @@ def group_gap(
     wide = df.pivot(index='seed', columns='variant', values=what)
     return mean_interval(wide[list(of)].mean(axis=1) - wide[list(less)].mean(axis=1), level)
 
-# %% ../../nbs/experiments/width_claims.ipynb #54b60db5
+# %% ../../nbs/experiments/width_claims.ipynb #dc2bd6d8
 def _in_points(gap) -> str:
     "A difference with its interval, in points of 100."
     return '{:+.1f} points, {:+.1f} to {:+.1f}'.format(*(100*x for x in gap))
 
-# %% ../../nbs/experiments/width_claims.ipynb #f882fec4
+# %% ../../nbs/experiments/width_claims.ipynb #5e57a60c
 def _some_better(df, level) -> tuple:
     "(answer, words): does a smaller network beat the baseline?"
     gaps = {v: group_gap(df, [v], _FULL, level=1 - (1 - level)/4) for v in _THIN + _SHALLOW}
@@ -44,32 +44,32 @@ def _some_better(df, level) -> tuple:
     if answer == 'refuted' and not refuted: answer = 'not decided'
     return answer, f'{best}: {_in_points(gaps[best])} (of four)'
 
-# %% ../../nbs/experiments/width_claims.ipynb #ada4db09
+# %% ../../nbs/experiments/width_claims.ipynb #69dc7bad
 def _best_gain(df, level) -> tuple:
     "(answer, words): is depth 0.33 better than the baseline by the printed 0.2 points?"
     gap = group_gap(df, _BEST, _FULL, level=level)
     return agrees(*gap[1:], 0.002), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #35ffdbf0
+# %% ../../nbs/experiments/width_claims.ipynb #f0959f20
 def _thin_lose(df, level) -> tuple:
     "(answer, words): do the thin networks score less than the baseline?"
     gap = group_gap(df, _THIN, _FULL, level=level)
     return decided(*gap[1:], sign=-1), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #7ccff1cf
+# %% ../../nbs/experiments/width_claims.ipynb #a4794b20
 def _shallow_lose(df, level) -> tuple:
     "(answer, words): do the shallow networks score less than the baseline?"
     gap = group_gap(df, _SHALLOW, _FULL, level=level)
     return decided(*gap[1:], sign=-1), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #d32ad823
+# %% ../../nbs/experiments/width_claims.ipynb #67781595
 def _thin_lose_more(df, level) -> tuple:
     "(answer, words): do the shallow networks score more than the thin ones?"
     gap, macs = group_gap(df, _SHALLOW, _THIN, level=level), by_variant(df).macs
     share = macs[list(_THIN)].mean()/macs[list(_SHALLOW)].mean()
     return decided(*gap[1:]), f'{_in_points(gap)}; the thin ones have {share:.0%} of the macs'
 
-# %% ../../nbs/experiments/width_claims.ipynb #9138eb6f
+# %% ../../nbs/experiments/width_claims.ipynb #c1133a78
 SIZE_BASES = {'width 1, cap 1024': Yolo(nc=8), 'width 1, cap 512': Yolo(nc=8, max_channels=512),
               'width 0.5': Yolo(w=0.5, nc=8), 'width 0.25': Yolo(w=0.25, nc=8)}
 
@@ -83,14 +83,14 @@ def size_saved(
     if all(round(v) == printed for v in saved.values()): return 'reproduced', words
     return 'refined' if min(saved.values()) > 0 else 'refuted', words
 
-# %% ../../nbs/experiments/width_claims.ipynb #6285e076
+# %% ../../nbs/experiments/width_claims.ipynb #e66a531c
 def _ratio(df, what: str, printed: float, level) -> tuple:
     "(answer, words): the ratio of depth 0.33 to the baseline in a column, geometric mean over seeds."
     logs = df.assign(**{what: np.log(df[what])})
     r, low, high = (math.exp(x) for x in group_gap(logs, _BEST, _FULL, what, level))
     return agrees(low, high, printed, 1), f'{r - 1:+.0%}, {low - 1:+.0%} to {high - 1:+.0%}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #099a63d8
+# %% ../../nbs/experiments/width_claims.ipynb #9ad32d4d
 def _speed_goes_with_params(df, level) -> tuple:
     "(answer, words): is r of frames per second with params -1.0?"
     m = by_variant(df)
@@ -100,7 +100,7 @@ def _speed_goes_with_params(df, level) -> tuple:
     return agrees(low, high, -0.995), f'r {r["params"]:.3f}, {low:.3f} to {high:.3f} ({len(m)} points); macs ' + \
         f'{r["macs"]:.3f}, acts {r["acts"]:.3f}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #ee6f08b8
+# %% ../../nbs/experiments/width_claims.ipynb #99c3e945
 def _recall_counts_more(df, level) -> tuple:
     "(answer, words): does mAP50 go better with recall than with precision, over the five networks of a seed?"
     r = [{k: np.corrcoef(g.map50, g[k])[0, 1] for k in ('recall', 'precision')} for _, g in df.groupby('seed')]
@@ -109,7 +109,7 @@ def _recall_counts_more(df, level) -> tuple:
     words = f'r with recall less r with precision {mean:+.2f}, {low:+.2f} to {high:+.2f}'
     return decided(low, high), f'{words}; by seed {said}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #6c61c426
+# %% ../../nbs/experiments/width_claims.ipynb #7c618e14
 _MINOR, _COMPLEX = ('ap50_pedestrian', 'ap50_cyclist'), ('ap50_car',)
 
 def _class_gain(df, classes, of, less, level) -> tuple:
@@ -117,13 +117,13 @@ def _class_gain(df, classes, of, less, level) -> tuple:
     gap = group_gap(df.assign(ap=df[list(classes)].mean(axis=1)), of, less, 'ap', level)
     return decided(*gap[1:]), _in_points(gap)
 
-# %% ../../nbs/experiments/width_claims.ipynb #84495283
+# %% ../../nbs/experiments/width_claims.ipynb #858823cb
 def _less_spread(df, level) -> tuple:
     "(answer, words): do the classes of depth 0.33 differ less than those of the baseline?"
     gap = group_gap(df.assign(spread=df[list(_COMPLEX + _MINOR)].std(axis=1)), _BEST, _FULL, 'spread', level)
     return decided(*gap[1:], sign=-1), f'standard deviation {_in_points(gap)}'
 
-# %% ../../nbs/experiments/width_claims.ipynb #32e2afc7
+# %% ../../nbs/experiments/width_claims.ipynb #fe191ec7
 def _returns_diminish(df, level) -> tuple:
     "(answer, words): does the step to the baseline bring less than the equal step before it?"
     wide = df.pivot(index='seed', columns='variant', values='map50')
@@ -133,7 +133,7 @@ def _returns_diminish(df, level) -> tuple:
     return decided(*gap[1:], sign=-1), f'second step less first {_in_points(gap)}; steps of {steps[0]:.2f} and ' + \
         f'{steps[1]:.2f} G macs'
 
-# %% ../../nbs/experiments/width_claims.ipynb #b7d5b940
+# %% ../../nbs/experiments/width_claims.ipynb #41e52159
 def _on_frontier(df, level) -> tuple:
     "(answer, words): does depth 0.33 beat every network that has fewer multiply-adds?"
     macs = by_variant(df).macs
@@ -142,7 +142,7 @@ def _on_frontier(df, level) -> tuple:
     answer = each.pop() if len(each) == 1 else 'refuted' if 'refuted' in each else 'not decided'
     return answer, '; '.join(f'above {v}: {_in_points(g)}' for v, g in gaps.items())
 
-# %% ../../nbs/experiments/width_claims.ipynb #29375110
+# %% ../../nbs/experiments/width_claims.ipynb #82121557
 _FINDINGS, _CURVES, _CLASSES = 'Key Findings', 'Scaling Curves', 'Per-Class Analysis'
 _WIDTH_CLAIMS = (
     ('scaling is not monotonic: a smaller network beats the largest', _FINDINGS, _some_better),
@@ -162,7 +162,7 @@ _WIDTH_CLAIMS = (
     ('the smaller network is more consistent over classes', 'Class Score Spread', _less_spread),
     ('larger networks have diminishing returns', 'Training Cost Analysis', _returns_diminish))
 
-# %% ../../nbs/experiments/width_claims.ipynb #536a92c0
+# %% ../../nbs/experiments/width_claims.ipynb #c1fc6553
 def width_verdicts(
     df=None,     # table of `read_results` with the five variants; None: the stored study
     level=0.95,  # of each interval

@@ -31,9 +31,13 @@ def _draw_table(p: dict) -> str:
     return f'<table style="border-collapse:collapse"><tr>{cells("th", p["head"])}</tr>{rows}</table>'
 
 # %% ../../nbs/live/view.ipynb #6e52c9bb
+def _link(text, address: str) -> str:
+    "A link in the colour of the text around it."
+    return f'<a style="color:inherit" href="{escape(address)}">{_rich(text)}</a>'
+
 def _draw_prose(p: dict) -> str:
     "A part of kind 'prose' as HTML; a row that is None is left out, a cell that is a pair is a link."
-    cell = lambda v: _rich(v) if isinstance(v, str) else f'<a href="{escape(v[1])}">{_rich(v[0])}</a>'
+    cell = lambda v: _rich(v) if isinstance(v, str) else _link(*v)
     look = 'text-align:left;vertical-align:top;padding:4px 8px;min-width:6em'
     cells = lambda tag, row: ''.join(f'<{tag} style="{look}">{cell(v)}</{tag}>' for v in row)
     rows = ''.join(f'<tr style="border-top:1px solid rgba(128,128,128,.4)">{cells("td", r)}</tr>'
