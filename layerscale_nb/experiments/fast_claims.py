@@ -6,12 +6,12 @@
 __all__ = ['exponents_agree', 'group_width_needed', 'step_is_uniform', 'tables_come_out', 'search_has_fewer_params',
            'r_bootstrap', 'pace_ratio', 'ratio_error', 'fast_verdicts']
 
-# %% ../../nbs/experiments/fast_claims.ipynb #d8a5199c
+# %% ../../nbs/experiments/fast_claims.ipynb #196a37e0
 import math
 import numpy as np
 import pandas as pd
 from ..core import stored
-from .actbound import BASES, pearson
+from .actbound import BASES
 from .published import network_of, printed_rows, reproduce, supplied
 from .rules import FAST
 from ..laws.claims import Verdict, agrees, decided, mean_interval
@@ -23,7 +23,7 @@ from ..nets.zoo import named_net
 from ..table import frame
 from ..timing.roofline import load_profile, predict_ms
 
-# %% ../../nbs/experiments/fast_claims.ipynb #a14a7abe
+# %% ../../nbs/experiments/fast_claims.ipynb #31d54abd
 _NEAR = 0.08  # of an exponent: what stem, head and rounding do
 
 def exponents_agree(
@@ -37,7 +37,7 @@ def exponents_agree(
     if all(abs(x - c) < _NEAR for x, c in each): return 'reproduced', words
     return 'refined' if all((x > 0.75) == (c > 0.75) for x, c in each) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #bd8f924a
+# %% ../../nbs/experiments/fast_claims.ipynb #0d9fdee2
 def group_width_needed(
     channels=64, g=16,  # of a 3x3 group convolution
     claimed=(1, 0.5),   # exponent of acts with g fixed, and with g as the channels
@@ -49,7 +49,7 @@ def group_width_needed(
     if max(abs(fixed - claimed[0]), abs(grown - claimed[1])) < 1e-9: return 'reproduced', words
     return 'refined' if fixed > grown else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #30e94b5d
+# %% ../../nbs/experiments/fast_claims.ipynb #ff2328e9
 def step_is_uniform(
     step=(1.2, 1.1, 1.15),  # what EfficientNet multiplies depth, width and resolution by
     s=2,                    # factor on macs
@@ -61,7 +61,7 @@ def step_is_uniform(
     words = 'uniform ' + ', '.join(f'{v:.2f}' for v in uniform) + f'; off by {min(off):+.1%} to {max(off):+.1%}'
     return 'reproduced' if max(map(abs, off)) <= near else 'refined' if min(step) > 1 else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #8116fc14
+# %% ../../nbs/experiments/fast_claims.ipynb #da96d2d5
 def tables_come_out(
     rows,  # of `printed_rows`
 ) -> tuple:
@@ -71,7 +71,7 @@ def tables_come_out(
     words = f'{sum(alone)} of {len(rows)} rows from published numbers alone, {sum(exact)} with help'
     return 'reproduced' if all(alone) else 'refined' if any(alone) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #7926fae1
+# %% ../../nbs/experiments/fast_claims.ipynb #adddfbb5
 def search_has_fewer_params(
     rows,  # of `printed_rows`
 ) -> tuple:
@@ -83,7 +83,7 @@ def search_has_fewer_params(
     words = '; '.join(f'RegNet{f} {a:.1f} and {b:.1f} M' for f, (a, b) in pairs.items()) + ' (RegNetY by stand-ins)'
     return 'reproduced' if all(fewer) else 'refined' if any(fewer) else 'refuted', words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #b16a6509
+# %% ../../nbs/experiments/fast_claims.ipynb #09abd5d1
 def r_bootstrap(
     tables: list,  # of DataFrames with the columns `y`, 'acts' and 'macs', one for each family
     y: str,        # column of the time
@@ -91,13 +91,14 @@ def r_bootstrap(
 ) -> np.ndarray:
     "(draws + 1, 2): mean r of the time with acts and with macs, first as measured and then in every sample."
     rng, out = np.random.default_rng(0), []
-    for i in range(draws + 1):
-        at = [np.arange(len(t)) if not i else rng.integers(0, len(t), len(t)) for t in tables]
-        out.append([np.mean([pearson(t[k].to_numpy()[j], t[y].to_numpy()[j]) for t, j in zip(tables, at)])
-                    for k in ('acts', 'macs')])
-    return np.array(out)
+    for t in tables:
+        at = np.vstack([np.arange(len(t)), rng.integers(0, len(t), (draws, len(t)))])
+        z = {k: t[k].to_numpy(float)[at] for k in ('acts', 'macs', y)}
+        z = {k: (v - v.mean(1, keepdims=True))/v.std(1, keepdims=True) for k, v in z.items()}
+        out.append(np.stack([(z[k]*z[y]).mean(1) for k in ('acts', 'macs')], 1))
+    return np.mean(out, 0)
 
-# %% ../../nbs/experiments/fast_claims.ipynb #2a334a27
+# %% ../../nbs/experiments/fast_claims.ipynb #920c8e91
 def _said_r(r, level) -> tuple:
     "(interval of r with acts, interval of its lead over macs, words) of `r_bootstrap`."
     ends = lambda v: [float(x) for x in np.nanquantile(v, (0.5 - level/2, 0.5 + level/2))]
@@ -105,7 +106,7 @@ def _said_r(r, level) -> tuple:
     return acts, lead, (f'r with acts {r[0, 0]:.3f}, {acts[0]:.3f} to {acts[1]:.3f}; with macs {r[0, 1]:.3f}; '
                         f'lead {r[0, 0] - r[0, 1]:+.3f}, {lead[0]:+.3f} to {lead[1]:+.3f}')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #4e699947
+# %% ../../nbs/experiments/fast_claims.ipynb #fd36ecd8
 def _acts_lead_in_print(t, level) -> tuple:
     "(answer, words): over the printed rows, does time go with acts at r = 0.95, and better than with macs?"
     table = pd.DataFrame([{k: float(getattr(r, v)) for k, v in
@@ -114,7 +115,7 @@ def _acts_lead_in_print(t, level) -> tuple:
     answer = decided(*lead)
     return agrees(*acts, 0.95) if answer == 'reproduced' else answer, words
 
-# %% ../../nbs/experiments/fast_claims.ipynb #690ff46f
+# %% ../../nbs/experiments/fast_claims.ipynb #e7496d9c
 def _chosen(times, batch=8):
     "The rows in fp32 and channels-last at one batch."
     return times[(times.asked_batch == batch) & (times.dtype == 'fp32') & times.channels_last]
@@ -125,7 +126,7 @@ def _acts_lead_here(t, level) -> tuple:
     answer = decided(*lead)
     return agrees(*acts, 0.99) if answer == 'reproduced' else answer, f'on a CPU core: {words}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #073a40f3
+# %% ../../nbs/experiments/fast_claims.ipynb #c6ce77b9
 def pace_ratio(
     times,           # rows of `bench_acts`
     of, over,        # rules
@@ -138,14 +139,14 @@ def pace_ratio(
     wide = d.pivot_table(index=['base', 's'], columns='rule', values='pace')
     return tuple(math.exp(x) for x in mean_interval(wide[of] - wide[over], level))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #b481e07d
+# %% ../../nbs/experiments/fast_claims.ipynb #ca7c49e0
 def _as_fast_as_width(t, level) -> tuple:
     "(answer, words): is dWr within 5% of w?"
     r, low, high = pace_ratio(t['times'], 'dWr', 'w', level)
     answer = 'reproduced' if 0.95 < low <= high < 1.05 else 'refuted' if low > 1.05 or high < 0.95 else 'not decided'
     return answer, f'on a CPU core: time per macs of dWr over w {r:.3f}, {low:.3f} to {high:.3f}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #9d12e4b2
+# %% ../../nbs/experiments/fast_claims.ipynb #ae07e23d
 def _faster_than_compound(t, level) -> tuple:
     "(answer, words): is dWr faster than dwr, by as much as the paper's own minutes of EfficientNet at 4 GF say?"
     pace = {r.name: float(r.minutes)/float(r.macs_g) for r in t['printed']}
@@ -154,7 +155,7 @@ def _faster_than_compound(t, level) -> tuple:
     return agrees(low, high, printed, 1), (f'on a CPU core: time per macs of dWr over dwr {r:.3f}, {low:.3f} to '
                                            f'{high:.3f}; printed for EfficientNet at 4 GF {printed:.2f}')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #f288873f
+# %% ../../nbs/experiments/fast_claims.ipynb #4b61244b
 def ratio_error(
     logs,        # log of measured over predicted, one for each network
     level=0.95,  # share of the pairs
@@ -164,20 +165,20 @@ def ratio_error(
     pairs = np.subtract.outer(e, e)[~np.eye(len(e), dtype=bool)]
     return tuple(float(x) for x in np.exp(np.quantile(pairs, (0.5 - level/2, 0.5 + level/2))))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #94103369
+# %% ../../nbs/experiments/fast_claims.ipynb #cff4fdd2
 def _bounded(ratio: float, logs, level, border=1.0) -> tuple:
     "(answer, words): is a predicted ratio below 1, whatever the errors of two predictions?"
     low, high = (ratio*f for f in ratio_error(logs, level))
     return decided(low, high, border, -1), f'{ratio:.2f} times, {low:.2f} to {high:.2f}'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #53e3705a
+# %% ../../nbs/experiments/fast_claims.ipynb #6b3afc2c
 _RIVALS = 'RegNetY-4GF->16GF', 'EN-B4'
 
 def _rival_nets(t) -> list:
     "The two networks, the larger first."
     return [network_of(next(r for r in t['printed'] if r.name == n)) for n in _RIVALS]
 
-# %% ../../nbs/experiments/fast_claims.ipynb #b30da82b
+# %% ../../nbs/experiments/fast_claims.ipynb #a98b3e69
 def _faster_here(t, level) -> tuple:
     "(answer, words): is RegNetY at 16 GF faster than EN-B4 on the CPU core, by the model of time?"
     profile, d = load_profile(stored('results/predictor_cpu_profile.json')), _chosen(t['times'])
@@ -189,7 +190,7 @@ def _faster_here(t, level) -> tuple:
     printed = ' and '.join(minutes[n] for n in _RIVALS)
     return answer, f'on a CPU core, predicted: {words} the time of EN-B4; on V100s {printed} min'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #2c6d2c87
+# %% ../../nbs/experiments/fast_claims.ipynb #270ae5e2
 def _less_memory(t, level) -> tuple:
     "(answer, words): does RegNetY at 16 GF need less memory than EN-B4 in training, by the estimate?"
     m = t['memory'][t['memory'].training]
@@ -198,7 +199,7 @@ def _less_memory(t, level) -> tuple:
     return answer, (f'estimated {words} the memory of EN-B4 for a step of 32 images '
                     f'({large/1e9:.0f} and {small/1e9:.0f} GB)')
 
-# %% ../../nbs/experiments/fast_claims.ipynb #c641a7e1
+# %% ../../nbs/experiments/fast_claims.ipynb #58dbbabe
 def _printed_errors(*names):
     "A function that says the printed top-1 errors of these rows."
     def say(t, level):
@@ -210,7 +211,7 @@ def _not_here(t, level) -> tuple:
     "'out of reach', without a number."
     return 'out of reach', 'needs trainings on ImageNet'
 
-# %% ../../nbs/experiments/fast_claims.ipynb #f9319065
+# %% ../../nbs/experiments/fast_claims.ipynb #40acd87e
 _TIMED, _BY_COUNT, _PRINT = 'times', 'counts', 'printed'
 _MODELLED = {_faster_here: 'model of time, checked on 51 networks; ', _less_memory: 'estimate, checked on 40 runs; '}
 _FAST_CLAIMS = (
@@ -233,7 +234,7 @@ _FAST_CLAIMS = (
     ('the best of 32 random networks has far fewer params than a scaled one', 'Section 6.4', _BY_COUNT,
      lambda t, level: search_has_fewer_params(t['printed']), 'experiments/published'))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #0591dd56
+# %% ../../nbs/experiments/fast_claims.ipynb #1f859ea1
 _FAST_MEASURED = (
     ('over different networks time goes best with acts (r = 0.95)', 'Section 4', _PRINT, _acts_lead_in_print,
      'lessons/03_tables'),
@@ -260,7 +261,7 @@ _FAST_MEASURED = (
     ('group convolutions beat depthwise ones at high flops', 'Appendix, Figure 10', _PRINT, _not_here,
      'experiments/published'))
 
-# %% ../../nbs/experiments/fast_claims.ipynb #ddfeca8f
+# %% ../../nbs/experiments/fast_claims.ipynb #b156a3a3
 def _fast_data(kind: str, ask, t) -> str:
     "What a verdict rests on, in words."
     d = t['times' if kind == _TIMED else 'memory'].iloc[0]

@@ -128,15 +128,15 @@ def backbone_verdicts(
             for claim, found, place in said]
 
 # %% ../../nbs/laws/claims.ipynb #499a69a9
-def _scores_best(p: Points, model: str, sign=1, level=0.95) -> tuple:
-    "(answer, words): is a model above (sign 1) or below (-1) all others, and the nearest of them too?"
+def _scores_best(p: Points, model: str, level=0.95) -> tuple:
+    "(answer, words): does a model score more than the best of the others?"
     mean, n = {m: float(np.mean(r)) for m, r in zip(p.models, p.runs)}, min(map(len, p.runs))
     free = sum(len(r) - 1 for r in p.runs)
-    best = max((m for m in mean if m != model), key=lambda m: sign*mean[m])
+    best = max((m for m in mean if m != model), key=mean.get)
     sd = math.sqrt(sum(np.var(r)*len(r) for r in p.runs)/free) if free else math.nan
     half = stdtrit(free, 1 - (1 - level)/2/(len(p) - 1))*sd*math.sqrt(2/n) if free else math.nan
     gap = mean[model] - mean[best]
-    return (decided(gap - half, gap + half, sign=sign),
+    return (decided(gap - half, gap + half),
             f'{p.yname} of {model} less that of {best}: {gap:+.3f}, {gap - half:+.3f} to {gap + half:+.3f}')
 
 # %% ../../nbs/laws/claims.ipynb #951fcf1a
@@ -160,13 +160,11 @@ def ranking_verdicts(
     path=None,   # table of `bench_backbones`; None: the stored one
     where=(),    # 'COLUMN=VALUE': which of its rows
 ) -> list:
-    "A `Verdict` on each of the five claims on the ranking. Raises `LayerscaleError` as `read_points` does."
+    "A `Verdict` on each of the four claims on the ranking. Raises `LayerscaleError` as `read_points` does."
     counts = [read_points(path or stored('results/backbones.csv'), x, where=where) for x in ('macs', 'params')]
-    loss = read_points(path or stored('results/backbones.csv'), y='loss', where=where)
     best, large, score = 'yolov5m', 'yolov5-inceptionv4', counts[0]
     said = [('YOLOv5m has the highest mAP of all', _scores_best(score, best), _MAP_PLACE),
             ('YOLOv5s has the second highest', _scores_best(score.without([best]), 'yolov5s'), _MAP_PLACE),
-            ('YOLOv5m reaches the lowest training loss', _scores_best(loss, best, -1), 'Training Loss & Training Time'),
             ('Inception-V4 has the most weights and multiply-adds', _costs_most(counts, large), _COST_PLACE),
             ('YOLOv5m costs half of Inception-V4 or less', _costs_at_most(counts, best, large), _COST_PLACE)]
     return [Verdict(STUDY, claim, *found, _rests_on(counts[0], where), 'lessons/11_backbones', place)
