@@ -6,14 +6,14 @@
 __all__ = ['COMMANDS', 'study_of', 'make_parser', 'command_of', 'answer', 'any_encoding', 'main']
 
 # %% ../nbs/cli.ipynb #0d849267
-import argparse, codecs, contextlib, os, shlex, signal, sys, threading, warnings
+import argparse, codecs, contextlib, os, shlex, sys, warnings
 from pathlib import Path
 from typing import Literal
-from .core import LayerscaleError, human, nearest, tidy, versions
+from .core import LayerscaleError, human, nearest, read_json, refuse, tidy, versions
 from .experiments.commands import BENCHMARKS
 from .laws.commands import LAWS
 from .options import Positive, Seed, Whole, add_command, as_json, checked, command_line, parameters_of
-from .study.screen import Line, study_status, tell
+from .study.screen import follow, study_status
 from .timing.roofline import PROFILE_FILE
 
 # %% ../nbs/cli.ipynb #ece54cb2
@@ -55,50 +55,17 @@ def _study_header(st, out) -> str:
                f'{r.realised_width:.2f}  {human(int(r.params)):>10}{human(int(r.macs)):>10}') for v, r in t.iterrows()]
     return '\n'.join(lines + [f'results: {out}'])
 
-# %% ../nbs/cli.ipynb #d30c7643
-class _Interruptible:
-    """Iterates over a generator until Ctrl-C and then closes it, between two steps, so that it can save; a second
-    Ctrl-C interrupts at once."""
-    def __init__(self, events): self.events, self.interrupted = events, False
-    def __enter__(self):
-        self.before = signal.signal(signal.SIGINT, self._stop) if self._main() else None
-        return self
-    def __exit__(self, *_):
-        self.events.close()
-        if self._main(): signal.signal(signal.SIGINT, self.before)
-    def __iter__(self):
-        for e in self.events:
-            yield e
-            if self.interrupted: return
-    def _stop(self, *_):
-        self.interrupted = True
-        signal.signal(signal.SIGINT, self.before)
-    def _main(self): return threading.current_thread() is threading.main_thread()  # others get no signals
-
-# %% ../nbs/cli.ipynb #9b28f256
+# %% ../nbs/cli.ipynb #4186202d
 def _run(s, out: str, jobs, plan=False) -> int:
     "Run a study, show one line per run, write results.csv and report.html; returns the exit status."
     from layerscale_nb.study.report import damaged_matches, differences, read_results, verdicts, write_report
     from layerscale_nb.study.runs import open_setting, run_study
     out, st = Path(out), open_setting(s)
-    print(_study_header(st, out), flush=True)
+    header = _study_header(st, out)
+    print(header, flush=True)
     if plan: return 0
-    command, line, done, failed = command_line(), Line(), set(), []
-    out.mkdir(parents=True, exist_ok=True)
-    log_file = open(out/'log.txt', 'a', buffering=1, encoding='utf-8', errors='backslashreplace')
-    with log_file as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
-        log.write(f'# {command}\n{_study_header(st, out)}\n')
-        with _Interruptible(run_study(st, out, command, jobs or 'auto')) as events:
-            for e in events:
-                if e.kind in ('trained', 'done', 'skip'): done.add(e.run)
-                if e.kind == 'failed': failed.append(e.row['error'])
-                tell(e, line, log)
-        line.show('', 'study')
-        if events.interrupted:
-            line.keep(f'stopped. {len(done)} finished run(s) are in {out/"results.csv"}; the same command continues.'
-                      if done else 'stopped. The same command continues.')
-            return 130
-        if not done: raise LayerscaleError(f'no run finished. {failed[0]}')
+    if follow(run_study(st, out, command_line(), jobs or 'auto'), out, header, command_line()): return 130
+    with open(out/'log.txt', 'a', encoding='utf-8') as log, contextlib.redirect_stderr(log), warnings.catch_warnings():
         report = write_report(out)
         rows = read_results(out)
         d = differences(rows, out)
@@ -166,6 +133,42 @@ def _train(
       layerscale train configs/ablation/*.yaml --out runs/ablation"""
     from layerscale_nb.study.variants import load_configs, with_options
     return _run(with_options(load_configs(config), **options), out, jobs)
+
+# %% ../nbs/cli.ipynb #815899c1
+def _choose(
+    *,
+    ms: Positive = None,   # the deadline for one image, in milliseconds, for example 12
+    profile=None,          # rates of this machine, of `layerscale profile`; default: the one here, or measure them
+    jobs: Whole = None,    # runs to train at once, a process each; default: as many as are faster here
+    out='runs/choose',     # folder of the study
+    plan=False,            # show the candidates and stop
+    json=False,            # print the card as JSON
+    **options: _shared
+) -> int:
+    """find the detector for a deadline: predict, train the best two, say how far off it was
+
+    examples:
+      layerscale choose --ms 12
+      layerscale choose --ms 12 --plan
+      layerscale choose --data path/to/kitti --imgsz 416x128 --ms 12 --epochs 30
+    four cheap networks are trained first; the law through them says what the two should reach; the same command
+    continues after an interrupt"""
+    from layerscale_nb.experiments.choose import CHOICE, card, card_text, choose, told_candidates
+    from layerscale_nb.study.report import read_results
+    from layerscale_nb.study.runs import open_setting
+    from layerscale_nb.timing.forecast import known_profile
+    refuse(ms is None, 'say how long one image may take, for example --ms 12.')
+    out, st = Path(out), open_setting(study_of('quick', **options))
+    known = known_profile(profile, st.device, out/PROFILE_FILE)
+    header = told_candidates(st, known, ms)
+    print(header, flush=True)
+    if plan: return 0
+    events = choose(st, out, ms, known, command_line(), jobs or 'auto')
+    if follow(events, out, header, command_line()): return 130
+    choice = read_json(out/CHOICE)
+    c = card(choice, read_results(out))
+    print(as_json(c.reset_index().to_dict('records')) if json else card_text(choice, c))
+    return 0
 
 # %% ../nbs/cli.ipynb #00e1b6fe
 def _data(
@@ -341,6 +344,7 @@ COMMANDS = {
     'lessons': _lessons,
     'study': _study,
     'train': _train,
+    'choose': _choose,
     'status': _status,
     'report': _report,
     'data': _data,
@@ -360,6 +364,7 @@ _EXAMPLES = '''examples:
   layerscale study
   layerscale data path/to/kitti --sheet sheet.png
   layerscale train depth_033
+  layerscale choose --ms 12
 
 layerscale COMMAND --help shows the options and examples of a command'''
 _BENCH_EXAMPLES = '''examples:

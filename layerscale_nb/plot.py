@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['METRICS', 'FAMILY_COLOURS', 'Metric', 'metric', 'axes', 'log_ticks', 'family', 'colours', 'plain_text', 'frontier',
-           'label_points']
+           'label_points', 'plot_reads']
 
 # %% ../nbs/plot.ipynb #1f798bb2
 from dataclasses import dataclass
@@ -136,3 +136,25 @@ def label_points(
         taken.append(box)
         texts.append(t)
     return texts
+
+# %% ../nbs/plot.ipynb #db43e756
+_SOURCE_COLOURS = '#9E9E9E', '#0072B2', '#E69F00', '#009E73', '#CC79A7', '#56B4E9', '#D55E00', '#F0E442'
+
+# %% ../nbs/plot.ipynb #8194f365
+def plot_reads(
+    reads: dict,  # layer -> [(source, channels)]: where the channels come from that it reads
+    ax=None,      # matplotlib axes; None: new ones
+):
+    "A bar of channels for each layer, in pieces by their source, with the sum above it; returns the axes."
+    ax, sources = axes(ax), list(dict.fromkeys(s for parts in reads.values() for s, _ in parts))
+    colour = {s: _SOURCE_COLOURS[i % len(_SOURCE_COLOURS)] for i, s in enumerate(sources)}
+    for i, parts in enumerate(reads.values()):
+        top = 0
+        for source, channels in parts:
+            ax.bar(i, channels, bottom=top, width=0.7, color=colour[source], edgecolor='white', linewidth=0.6)
+            top += channels
+        ax.text(i, top, f'{top:g}', ha='center', va='bottom', fontsize=8)
+    ax.bar([0]*len(sources), 0, color=colour.values(), label=[plain_text(s) for s in sources])
+    ax.set(xticks=range(len(reads)), xticklabels=[plain_text(n) for n in reads], ylabel='channels read')
+    ax.margins(y=0.12)
+    return ax

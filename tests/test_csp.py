@@ -15,7 +15,7 @@ from layerscale_nb.timing.roofline import calls as calls_of
 from layerscale_nb.timing.roofline import find_profile
 from layerscale_nb.live.view import draw_view
 from layerscale_nb.live.csp import break_even_part, compare_csp, csp_explorer, measure_ms, paths_part, shares_part, stage_ms
-from layerscale_nb.nets.osa import OSA_FORMS, OsaBlock, build_osa, cio, osa_convs, receptive_field
+from layerscale_nb.nets.osa import OSA_FORMS, OsaBlock, build_osa, cio, osa_convs, osa_reads, receptive_field
 from layerscale_nb.timing.roofline import TERMS, Profile, save_profile
 
 
@@ -95,6 +95,7 @@ def test_osa_blocks_to_the_integer(form):
     import torch
     for b, g, k in ((32, 16, 1), (64, 16, 4), (48, 8, 6)):
         assert count(build_osa(b, g, k, form), (1, b, 4, 3)).total == cost(OsaBlock(b, g, k, form), (4, 3)).total
+        assert [sum(n for _, n in parts) for parts in osa_reads(b, g, k, form).values()] == [c.cin for c in osa_convs(b, g, k, form)]
 
 
 def test_tables_3_and_5(repo):

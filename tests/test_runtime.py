@@ -250,14 +250,6 @@ def test_a_network_that_cannot_run_is_left_out_and_the_others_go_on(tmp_path, mo
     assert [r['dtype'] for r in rows] == ['fp32'] and len(read_rows(tmp_path/'r.csv')) == 1
 
 
-@pytest.mark.parametrize('ms, words', [((10., 10.3), 'Level at batch 8'), ((10., 11.), 'a is 1.10 times faster at batch 8. You guessed b.')])
-def test_a_duel_has_a_winner_only_beyond_the_tie(ms, words):
-    from layerscale_nb.experiments.actbound import duel_text
-    c = cost(named_net(SMALL)).total
-    r = dict(names=['a', 'b'], costs=[c, c], ms=ms, predicted_ms=[None, None], batch=8, faster='a', times=max(ms)/min(ms))
-    assert words in duel_text(r, 'b') and ('guessed' in duel_text(r, 'b')) == ('Level' not in words)
-
-
 def test_json_has_no_not_a_number(tmp_path, monkeypatch, capsys):
     import layerscale_nb.experiments.actbound as a
     import torch
@@ -308,6 +300,36 @@ def test_explorer_moves(repo):
         seen.add(box.out.value)
     assert '<circle' in box.out.value
     with pytest.raises(LayerscaleError, match='at least one profile'): runtime_explorer([])
+
+
+def test_at_a_balance_counts_trade_places(repo):
+    "More arithmetic for each byte: r of acts rises above that of macs, curves fan out over macs and meet over acts."
+    import math
+    from layerscale_nb.experiments.balance import PEAKS, balance_explorer, crossing, fan, loads, measured_balance, r_at, time_at
+    from layerscale_nb.table import read_rows
+    rows = read_rows(repo/'nbs'/'results'/'actbound_cpu.csv')
+    core = load_profile(repo/'nbs'/'results'/'predictor_cpu_profile.json')
+    start = measured_balance(core)
+    assert 2.3 < start < 2.6 < min(p.balance for p in PEAKS) and [p.balance for p in PEAKS if p.name == 'V100, fp32'] == [pytest.approx(7.85/0.9)]
+    for batch in (1, 8, 64):
+        found = loads(rows, batch)
+        assert len(found) == 51 and (None in [l.ms for l in found]) == (batch == 64)
+        r = [r_at(found, b) for b in (start, 200)]
+        assert r[0]['macs'] > r[0]['acts'] and r[1]['macs'] < r[1]['acts'] and start < crossing(found) < 35
+        assert math.isnan(crossing(found, 100, 200)) and math.isnan(crossing(found, 1, 2))
+        for base in ('EN-B0', 'RegNetY-500MF', 'RegNetZ-500MF'):
+            mine = [l for l in found if l.base == base]
+            assert fan(mine, start) < fan(mine, 200) and fan(mine, start, 'acts') > fan(mine, 200, 'acts')
+    l = loads(rows, 1)[0]
+    moved = sum(c.n*4*(c.moved + c.weights) for c in calls(named_net('EN-B0')))
+    assert time_at(l, 10) == pytest.approx(sum(c.n*c.macs for c in calls(named_net('EN-B0')))/10 + moved)
+    with pytest.raises(LayerscaleError, match='no rows in fp32'): loads([])
+    box = balance_explorer(rows, core)
+    dots = box.out.value.count('<circle')
+    box.set(balance=200)
+    assert 0 < box.out.value.count('<circle') < dots and '**' not in box.out.value   # measured dots stay with their machine
+    box.set(batch=64, net='RegNetZ-500MF')
+    assert 'RegNetZ-500MF' in box.out.value and box.out.value.count('<circle') == 0
 
 
 def priced(kinds, **rates):

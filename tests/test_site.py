@@ -35,6 +35,14 @@ def runtime():
     return runtime_explorer([load_profile(stored('results/predictor_cpu_profile.json'))], read_rows(stored('results/actbound_cpu.csv')))
 
 
+def balance():
+    from layerscale_nb.experiments.balance import balance_explorer
+    from layerscale_nb.table import read_rows
+    from layerscale_nb.timing.roofline import load_profile
+    profile, rows = load_profile(stored('results/predictor_cpu_profile.json')), read_rows(stored('results/actbound_cpu.csv'))
+    return balance_explorer(rows, profile, (34.7, dict(macs=0.859, acts=0.971)))
+
+
 def of(module, name):
     "The explorer function of this name, called without arguments."
     def make(): return getattr(import_module(f'layerscale_nb.{module}'), name)()
@@ -46,7 +54,7 @@ OTHERS = [of(*words.split(':')) for words in (
     'live.costs:cost_explorer', 'experiments.published:tables_explorer', 'live.levels:levels_explorer',
     'live.detectors:yolo_explorer', 'live.verdicts:sureness_explorer', 'live.verdicts:study_explorer', 'live.verdicts:kept_explorer',
     'live.frontier:frontier_explorer', 'live.curves:curves_explorer', 'live.shapes:shape_explorer', 'experiments.claims:claims_explorer')]
-EXPLORERS = [scaling, csp, runtime, *OTHERS]
+EXPLORERS = [scaling, csp, runtime, balance, *OTHERS]
 
 
 @pytest.fixture(scope='module')

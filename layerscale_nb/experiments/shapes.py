@@ -242,6 +242,7 @@ def smaller_gains(
     refuse(len(seeds) < 2, 'one seed cannot choose and judge; train each shape with two.')
     for t, (a, b) in product(df.t[at_centre].unique(), permutations(seeds, 2)):
         chosen, judged = (_losses_at(df[~at_centre & (df.seed == s)], t) for s in (a, b))
+        chosen = chosen[chosen.index.isin(judged.index)]
         own = np.log(df.loss[at_centre & (df.seed == b) & (df.t == t)])
         if len(chosen) > 1 and len(own): found.append(float(own.iloc[0] - judged[chosen.idxmin()]))
     return found

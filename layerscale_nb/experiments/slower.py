@@ -6,6 +6,7 @@
 __all__ = ['darknet53', 'csp_darknet53']
 
 # %% ../../nbs/experiments/slower.ipynb #a31491d0
+from dataclasses import replace
 from ..nets.csp import CspNet, CspStage, csp_ize
 from ..timing.roofline import Profile, call_ms, calls
 
@@ -17,8 +18,10 @@ def darknet53() -> CspNet:
 
 # %% ../../nbs/experiments/slower.ipynb #045f8bb7
 def csp_darknet53() -> CspNet:
-    "Its CSP form: half of the channels go past the blocks of each stage (Wang et al. 2021)."
-    return CspNet(tuple(csp_ize(s, 0.5, 'yolov4') for s in darknet53().stages), name='cspdarknet53')
+    "Its CSP form: the first stage keeps its width on both paths, the others halve it (Wang et al. 2021)."
+    first, *others = darknet53().stages
+    wide = replace(first, ratio=1.0, cross=1.0, transition='yolov4')
+    return CspNet((wide, *(csp_ize(s, 0.5, 'yolov4') for s in others)), name='cspdarknet53')
 
 # %% ../../nbs/experiments/slower.ipynb #5b955b62
 def _split_ms(net: CspNet, profile: Profile, size=128, batch=1) -> dict:

@@ -6,7 +6,7 @@
 __all__ = ['SCALED_V4', 'costs_scale_as', 'csp_saves', 'pays_above_one', 'neck_saves', 'csp_cuts_third', 'osa_is_cheaper',
            'best_cio_from', 'tiny_layers', 'list_is_exponents', 'stage_doubles_field', 'pair_interval', 'v4_verdicts']
 
-# %% ../../nbs/experiments/v4_claims.ipynb #025dc4a2
+# %% ../../nbs/experiments/v4_claims.ipynb #3e3bffe8
 import math
 import numpy as np
 from scipy.special import stdtrit
@@ -19,7 +19,7 @@ from ..nets.osa import cio, osa_convs, receptive_field
 from ..study.report import read_results
 from ..table import frame
 
-# %% ../../nbs/experiments/v4_claims.ipynb #a778b356
+# %% ../../nbs/experiments/v4_claims.ipynb #1ce114d1
 SCALED_V4 = 'Scaled-YOLOv4'
 
 def costs_scale_as(
@@ -32,7 +32,7 @@ def costs_scale_as(
     words = 'powers of size, depth, width: ' + ', '.join(f'{v:g}' for v in found.values())
     return 'reproduced' if all(abs(found[k] - p) < 1e-9 for k, p in powers.items()) else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #ea746a86
+# %% ../../nbs/experiments/v4_claims.ipynb #f3ffa154
 def csp_saves(
     printed=dict(res=23.5, resx=46.7, dark=50.0),  # percent
     blocks=(3, 8),  # what to look at: stages of so many blocks
@@ -44,7 +44,7 @@ def csp_saves(
     same = lambda k: all(abs(of(kind, k) - v) < 0.1 for kind, v in printed.items())
     return 'reproduced' if all(map(same, blocks)) else 'refined' if same(None) else 'refuted', f'limit {words}'
 
-# %% ../../nbs/experiments/v4_claims.ipynb #352dee28
+# %% ../../nbs/experiments/v4_claims.ipynb #2274d64d
 def pays_above_one(
     price=None,  # of what stands around the blocks, in units of w*h*b*b; None: as YOLOv4 is built
 ) -> tuple:
@@ -54,7 +54,7 @@ def pays_above_one(
     words = f'counted stage {float(price):g} + 5k/2: one block saves {float(1 - (price + csp)/plain):.0%}'
     return 'reproduced' if price + csp >= plain and price + 2*csp < 2*plain else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #89240b9e
+# %% ../../nbs/experiments/v4_claims.ipynb #ad35614c
 def neck_saves(
     plain=((1, .5, 1), (.5, 1, 3), (1, .5, 1), (.5, 1, 3), (1, .5, 1)),        # (in, out, kernel), channels over b
     csp=((1, .5, 1), (1, .5, 1), (.5, .5, 3), (.5, .5, 1), (.5, .5, 3), (1, .5, 1)),
@@ -68,7 +68,7 @@ def neck_saves(
     words = f'block {saved:.1f}%; path that PAN adds to FPN, strided convolutions included, {path:.1f}%'
     return 'reproduced' if round(saved) == printed else 'refined' if saved > 0 else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #9b9d6182
+# %% ../../nbs/experiments/v4_claims.ipynb #4e87ec0d
 def csp_cuts_third(
     size=608,     # pixels
     printed=32,   # percent
@@ -81,7 +81,7 @@ def csp_cuts_third(
     if all(abs(v - printed) < 1 for v in cut.values()): return 'reproduced', words
     return 'refined' if min(cut.values()) > 0 else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #1b5f1cca
+# %% ../../nbs/experiments/v4_claims.ipynb #70cd4887
 def osa_is_cheaper(
     sizes=((256, 32, 5), (128, 32, 3), (64, 32, 2)),  # (b, g, k): channels, growth, layers
 ) -> tuple:
@@ -94,7 +94,7 @@ def osa_is_cheaper(
     words = '; '.join(f'b, g, k = {s}: {a:.1f} times less, {j:.2f} with the join' for s, (a, j) in found.items())
     return 'reproduced' if all(min(v) > 1 for v in found.values()) else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #2da4000f
+# %% ../../nbs/experiments/v4_claims.ipynb #4518a9da
 def best_cio_from(
     b=128, g=16,             # channels and growth
     claimed=0.5,             # PCB is best from kg above this share of b
@@ -107,7 +107,7 @@ def best_cio_from(
     holds = {form: claimed*b < v <= claimed*b + g for form, v in first.items()}
     return 'reproduced' if holds['pcb'] else 'refined' if holds['pcb_half'] else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #8a9181ba
+# %% ../../nbs/experiments/v4_claims.ipynb #4a0de3d2
 def tiny_layers(
     b=64,          # channels
     to=2.0,        # channels at the end, over b
@@ -118,7 +118,7 @@ def tiny_layers(
     words = f'k = {k:g}; YOLOv4-tiny {flops:.2f} billion flops, printed {printed}'
     return 'reproduced' if k == 3 and round(flops, 1) == printed else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #a2a42a16
+# %% ../../nbs/experiments/v4_claims.ipynb #09149167
 def list_is_exponents(
     mib=271,               # of the published weights of P5
     d=(1, 3, 15, 15, 7),   # the printed list, up to P5
@@ -131,7 +131,7 @@ def list_is_exponents(
     words = f'file of P5: {own:.0f} MiB if d are blocks, {own + more:,.0f} MiB if exponents; published {mib}'
     return 'reproduced' if fits['exponents'] else 'refuted' if fits['blocks'] else 'not decided', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #ac1ebfa9
+# %% ../../nbs/experiments/v4_claims.ipynb #300b45ba
 def stage_doubles_field(
     n=4, blocks=2,       # stages of a stride-2 convolution and so many 3x3
     claimed=(2, 2),      # factor of one more stage; pixels of one more 3x3 in the first map
@@ -143,7 +143,7 @@ def stage_doubles_field(
     words = f'one more stage {factor:.2f} times, one more 3x3 {step:+d} pixels; width and image size do not enter'
     return 'reproduced' if abs(factor - claimed[0]) < 0.15 and step == claimed[1] else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #ba1e36e7
+# %% ../../nbs/experiments/v4_claims.ipynb #6d695c39
 def pair_interval(
     gap: float,      # difference of two runs of one seed
     study,           # table of `read_results`, several seeds
@@ -156,7 +156,7 @@ def pair_interval(
     half = stdtrit((len(d) - 1)*d.shape[1], 0.5 + level/2)*math.sqrt(d.var(ddof=1).mean())
     return gap - half, gap + half
 
-# %% ../../nbs/experiments/v4_claims.ipynb #ef9fa973
+# %% ../../nbs/experiments/v4_claims.ipynb #84ed67ce
 def _ap_gain(t, of: str, over: str, printed: float, level) -> tuple:
     "(answer, words): does one cell of the ablation score this much more AP than another?"
     ap = t['ablation'].set_index('member').map50_95
@@ -164,7 +164,7 @@ def _ap_gain(t, of: str, over: str, printed: float, level) -> tuple:
     low, high = pair_interval(gap, t['study'], level=level)
     return agrees(low, high, printed), f'{100*gap:+.1f} points of AP, {100*low:+.1f} to {100*high:+.1f} (one seed)'
 
-# %% ../../nbs/experiments/v4_claims.ipynb #336c6571
+# %% ../../nbs/experiments/v4_claims.ipynb #46371139
 def _csp_is_faster(t, level) -> tuple:
     "(answer, words): is the CSP form faster, over the four pairs of the ablation?"
     ms = np.log(t['ablation'].set_index('member').latency_ms)
@@ -173,7 +173,7 @@ def _csp_is_faster(t, level) -> tuple:
     words = f'time {r:.3f}, {low:.3f} to {high:.3f} of the plain form (4 pairs)'
     return decided(low, high, 1, -1), f'on a CPU core: {words}'
 
-# %% ../../nbs/experiments/v4_claims.ipynb #efc4a437
+# %% ../../nbs/experiments/v4_claims.ipynb #abdf454c
 def _augmented_gains(t, level) -> tuple:
     "(answer, words): does test-time augmentation raise AP, over four members?"
     ap = t['tta'].pivot(index='member', columns='prediction', values='map50_95')
@@ -181,7 +181,7 @@ def _augmented_gains(t, level) -> tuple:
     words = '{:+.2f} points of AP, {:+.2f} to {:+.2f}'.format(*(100*x for x in gap))
     return agrees(*gap[1:], (0.011 + 0.007 + 0.005)/3), f'{words} (4 networks; printed +1.1, +0.7, +0.5)'
 
-# %% ../../nbs/experiments/v4_claims.ipynb #d9bed4e0
+# %% ../../nbs/experiments/v4_claims.ipynb #0fa7b3d6
 def _cut_is_better(t, level) -> tuple:
     "(answer, words): is P7 best at the high resolution and a cut one best at the low resolution?"
     score = t['strides'].set_index(['member', 'stride']).score['yolov4-p7-silu'][[64, 128]].max()
@@ -193,14 +193,14 @@ def _cut_is_better(t, level) -> tuple:
     low, high = best.iloc[0], best.iloc[-1]
     return 'reproduced' if high == 0 < low else 'refuted', words
 
-# %% ../../nbs/experiments/v4_claims.ipynb #cffcb24a
+# %% ../../nbs/experiments/v4_claims.ipynb #a3e6771d
 def _limit_ratio(t, level) -> tuple:
     "'out of reach', with the time of P7 over P6 on the CPU core."
     ms = t['latency'].query("how == 'the whole side' and d == 1").set_index('name').ms
     return 'out of reach', (f'needs a V100, where the two limits differ {30/16:.2f} times; on a CPU core P7 takes '
                             f'{ms["yolov4-p7"]/ms["yolov4-p6"]:.2f} times as long as P6')
 
-# %% ../../nbs/experiments/v4_claims.ipynb #d1b93764
+# %% ../../nbs/experiments/v4_claims.ipynb #9e310abb
 _V4_COUNTS = (
     ('macs grow as image size squared, depth, width squared', 'Table 1', costs_scale_as, 'lessons/05_csp'),
     ('CSP saves 23.5, 46.7 and 50.0% of ResNet, ResNeXt and Darknet', 'Table 2', csp_saves, 'lessons/05_csp'),
@@ -213,10 +213,10 @@ _V4_COUNTS = (
     ('g = b/2 and growth to 2b give k = 3 for YOLOv4-tiny', 'Section 4.2', tiny_layers, 'lessons/06_tiny_and_huge'),
     ('the depth of stage i is 2 to the power d, d = 1, 3, 15, 15, 7, 7, 7', 'Section 4.3', list_is_exponents,
      'lessons/06_tiny_and_huge'),
-    ('a stage doubles the receptive field, a layer adds a little, width and image size nothing', 'Table 7', stage_doubles_field,
-     'lessons/06_tiny_and_huge'))
+    ('a stage doubles the receptive field, a layer adds a little, width and image size nothing', 'Table 7',
+     stage_doubles_field, 'lessons/06_tiny_and_huge'))
 
-# %% ../../nbs/experiments/v4_claims.ipynb #33cbe7cc
+# %% ../../nbs/experiments/v4_claims.ipynb #2d55ff8f
 _V4_MEASURED = (
     ('CD53s-CFPNSPP-Mish gains 1% AP over D53-FPNSPP-Leaky', 'Table 8',
      lambda t, level: _ap_gain(t, 'cd53s-cfpnspp-mish', 'd53-fpnspp-leaky', 0.01, level), 'experiments/family'),
@@ -239,7 +239,7 @@ _V4_BEYOND = (
     ('with TensorRT YOLOv4-tiny reaches 773 and 1774 frames per second on an RTX 2080 Ti', 'review, 6.2',
      'needs that GPU'))
 
-# %% ../../nbs/experiments/v4_claims.ipynb #b767aedc
+# %% ../../nbs/experiments/v4_claims.ipynb #70626d1e
 def _v4_tables() -> dict:
     "The stored tables that the trained and timed claims are asked of."
     read = lambda name: frame(stored(f'results/{name}.csv'))
@@ -247,7 +247,7 @@ def _v4_tables() -> dict:
     return dict(ablation=read('kitti_ablation'), tta=read('kitti_tta'), levels=read('kitti_levels'),
                 strides=read('kitti_strides'), latency=read('members_latency'), study=study)
 
-# %% ../../nbs/experiments/v4_claims.ipynb #4cbbad1c
+# %% ../../nbs/experiments/v4_claims.ipynb #efd790cd
 def v4_verdicts(
     tables=None,  # by name: ablation, tta, levels, strides, latency, study; those not given are the stored ones
     level=0.95,   # of each interval
