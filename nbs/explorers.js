@@ -109,12 +109,16 @@
 
   const KEEP = {th: ';vertical-align:bottom', td: ';white-space:nowrap'}  // a head may break, a value may not
   const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 6px${KEEP[tag]}">${human(v)}</${tag}>`).join('')
+  const sentence = v => Array.isArray(v) ? `<a style="color:inherit" href="${esc(v[1])}">${human(v[0])}</a>` : human(v)
+  const sentences = (tag, row) => row.map(v => `<${tag} style="text-align:left;vertical-align:top;padding:4px 8px;min-width:6em">${sentence(v)}</${tag}>`).join('')
   const DRAW = {
     chart, networks, bars,
     words: p => human(p.text),
     key: p => p.entries.map(([colour, t]) => `<span style="white-space:nowrap"><span style="color:${colour}">■</span> ${human(t)}</span>`).join(' &nbsp; '),
     table: p => `<table style="border-collapse:collapse"><tr>${cells('th', p.head)}</tr>` +
       p.rows.map(r => `<tr>${cells('td', r)}</tr>`).join('') + '</table>',
+    prose: p => `<table style="border-collapse:collapse"><tr>${sentences('th', p.head)}</tr>` +
+      p.rows.filter(r => r).map(r => `<tr style="border-top:1px solid rgba(128,128,128,.4)">${sentences('td', r)}</tr>`).join('') + '</table>',
     boxes: p => svg(...p.size, p.label, ...p.rects.map(([x, y, w, h, colour]) =>
       `<rect x="${at(x)}" y="${at(y)}" width="${at(w)}" height="${at(h)}" fill="${colour}"/>`), ...p.texts.map(t => text(...t)))
   }

@@ -31,7 +31,7 @@ def sidebar(nbs: Path) -> str:
     named = lambda *names: [entry(nbs/f'{n}.ipynb') for n in names if (nbs/f'{n}.ipynb').exists()]
     groups = {'Lessons': pages('lessons'), 'The top floor': named('core', 'cost', 'table', 'process', 'lessons', 'plot', 'svg')}
     groups |= {QUESTIONS[f]: pages(f) for f in FOLDERS if f in QUESTIONS}
-    groups['Results'] = named('measured') + groups['Results']
+    groups['Results'] = named('claims', 'measured') + groups['Results']
     groups['Terminal'] = named('terminal', 'cli', 'options', 'main', 'anchor_loss')
     contents = [dict(section=k, contents=v) for k, v in groups.items() if v]
     return yaml.safe_dump(dict(website=dict(sidebar=dict(contents=[dict(href='index.ipynb', text='Home'), *contents, *named('glossary')]))),

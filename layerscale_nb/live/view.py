@@ -30,6 +30,20 @@ def _draw_table(p: dict) -> str:
     rows = ''.join(f'<tr>{cells("td", row)}</tr>' for row in p['rows'])
     return f'<table style="border-collapse:collapse"><tr>{cells("th", p["head"])}</tr>{rows}</table>'
 
+# %% ../../nbs/live/view.ipynb #6e52c9bb
+def _link(text, address: str) -> str:
+    "A link in the colour of the text around it."
+    return f'<a style="color:inherit" href="{escape(address)}">{_rich(text)}</a>'
+
+def _draw_prose(p: dict) -> str:
+    "A part of kind 'prose' as HTML; a row that is None is left out, a cell that is a pair is a link."
+    cell = lambda v: _rich(v) if isinstance(v, str) else _link(*v)
+    look = 'text-align:left;vertical-align:top;padding:4px 8px;min-width:6em'
+    cells = lambda tag, row: ''.join(f'<{tag} style="{look}">{cell(v)}</{tag}>' for v in row)
+    rows = ''.join(f'<tr style="border-top:1px solid rgba(128,128,128,.4)">{cells("td", r)}</tr>'
+                   for r in p['rows'] if r is not None)
+    return f'<table style="border-collapse:collapse"><tr>{cells("th", p["head"])}</tr>{rows}</table>'
+
 # %% ../../nbs/live/view.ipynb #297534f6
 def _draw_bars(p: dict) -> str:
     "A part of kind 'bars' as SVG; a value stands behind its bar."
@@ -102,8 +116,8 @@ def _draw_key(p: dict) -> str:
     return ' &nbsp; '.join(entry.format(colour, _rich(t)) for colour, t in p['entries'])
 
 # %% ../../nbs/live/view.ipynb #31502473
-_DRAW = dict(words=lambda p: _rich(p['text']), key=_draw_key, table=_draw_table, chart=draw_chart, bars=_draw_bars,
-             networks=_draw_networks, boxes=_draw_boxes)
+_DRAW = dict(words=lambda p: _rich(p['text']), key=_draw_key, table=_draw_table, prose=_draw_prose, chart=draw_chart,
+             bars=_draw_bars, networks=_draw_networks, boxes=_draw_boxes)
 
 # %% ../../nbs/live/view.ipynb #2c60386a
 def draw_view(
