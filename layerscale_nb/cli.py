@@ -256,12 +256,19 @@ def _scale(
 # %% ../nbs/cli.ipynb #070c86e1
 def _lessons(
     folder='layerscale-lessons',  # where to write them
+    *,
+    progress=False,  # instead, show your guesses and solved exercises in that folder
 ):
     """write the lessons as notebooks, to open in JupyterLab
 
     examples:
       layerscale lessons
-      layerscale lessons my/folder"""
+      layerscale lessons my/folder
+      layerscale lessons --progress"""
+    if progress:
+        from layerscale_nb.live.progress import learner_text
+        print(learner_text(folder))
+        return
     from layerscale_nb.lessons import write_lessons
     written, kept = write_lessons(folder)
     print('\n'.join([*written, *(f'{n}: yours differs and is left as it is' for n in kept)]))

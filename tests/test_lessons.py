@@ -171,3 +171,32 @@ def test_a_lesson_runs_alone(lesson, installed, tmp_path, monkeypatch):
     nb = nbformat.read(tmp_path/'alone'/lesson.name, as_version=4)
     nb.cells.insert(0, nbformat.v4.new_code_cell(f'import layerscale_nb\nassert layerscale_nb.__file__.startswith({str(installed)!r})'))
     NotebookClient(nb, timeout=200, kernel_name='python3', resources=dict(metadata=dict(path=str(tmp_path/'alone')))).execute()
+
+
+def test_guesses_and_solved_exercises_are_kept(tmp_path, monkeypatch, capsys):
+    from layerscale_nb.cli import main
+    from layerscale_nb.live.controls import Guess
+    from layerscale_nb.live.progress import PROGRESS, attempt, calibration, read_progress
+    monkeypatch.chdir(tmp_path)
+    guess = Guess('How many?')
+    guess.judge(8)
+    assert not (tmp_path/PROGRESS).exists() and attempt('01.1', 'not 3') == 'not 3', 'nothing was committed'
+    guess.commit('3')
+    guess.judge(8)
+    word = Guess('Which?', options=('a', 'b'))
+    word.commit('b')
+    word.judge('b')
+    attempt('01.1', 'right')
+    assert calibration(read_progress()['guesses']) == 'within a factor of 2 on 0 of 1 (too high 0 times, too low 1 times); right on 1 of 1 questions in words'
+    assert main(['lessons', str(tmp_path), '--progress']) == 0 and 'solved exercises: 01.1' in capsys.readouterr().out
+    (tmp_path/PROGRESS).write_text('{"guesses": ')
+    assert attempt('01.2', 'right') == 'right' and 'not kept' in capsys.readouterr().out
+    assert main(['lessons', str(tmp_path), '--progress']) == 2 and 'not readable as JSON' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)
+def test_a_lesson_keeps_guesses_and_exercises(lesson):
+    text = '\n'.join(s for kind, s in cells(lesson) if kind == 'code')
+    numbers = re.findall(r"^attempt\('(\d\d)\.(\d)', check_", text, re.M)
+    assert [*numbers] == [(lesson.stem[:2], str(i + 1)) for i in range(len(numbers))] and len(numbers) >= 2
+    assert len(re.findall(r'^guess\w*\.judge\(', text, re.M)) == len(re.findall(r'= Guess\(', text))

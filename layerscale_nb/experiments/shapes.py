@@ -258,10 +258,11 @@ def shape_verdicts(
     gain, half = np.mean(gains), half_width(seed_noise(df.assign(loss=np.log(df.loss))), len(gains))
     order = ', '.join(f'{k} {s:.2f} ({a:.2f} to {b:.2f})' for k, (s, a, b) in fit.exponents.items())
     data = f'{df.data.iloc[0]}, {len(df)} runs, {df.seed.nunique()} seeds'
-    said = [('the best MLP grows fastest with compute, then depth, then width', _in_order(fit.exponents), order),
+    said = [('the best MLP grows fastest with compute, then depth, then width', _in_order(fit.exponents), order,
+             'exponents of Equation 4'),
             ('a smaller shape beats a larger one at equal compute', decided(gain - half, gain + half),
-             f'loss lower by {gain:.1%}, {gain - half:.1%} to {gain + half:.1%}')]
-    return [Verdict(IN_SHAPE, *s, data, 'lessons/13_shape') for s in said]
+             f'loss lower by {gain:.1%}, {gain - half:.1%} to {gain + half:.1%}', 'Abstract')]
+    return [Verdict(IN_SHAPE, *s, data, 'lessons/13_shape', place) for *s, place in said]
 
 # %% ../../nbs/experiments/shapes.ipynb #e3bb57e3
 _TWO_DIGITS = 0.005  # half a unit of the last digit of a printed exponent
@@ -276,9 +277,11 @@ def printed_verdicts() -> list:
     growth = params(shape_rule(target, 10))/params(target)
     share = cost(vit('So400m', 14, pool='map', classes=0)).macs/cost(vit('g', 14, pool='gap', classes=0)).macs
     said = [('SoViT-400m follows from the printed start and exponents', 'refuted' if least > .02 else 'reproduced',
-             f'off by {off:.1%} at the best factor, by {least:.1%} with exponents moved within their last digit'),
+             f'off by {off:.1%} at the best factor, by {least:.1%} with exponents moved within their last digit',
+             'the joint rule'),
             ('ten times the compute asks for about 2.5 times the params',
-             'reproduced' if abs(growth - 2.5) < .05 else 'refined', f'{growth:.2f} times'),
+             'reproduced' if abs(growth - 2.5) < .05 else 'refined', f'{growth:.2f} times', 'the joint rule'),
             ('SoViT-400m takes less than half the compute of ViT-g/14 for an image',
-             'reproduced' if share < .5 else 'refuted', f'{share:.3f} of its multiply-adds at 224 pixels')]
-    return [Verdict(IN_SHAPE, *s, 'printed numbers and counts', 'lessons/13_shape') for s in said]
+             'reproduced' if share < .5 else 'refuted', f'{share:.3f} of its multiply-adds at 224 pixels', 'Abstract')]
+    rests = 'printed numbers and counts'
+    return [Verdict(IN_SHAPE, *s, rests, 'lessons/13_shape', place) for *s, place in said]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from html import escape
 import ipywidgets as W
 from ..core import LayerscaleError, check_name, fingerprint
+from .progress import keep_guess
 from .view import WARNING, draw_view, four_digits, pack
 
 # %% ../../nbs/live/controls.ipynb #49302840
@@ -199,6 +200,10 @@ class Guess(_Shown):
         self.told.value = f'you said <b>{escape(self.said())}</b>'
         for show in self.waiting: show()
         self.waiting = []
+
+    def judge(self, true, folder='.'):
+        "Keep the guess beside the truth in the learner's file; does nothing before one is committed."
+        if self.value is not None: keep_guess(self.question, self.value, true if self.options else float(true), folder)
 
     def said(self) -> str:
         "The guess with its unit, in words."
