@@ -227,11 +227,13 @@ def rule_verdicts(
     gaps = rule_gaps(df)
     top, one = gaps[gaps.s == gaps.s.max()].set_index('rule'), lambda g: (g.low.iloc[0], g.high.iloc[0])
     words = lambda part: '; '.join(f'{r} {v.gap:+.3f}, {v.low:+.3f} to {v.high:+.3f}' for r, v in part.iterrows())
-    said = [('width alone (w) is less accurate than dWr', top.loc[['w']], lambda g: decided(*one(g)), 'Figures 1, 4 and 5'),
+    worse, better = (lambda g: decided(*one(g))), (lambda g: decided(*one(g), sign=-1))
+    said = [('width alone (w) is less accurate than dWr', top.loc[['w']], worse, 'Figures 1, 4 and 5'),
             ('all alpha below 1 are equally accurate', top.loc[['dwr', 'alpha=0.5']], _alike, 'Figures 6 and 7'),
             ('search small, then scale by dWr (hybrid) is more accurate than dWr from the base', top.loc[['hybrid']],
-             lambda g: decided(*one(g), sign=-1), 'Section 6.4')]
+             better, 'Section 6.4')]
     own = df[df.group != 'random']
     data = f'{own.data.iloc[0]}, {len(own)} runs, {own.seed.nunique()} seeds'
-    return [Verdict(FAST, claim, answer(part), f'error less that of dWr: {words(part)}', data, 'lessons/13_shape', place)
+    page = 'lessons/13_shape'
+    return [Verdict(FAST, claim, answer(part), f'error less that of dWr: {words(part)}', data, page, place)
             for claim, part, answer, place in said]

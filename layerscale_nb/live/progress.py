@@ -24,7 +24,7 @@ def read_progress(
     return dict(guesses={q: g for q, g in part('guesses').items() if isinstance(g, dict) and {'said', 'true'} <= {*g}},
                 solved=dict(part('solved')))
 
-def _keep(kind: str, key: str, value, folder):
+def _keep_entry(kind: str, key: str, value, folder):
     "Put one entry into the file; a folder that cannot be written to keeps nothing, and a lesson goes on."
     try:
         found = read_progress(folder)
@@ -39,7 +39,7 @@ def keep_guess(
     folder='.',     # where the lessons are
 ):
     "Keep what was guessed and what is true."
-    _keep('guesses', question, dict(said=said, true=true, date=str(date.today())), folder)
+    _keep_entry('guesses', question, dict(said=said, true=true, date=str(date.today())), folder)
 
 def attempt(
     number: str,  # of the exercise, such as '04.2'
@@ -47,7 +47,7 @@ def attempt(
     folder='.',   # where the lessons are
 ) -> str:
     "The reply; an exercise that is right is kept as solved."
-    if reply.startswith('right'): _keep('solved', number, str(date.today()), folder)
+    if reply.startswith('right'): _keep_entry('solved', number, str(date.today()), folder)
     return reply
 
 # %% ../../nbs/live/progress.ipynb #7fe2995e
