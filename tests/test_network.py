@@ -81,7 +81,7 @@ def watched(tmp_path):
     paths = os.pathsep.join(filter(None, (str(hook), str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH'))))
     def run(code):
         (tmp_path/'work.py').write_text(code)
-        r = subprocess.run([sys.executable, 'work.py'], cwd=tmp_path, env=os.environ | dict(PYTHONPATH=paths, OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=500)
+        r = subprocess.run([sys.executable, 'work.py'], cwd=tmp_path, env=os.environ | dict(PYTHONPATH=paths, OMP_NUM_THREADS='1'), capture_output=True, text=True, timeout=900)
         return r, log.read_text() if log.exists() else ''
     return run
 
