@@ -3,7 +3,7 @@ PY   ?= python3
 BIN  := .venv/bin
 ARGS ?=
 
-.PHONY: install study test prove lab docs readme bench clean
+.PHONY: install study test prove lab docs readme bench audit lock clean
 .DEFAULT_GOAL := help
 
 help:
@@ -15,6 +15,8 @@ help:
 	@echo "make docs     build the site in _docs (needs Quarto)"
 	@echo "make bench    the budgets, and our trainer beside Ultralytics: figures, goals, ratios"
 	@echo "              make bench ARGS='--data path/to/kitti --imgsz 416x128 --seeds 0 1 2'"
+	@echo "make audit    licences of all that is installed, and what differs from the versions that CI had"
+	@echo "make lock     write .ci/lock.txt: today's versions, without installing them"
 	@echo "make install  only create .venv and install"
 	@echo "make readme   README.md from nbs/readme.ipynb"
 
@@ -49,6 +51,12 @@ docs: install
 
 readme: install
 	@$(BIN)/python tests/readme.py
+
+audit: install
+	@$(BIN)/python tests/audit.py $(ARGS)
+
+lock: install
+	@$(BIN)/python tests/audit.py --lock
 
 clean:
 	rm -rf _proc _docs build dist *.egg-info

@@ -301,6 +301,25 @@ def _report(
     print(f'report: {write_report(folder)}')
     return 0
 
+# %% ../nbs/cli.ipynb #697479a1
+def _repro(
+    run,                   # folder of one run of a study
+    *,
+    epochs: Whole = None,  # compare only so many of its first epochs; default: the whole run
+    device=None,           # where to train it again; default: as it was
+    json=False,            # print one JSON object
+) -> int:
+    """train one run again in a scratch folder, and compare number by number
+
+    examples:
+      layerscale repro runs/width_depth/baseline_seed0
+      layerscale repro runs/width_depth/baseline_seed0 --epochs 2
+    exit status 0: equal, or within the tolerance on another machine; 1: not the same; 2: it cannot be trained again"""
+    from layerscale_nb.study.repro import progress_shown, repeat_run, repeat_text
+    with progress_shown() as look: r = repeat_run(run, epochs, device, look)
+    print(as_json(r) if json else repeat_text(r))
+    return 0 if r['good'] else 1
+
 # %% ../nbs/cli.ipynb #9e868b5f
 def _time(
     model,            # a name from a paper, a .yaml file, timm:NAME or torchvision:NAME
@@ -354,6 +373,7 @@ COMMANDS = {
     'choose': _choose,
     'status': _status,
     'report': _report,
+    'repro': _repro,
     'data': _data,
     'count': _count,
     'scale': _scale,
@@ -454,7 +474,7 @@ def any_encoding(stream):
 
 # %% ../nbs/cli.ipynb #0d81254a
 def main(argv=None) -> int:
-    "The `layerscale` command. Exit status: 0 done, 2 bad input, 130 interrupted, 141 the reader of the output left."
+    "The `layerscale` command. Exit status: 0 done, 1 not the same, 2 bad input, 130 interrupted, 141 the reader left."
     out = sys.stdout
     with any_encoding(out):
         try:

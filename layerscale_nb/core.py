@@ -289,7 +289,7 @@ def fingerprint(
 
 # %% ../nbs/core.ipynb #711bee1b
 def versions(
-    packages=('layerscale-nb', 'torch', 'torchvision', 'ultralytics', 'numpy'),  # names of packages
+    packages=('layerscale-nb', 'torch', 'torchvision', 'ultralytics', 'numpy', 'opencv-python'),  # names of packages
 ) -> str:
     "Installed versions, without importing the packages: `python 3.11.7, torch 2.15.0, ...`."
     from importlib.metadata import PackageNotFoundError, version  # 40 ms, and a count does without

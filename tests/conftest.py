@@ -5,7 +5,18 @@ from pathlib import Path
 
 import pytest
 
+import sockets
+
+sockets.watch()
 root = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def no_network():
+    "No test names another machine, also where an error of the network would be caught."
+    before = len(sockets.SEEN)
+    yield
+    assert not sockets.SEEN[before:]
 
 
 @pytest.fixture(scope='session')

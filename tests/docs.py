@@ -34,7 +34,7 @@ def sidebar(nbs: Path) -> str:
     groups['Results'] = named('claims', 'measured') + groups['Results']
     groups['Terminal'] = named('terminal', 'cli', 'options', 'main', 'anchor_loss')
     contents = [dict(section=k, contents=v) for k, v in groups.items() if v]
-    return yaml.safe_dump(dict(website=dict(sidebar=dict(contents=[dict(href='index.ipynb', text='Home'), *contents, *named('glossary')]))),
+    return yaml.safe_dump(dict(website=dict(sidebar=dict(contents=[dict(href='index.ipynb', text='Home'), *contents, *named('supply', 'glossary')]))),
                           sort_keys=False, allow_unicode=True)
 
 

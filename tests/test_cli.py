@@ -10,7 +10,7 @@ from test_layout import modules
 
 from layerscale_nb.cli import command_of, main, study_of
 
-COMMANDS = ['study', 'train', 'data', 'report', 'bench', 'count', 'scale', 'time', 'profile']
+COMMANDS = ['study', 'train', 'data', 'report', 'repro', 'bench', 'count', 'scale', 'time', 'profile']
 
 root = Path(__file__).resolve().parent.parent
 

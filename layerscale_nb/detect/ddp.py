@@ -6,9 +6,10 @@
 __all__ = ['run_rank', 'fit_on_ranks']
 
 # %% ../../nbs/detect/ddp.ipynb #a1c79064
-import pickle, tempfile
+import os, pickle, tempfile
 from functools import partial
 from pathlib import Path
+import psutil
 import torch
 import torch.distributed as dist
 from ..core import LayerscaleError, check_number
@@ -18,6 +19,11 @@ from .train import check_batch_norm, fit
 from ..process import side_by_side
 
 # %% ../../nbs/detect/ddp.ipynb #25e3a5f7
+def _stay_here():
+    "Let processes of a CPU talk over the interface that reaches this machine only: gloo would take the host name's."
+    own = (n for n, all_ in psutil.net_if_addrs().items() if any(a.address == '127.0.0.1' for a in all_))
+    for name in own: os.environ.setdefault('GLOO_SOCKET_IFNAME', name)
+
 def run_rank(
     job: Path,  # file of `fit_on_ranks`
     rank: int,  # number of this process, from 0
@@ -27,6 +33,7 @@ def run_rank(
     device = torch.device('cuda', rank) if gpus else torch.device('cpu')
     if gpus: torch.cuda.set_device(device)
     meet = f'file://{job.resolve()}.meet'
+    if not gpus: _stay_here()
     dist.init_process_group('nccl' if gpus else 'gloo', init_method=meet, rank=rank, world_size=world)
     train, val = (make_store(f, device) for f in frames)
     run = fit(train=train, val=val, device=device, **plan)
