@@ -9,7 +9,7 @@ __all__ = ['COMMANDS', 'study_of', 'make_parser', 'command_of', 'answer', 'any_e
 import argparse, codecs, contextlib, os, shlex, sys, warnings
 from pathlib import Path
 from typing import Literal
-from .core import LayerscaleError, human, nearest, read_json, refuse, tidy, versions
+from .core import LayerscaleError, human, nearest, refuse, tidy, versions
 from .experiments.commands import BENCHMARKS
 from .laws.commands import LAWS
 from .options import Positive, Seed, Whole, add_command, as_json, checked, command_line, parameters_of
@@ -153,8 +153,7 @@ def _choose(
       layerscale choose --data path/to/kitti --imgsz 416x128 --ms 12 --epochs 30
     four cheap networks are trained first; the law through them says what the two should reach; the same command
     continues after an interrupt"""
-    from layerscale_nb.experiments.choose import CHOICE, card, card_text, choose, told_candidates
-    from layerscale_nb.study.report import read_results
+    from layerscale_nb.experiments.choose import card_text, choose, read_card, told_candidates
     from layerscale_nb.study.runs import open_setting
     from layerscale_nb.timing.forecast import known_profile
     refuse(ms is None, 'say how long one image may take, for example --ms 12.')
@@ -165,8 +164,7 @@ def _choose(
     if plan: return 0
     events = choose(st, out, ms, known, command_line(), jobs or 'auto')
     if follow(events, out, header, command_line()): return 130
-    choice = read_json(out/CHOICE)
-    c = card(choice, read_results(out))
+    choice, c = read_card(out)
     print(as_json(c.reset_index().to_dict('records')) if json else card_text(choice, c))
     return 0
 

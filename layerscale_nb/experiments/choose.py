@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['DEPTHS', 'WIDTHS', 'CHOICE', 'with_variants', 'distinct_variants', 'candidates', 'best_two', 'pilots', 'forecasts',
-           'card', 'card_text', 'choose', 'told_candidates']
+           'card', 'card_text', 'choose', 'read_card', 'told_candidates']
 
-# %% ../../nbs/experiments/choose.ipynb #d336261c
+# %% ../../nbs/experiments/choose.ipynb #b94e6916
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..study.variants import networks, variant_grid
 from ..timing.roofline import Profile
 from ..timing.trace import module_calls, predict_calls
 
-# %% ../../nbs/experiments/choose.ipynb #78d9a050
+# %% ../../nbs/experiments/choose.ipynb #ec2f5e86
 DEPTHS = 1/3, 2/3, 1
 WIDTHS = .5, .75, 1, 1.5, 2, 3
 
@@ -46,7 +46,7 @@ def distinct_variants(
         found.setdefault(identity(net), v)
     return tuple(found.values())
 
-# %% ../../nbs/experiments/choose.ipynb #cc36384d
+# %% ../../nbs/experiments/choose.ipynb #0460ef16
 def candidates(
     st: Setting,       # the setting
     profile: Profile,  # rates of the machine
@@ -61,7 +61,7 @@ def candidates(
         rows.append(dict(variant=v.name, d=v.d, w=v.w, macs=c.macs, params=c.params, ms=ms, train_mb=mb))
     return pd.DataFrame(rows).set_index('variant').sort_values('macs')
 
-# %% ../../nbs/experiments/choose.ipynb #e489094f
+# %% ../../nbs/experiments/choose.ipynb #92ccf065
 def best_two(
     t: pd.DataFrame,  # of `candidates`
     most_ms: float,   # the deadline
@@ -90,7 +90,7 @@ def pilots(
         found.append((np.log(left.macs/macs)).abs().idxmin())
     return found
 
-# %% ../../nbs/experiments/choose.ipynb #e50ffba5
+# %% ../../nbs/experiments/choose.ipynb #8d58bc6e
 def forecasts(
     t: pd.DataFrame,  # of `candidates`
     rows,             # results of the pilots
@@ -104,7 +104,7 @@ def forecasts(
     return {v: dict(macs=float(t.macs[v]), ms=float(t.ms[v]), map50=f.y, low=f.low, high=min(f.high, 1.0))
             for v, f in said.items()}
 
-# %% ../../nbs/experiments/choose.ipynb #9e36e282
+# %% ../../nbs/experiments/choose.ipynb #f9778ad0
 def card(
     choice: dict,  # what `choose` wrote down
     rows,          # results of the best two
@@ -135,7 +135,7 @@ def card_text(
     none = '' if c.in_time.any() else f'neither keeps the {choice["ms"]:g} ms\n'
     return none + f'take {told(order[0])}\nor {told(order[1])}'
 
-# %% ../../nbs/experiments/choose.ipynb #b8d85c22
+# %% ../../nbs/experiments/choose.ipynb #59ad832a
 CHOICE = 'choice.json'
 
 def choose(
@@ -160,7 +160,14 @@ def choose(
         write_atomic(out/CHOICE, json.dumps(choice, indent=1))
     yield from run_study(with_variants(st, [every[n] for n in first + best]), out, command, jobs)
 
-# %% ../../nbs/experiments/choose.ipynb #56852b68
+# %% ../../nbs/experiments/choose.ipynb #f1b5aa25
+def read_card(
+    out,  # folder of the study
+) -> tuple:
+    "(what was written down, its `card`); raises `LayerscaleError` if the folder has none."
+    choice = read_json(Path(out)/CHOICE)
+    return choice, card(choice, read_results(out))
+
 def told_candidates(
     st: Setting,       # the setting
     profile: Profile,  # rates of this machine
