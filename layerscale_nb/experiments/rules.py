@@ -151,13 +151,22 @@ def sweep_rules(
     return rows()
 
 # %% ../../nbs/experiments/rules.ipynb #6df79c7f
+def _by_doubling(
+    mean,       # `macs` and the column `what`, by rule and factor
+    what: str,  # 'error' or 'loss'
+) -> float:
+    "By how much twice the macs changes it within a rule; 0 if no rule has two sizes."
+    x, y = (v - v.groupby('rule').transform('mean') for v in (np.log2(mean.macs), mean[what]))
+    return float((x*y).sum()/max((x*x).sum(), 1e-12))
+
 def rule_gaps(
     df,             # rows of `sweep_rules`
     against='dWr',  # the rule to compare with
     what='error',   # 'error' or 'loss'
 ) -> pd.DataFrame:
-    """Mean of each rule less that of `against` at the same factor: `gap` with its 95% interval, `macs` as a multiple,
-    and `least`, the smallest gap whose interval can exclude zero. Raises `LayerscaleError` without two seeds."""
+    """Mean of each rule less that of `against` at the same factor: `gap` at equal macs with its 95% interval, `macs` as
+    a multiple, and `least`, the smallest gap whose interval can exclude zero. Raises `LayerscaleError` without two
+    seeds."""
     own = df[(df.group != 'random') & (df.s > 1)]
     own = own.assign(rule=own.rule.where(own.group == 'rule', 'hybrid')).groupby(['rule', 's'])
     n, free = int(own.size().min()), int((own.size() - 1).sum())
@@ -165,7 +174,8 @@ def rule_gaps(
     sd = math.sqrt((own[what].var(ddof=1)*(own.size() - 1)).sum()/free)
     least = float(student.ppf(0.975, free))*sd*math.sqrt(2/n)
     mean = own[[what, 'macs']].mean()
-    rows = [dict(rule=r, s=s, macs=v.macs/mean.loc[against, s].macs, gap=v[what] - mean.loc[against, s][what])
+    level = mean[what] - _by_doubling(mean, what)*np.log2(mean.macs)
+    rows = [dict(rule=r, s=s, macs=v.macs/mean.loc[against, s].macs, gap=level[r, s] - level[against, s])
             for (r, s), v in mean.iterrows() if r != against]
     return pd.DataFrame(rows).assign(low=lambda t: t.gap - least, high=lambda t: t.gap + least, least=least)
 
