@@ -213,6 +213,7 @@ def _bench_rules(
     data='drawn',            # drawn, cifar10, or a folder with one folder of images for each class
     images: Whole = 8000,    # pictures that each network sees
     search: Whole = 16,      # random networks of each of two sizes
+    retime=False,            # train nothing; time all networks of the table again, one after the other
     seeds: list[Seed] = (0, 1, 2),  # random seeds (default: 0 1 2)
     minutes: Positive = None,  # begin no further run after this long
     device='auto',           # auto, cpu, cuda, cuda:1, mps
@@ -223,10 +224,12 @@ def _bench_rules(
 
     examples:
       layerscale bench rules --out rules.csv
-      layerscale bench rules --data path/to/folder --images 4000 --seeds 0 1"""
-    from layerscale_nb.experiments.rules import rule_jobs, rules_text, said_rule, sweep_rules
-    df = sweep_rules(out, rule_jobs(images=images, seeds=tuple(seeds), search=search), data, device,
-                     minutes or float('inf'), said_rule, command_line())
+      layerscale bench rules --data path/to/folder --images 4000 --seeds 0 1
+      layerscale bench rules --out rules.csv --retime"""
+    from layerscale_nb.experiments.rules import retime_rules, rule_jobs, rules_text, said_rule, sweep_rules
+    jobs = rule_jobs(images=images, seeds=tuple(seeds), search=search)
+    df = retime_rules(out, jobs, device) if retime else sweep_rules(
+        out, jobs, data, device, minutes or float('inf'), said_rule, command_line())
     print(as_json([tidy(r) for r in df.to_dict('records')]) if json else f'{rules_text(df)}\nrows in {out}')
     return 0
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RULE_NAMES', 'RULE_FACTORS', 'RULE_COLOURS', 'FAST', 'ALIKE', 'tiny_regnet', 'with_macs', 'scaled_nets',
-           'random_nets', 'resized', 'rule_jobs', 'hybrid_jobs', 'sweep_rules', 'rule_gaps', 'said_rule', 'rules_text',
-           'plot_rules', 'rule_verdicts']
+           'random_nets', 'resized', 'rule_jobs', 'hybrid_jobs', 'sweep_rules', 'retime_rules', 'rule_gaps',
+           'said_rule', 'rules_text', 'plot_rules', 'rule_verdicts']
 
 # %% ../../nbs/experiments/rules.ipynb #d39227ca
 import math, sys
@@ -25,7 +25,7 @@ from ..nets.scale import scale
 from ..nets.zoo import regnet
 from ..laws.claims import Verdict, decided
 from ..plot import axes, log_ticks, metric
-from ..table import Table, fill, frame
+from ..table import Table, fill, frame, read_rows, write_rows
 from ..timing.measure import device_name, machine, pick_device, time_module
 
 # %% ../../nbs/experiments/rules.ipynb #215b48d7
@@ -124,6 +124,10 @@ def hybrid_jobs(
     return {('hybrid', best.rule, 8.0, int(best.images), seed): net for seed in seeds}
 
 # %% ../../nbs/experiments/rules.ipynb #f82d0e5f
+def _module_ms(net: Net, device) -> float:
+    "Milliseconds of one image."
+    return time_module(net.build(net.r).to(device).eval(), (net.r, net.r), device, repeats=20, budget_s=0.5).ms
+
 def sweep_rules(
     out,               # csv file; rows that are there are not trained again
     jobs=None,         # of `rule_jobs`
@@ -141,14 +145,27 @@ def sweep_rules(
         net = every[tuple(job[k] for k in _RULE_KEY[1:])]
         c, got = cost(net), train_classifier(net, resized(pics, net.r), job['images'], job['seed'], device=device)
         got['s_train'] = got.pop('s')
-        ms = time_module(net.build(net.r).to(device).eval(), (net.r, net.r), device, repeats=20, budget_s=0.5).ms
-        return dict(macs=c.macs, params=c.params, acts=c.acts, r=net.r, d=net.d, ms=ms, **got, data=pics.name,
-                    threads=machine(device)[1], **provenance(command, device_name(device), job['seed']))
+        return dict(macs=c.macs, params=c.params, acts=c.acts, r=net.r, d=net.d, ms=_module_ms(net, device), **got,
+                    data=pics.name, threads=machine(device)[1], **provenance(command, device_name(device), job['seed']))
     table, every = Table(out, _RULE_KEY, text=('config',)), dict(jobs)
     def rows(): return frame(fill(table, [dict(zip(_RULE_KEY, (config, *k))) for k in every], make, minutes, look))
     df = rows()
     every |= hybrid_jobs(df, jobs, sorted({k[4] for k in jobs if k[0] == 'rule'})) if len(df) else {}
     return rows()
+
+# %% ../../nbs/experiments/rules.ipynb #d048b077
+def retime_rules(
+    path,          # table of `sweep_rules`
+    jobs: dict,    # of `rule_jobs`, those of the table
+    device='auto', # torch device, or 'auto'
+) -> pd.DataFrame:
+    "Time all networks of a table again, one after the other with nothing beside, and write the times into their rows."
+    device, rows = pick_device(device), read_rows(path, text=('config',))
+    key, seeds = (lambda r: (r['group'], r['rule'], float(r['s']))), sorted({k[4] for k in jobs if k[0] == 'rule'})
+    nets = {k[:3]: n for k, n in (jobs | hybrid_jobs(frame(path), jobs, seeds)).items()}
+    ms = {k: _module_ms(nets[k], device) for k in dict.fromkeys(map(key, rows)) if k in nets}
+    write_rows([r | ({'ms': ms[key(r)]} if key(r) in ms else {}) for r in rows], path)
+    return frame(path)
 
 # %% ../../nbs/experiments/rules.ipynb #6df79c7f
 def _by_doubling(

@@ -276,7 +276,8 @@ def plot_fit(
     t = np.geomspace(*fit.compute, 60)
     inside = (f.optimum(t) >= x[0]) & (f.optimum(t) <= x[-1])
     ax.plot(f.optimum(t)[inside], f.frontier(t)[inside], 'k--', lw=1, label='minima')
-    ax.set(xlabel=size, ylabel='loss', ylim=(0.95*rows[:, 2].min(), 1.05*rows[:, 2].max()))
+    least = min(rows[:, 2].min(), f.frontier(fit.compute[1]))
+    ax.set(xlabel=size, ylabel='loss', ylim=(0.95*least, 1.05*rows[:, 2].max()))
     ax.legend(frameon=False, fontsize=8, loc='upper left', bbox_to_anchor=(1, 1))
     return log_ticks(ax, 'x')
 
