@@ -99,3 +99,13 @@ def test_out_of_memory_in_a_benchmark_is_a_sentence(monkeypatch, capsys):
     monkeypatch.setattr(bench, 'bench_train', full)
     assert main(['bench', 'train']) == 2
     assert 'layerscale: out of memory. Use a smaller --imgsz' in capsys.readouterr().err
+
+
+def test_the_slider_of_the_budgets_moves(repo):
+    "`make bench` measures it: each move sets the next value."
+    import importlib.util
+    spec = importlib.util.spec_from_file_location('budgets', repo/'tests'/'bench'/'budgets.py')
+    budgets = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(budgets)
+    move = budgets.mover()
+    assert len({move() for _ in range(3)}) == 3

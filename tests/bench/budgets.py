@@ -32,17 +32,24 @@ def loops(turns=12, n_train=64):
     return [(name, r['batch'], r['ratio'], r['ratio_q1'], r['ratio_q3'], goal) for name, (r, goal) in limits.items()]
 
 
-def main():
+def mover():
+    "A function that moves the slider `s` of the scaling explorer to its next value, and returns it."
     from layerscale_nb.live.explorers import scaling_explorer
+    slider = scaling_explorer('EN-B7', 'dwr', 4).controls['s']
+    steps = iter([v for _, v in slider.options]*9)
+    def move():
+        slider.value = next(steps)
+        return slider.value
+    return move
+
+
+def main():
     from layerscale_nb.nets.layer import cost
     from layerscale_nb.detect.scenes import road_scenes
     from layerscale_nb.nets.yolo import yolov8
     from layerscale_nb.nets.layer import cost
     from layerscale_nb.nets.zoo import named_net
-    vit, b7, box = named_net('ViT-G/14'), named_net('EN-B7'), scaling_explorer('EN-B7', 'dwr', 4)
-    slider = box.children[1].children[1]
-    steps = iter([v for _, v in slider.options]*9)
-    def move(): slider.value = next(steps)
+    vit, b7, move = named_net('ViT-G/14'), named_net('EN-B7'), mover()
     rows = [('import layerscale_nb', import_s('layerscale_nb'), 0.3), ('import layerscale_nb.nets.yolo', import_s('layerscale_nb.nets.yolo'), 0.3),
             ('import layerscale_nb.cli', import_s('layerscale_nb.cli'), 0.3),
             ('import layerscale_nb.nets.zoo', import_s('layerscale_nb.nets.zoo'), 0.3),
