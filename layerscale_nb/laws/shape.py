@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['START', 'EXPONENTS', 'PUBLISHED', 'Shape', 'star_sweep', 'grid_sweep', 'pick_start', 'Surface', 'ShapeFit',
            'fit_shape', 'star_arms', 'plot_fit', 'shape_rule', 'heads_of', 'scale_shape', 'one_factor', 'net_of_shape',
-           'extrapolates', 'shape_for', 'shape_text']
+           'extrapolates', 'nearest_on_rule', 'shape_for', 'shape_text']
 
 # %% ../../nbs/laws/shape.ipynb #e379eafb
 from bisect import bisect_left
@@ -353,6 +353,24 @@ def extrapolates(
     if compute < 1: return f'extrapolation: below the smallest shape that was scaled ({"x".join(map(str, START))})'
     return f'extrapolation: {compute/_TRAINED:.2g} times the compute of So400m, the largest shape trained by this rule'
 
+# %% ../../nbs/laws/shape.ipynb #ab379eb3
+def nearest_on_rule(
+    make,         # function of the compute that returns a shape, from small to large
+    price,        # function of a shape that returns params or FLOPs
+    wish: float,  # what the price should be
+    unit='',      # of the wish, behind a space
+) -> tuple:
+    """(shape whose price comes nearest, middle of the computes that ask for it). Raises `LayerscaleError` if none is
+    within a factor of two."""
+    tried = {}
+    for c in np.geomspace(1e-6, 1e8, 3000): tried.setdefault(make(c), []).append(c)
+    shapes = list(tried)
+    i = bisect_left(shapes, wish, key=price)
+    best = min(shapes[max(0, i - 1):i + 1], key=lambda x: abs(np.log(price(x)/wish)))
+    near = 0.5 < price(best)/wish < 2
+    refuse(not near, f'no shape of the rule comes near {wish:.3g}{unit}; the nearest has {price(best):.3g}.')
+    return best, float(np.exp(np.log(tried[best]).mean()))
+
 # %% ../../nbs/laws/shape.ipynb #c2834f03
 def shape_for(
     params=None,    # parameters wanted
@@ -367,16 +385,10 @@ def shape_for(
     refuse((params is None) == (gflops is None), 'give either params or gflops, for example params 400e6.')
     s = EXPONENTS[check_name(task, EXPONENTS, f"no exponents for task '{task}'.")]
     wish = check_number(params, 'params') if gflops is None else check_number(gflops, 'gflops')
-    tried = {}
-    for c in np.geomspace(1e-6, 1e8, 3000): tried.setdefault(scale_shape(START, c, s, max_depth), []).append(c)
     priced = lambda x: cost(vit_shape(*x, heads=1, patch=patch, r=r))
     got = lambda x: priced(x).params if gflops is None else priced(x).flops/1e9
-    shapes = list(tried)  # from small to large
-    i = bisect_left(shapes, wish, key=got)
-    best = min(shapes[max(0, i - 1):i + 1], key=lambda x: abs(np.log(got(x)/wish)))
-    near = 0.5 < got(best)/wish < 2
-    refuse(not near, f'no shape of the rule comes near {wish:.3g}; the nearest has {got(best):.3g}.')
-    c, compute = priced(best), float(np.exp(np.log(tried[best]).mean()))
+    best, compute = nearest_on_rule(lambda c: scale_shape(START, c, s, max_depth), got, wish)
+    c = priced(best)
     return dict(**best._asdict(), heads=heads_of(best.width), params=c.params, gflops=c.flops/1e9, compute=compute,
                 note=extrapolates(compute))
 

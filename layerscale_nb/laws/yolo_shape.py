@@ -6,11 +6,10 @@
 __all__ = ['YoloShape', 'detector_of', 'yolo_macs', 'rounded_shape', 'grown_shape', 'read_plan', 'detector_for', 'detector_text']
 
 # %% ../../nbs/laws/yolo_shape.ipynb #656c690a
-from bisect import bisect_left
 from pathlib import Path
 from typing import NamedTuple
-import numpy as np
 from ..core import check_number, human, read_json, refuse, stored
+from .shape import nearest_on_rule
 from ..nets.layer import cost
 from ..nets.yolo import yolov8
 
@@ -69,8 +68,6 @@ def read_plan(
     return plan | dict(x0=YoloShape(*plan['x0']), shapes={k: YoloShape(*s) for k, s in plan['shapes'].items()})
 
 # %% ../../nbs/laws/yolo_shape.ipynb #482e0d26
-_FACTORS = np.geomspace(1e-6, 1e9, 2000)  # on the compute of the start
-
 def _beyond(plan: dict, compute: float) -> str:
     "In words, what the rule says more than was trained, and what its runs leave open."
     over = f'extrapolation: {compute/plan["fitted"]:.2g} times the compute that was fitted.'
@@ -84,14 +81,10 @@ def detector_for(
     """The shape of our rule whose FLOPs come nearest: sizes, `params`, `gflops`, `compute` of its training in
     multiply-adds, `note`. Raises `LayerscaleError` if none comes near."""
     wish, plan = check_number(gflops, 'gflops'), plan or read_plan()
-    s, tried = {k: v[0] for k, v in plan['exponents'].items()}, {}
-    for f in _FACTORS: tried.setdefault(rounded_shape(**grown_shape(plan['x0'], f, s)), []).append(f)
-    shapes, got = list(tried), lambda x: 2*yolo_macs(x, nc)/1e9
-    i = bisect_left(shapes, wish, key=got)  # from small to large
-    best = min(shapes[max(0, i - 1):i + 1], key=lambda x: abs(np.log(got(x)/wish)))
-    near = 0.5 < got(best)/wish < 2
-    refuse(not near, f'no shape of the rule comes near {wish:.3g} GFLOPs; the nearest has {got(best):.3g}.')
-    compute = float(plan['t0']*np.exp(np.log(tried[best]).mean()))
+    s, got = {k: v[0] for k, v in plan['exponents'].items()}, lambda x: 2*yolo_macs(x, nc)/1e9
+    grown = lambda factor: rounded_shape(**grown_shape(plan['x0'], factor, s))
+    best, factor = nearest_on_rule(grown, got, wish, ' GFLOPs')
+    compute = plan['t0']*factor
     return dict(**best._asdict(), height=best.size[0], params=cost(detector_of(best, nc), best.size).params,
                 gflops=got(best), compute=compute, note=_beyond(plan, compute))
 
