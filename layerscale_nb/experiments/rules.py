@@ -13,11 +13,10 @@ from dataclasses import replace
 from functools import lru_cache
 import numpy as np
 import pandas as pd
-from scipy.stats import t as student
 from torch.nn.functional import interpolate
 from ..core import fingerprint, provenance, refuse
 from .pictures import Pictures, load_pictures, pictures_digest
-from .shapes import train_classifier
+from .shapes import half_width, train_classifier
 from ..nets.layer import cost
 from ..nets.net import Net, Stem
 from ..nets.rounding import Rounding
@@ -189,7 +188,7 @@ def rule_gaps(
     n, free = int(own.size().min()), int((own.size() - 1).sum())
     refuse(n < 2, 'one seed shows no spread; train each network with at least two.')
     sd = math.sqrt((own[what].var(ddof=1)*(own.size() - 1)).sum()/free)
-    least = float(student.ppf(0.975, free))*sd*math.sqrt(2/n)
+    least = half_width((sd, free), n)
     mean = own[[what, 'macs']].mean()
     level = mean[what] - _by_doubling(mean, what)*np.log2(mean.macs)
     rows = [dict(rule=r, s=s, macs=v.macs/mean.loc[against, s].macs, gap=level[r, s] - level[against, s])

@@ -70,8 +70,8 @@ def read_plan(
 # %% ../../nbs/laws/yolo_shape.ipynb #482e0d26
 def _beyond(plan: dict, compute: float) -> str:
     "In words, what the rule says more than was trained, and what its runs leave open."
-    over = f'extrapolation: {compute/plan["fitted"]:.2g} times the compute that was fitted.'
-    return ' '.join([over]*(compute > plan['fitted']) + plan['doubts'])
+    over = f'extrapolation: {compute/plan["fitted"]:.2g} times the compute that was fitted'
+    return '; '.join([over]*(compute > plan['fitted']) + plan['doubts'])
 
 def detector_for(
     gflops: float,  # FLOPs of one picture wanted, in billions
