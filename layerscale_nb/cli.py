@@ -153,16 +153,16 @@ def _choose(
       layerscale choose --data path/to/kitti --imgsz 416x128 --ms 12 --epochs 30
     four cheap networks are trained first; the law through them says what the two should reach; the same command
     continues after an interrupt"""
-    from layerscale_nb.experiments.choose import card_text, choose, read_card, told_candidates
+    from layerscale_nb.experiments.choose import candidates, card_text, choose, read_card, told_candidates
     from layerscale_nb.study.runs import open_setting
     from layerscale_nb.timing.forecast import known_profile
     refuse(ms is None, 'say how long one image may take, for example --ms 12.')
     out, st = Path(out), open_setting(study_of('quick', **options))
-    known = known_profile(profile, st.device, out/PROFILE_FILE)
-    header = told_candidates(st, known, ms)
+    t = candidates(st, known_profile(profile, st.device, out/PROFILE_FILE))
+    header = told_candidates(st, t, ms)
     print(header, flush=True)
     if plan: return 0
-    events = choose(st, out, ms, known, command_line(), jobs or 'auto')
+    events = choose(st, out, ms, t, command_line(), jobs or 'auto')
     if follow(events, out, header, command_line()): return 130
     choice, c = read_card(out)
     print(as_json(c.reset_index().to_dict('records')) if json else card_text(choice, c))

@@ -72,9 +72,10 @@ def test_command(here, tmp_path, capsys, monkeypatch):
 @pytest.mark.prove
 def test_forecasts_are_written_before_the_best_two_are_trained(here, tmp_path):
     st = open_setting(replace(PRESETS['quick'], n_train=96, n_val=32, imgsz=(64, 192), device='cpu', recipe=replace(PRESETS['quick'].recipe, epochs=4)))
-    for e in choose(st, tmp_path, 15, here, jobs=1):
+    t = candidates(st, here)
+    for e in choose(st, tmp_path, 15, t, jobs=1):
         if e.kind == 'trained' and e.total == 6: assert (tmp_path/CHOICE).exists()
     before = (tmp_path/CHOICE).read_text()
-    assert {e.kind for e in choose(st, tmp_path, 15, here, jobs=1)} == {'skip'} and (tmp_path/CHOICE).read_text() == before
+    assert {e.kind for e in choose(st, tmp_path, 15, t, jobs=1)} == {'skip'} and (tmp_path/CHOICE).read_text() == before
     assert len(card(read_json(tmp_path/CHOICE), read_results(tmp_path))) == 2
-    with pytest.raises(LayerscaleError, match='networks are predicted'): next(choose(st, tmp_path, .001, here))
+    with pytest.raises(LayerscaleError, match='networks are predicted'): next(choose(st, tmp_path, .001, t))

@@ -6,7 +6,7 @@
 __all__ = ['DEPTHS', 'WIDTHS', 'CHOICE', 'with_variants', 'distinct_variants', 'candidates', 'best_two', 'pilots', 'forecasts',
            'card', 'card_text', 'choose', 'read_card', 'told_candidates']
 
-# %% ../../nbs/experiments/choose.ipynb #b94e6916
+# %% ../../nbs/experiments/choose.ipynb #825180f1
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -21,11 +21,12 @@ from ..nets.memory import memory_bytes
 from ..nets.yolo import identity
 from ..study.report import read_results
 from ..study.runs import Setting, run_study
-from ..study.variants import networks, variant_grid
+from ..study.variants import Variant, networks, variant_grid
+from ..timing.measure import device_name, machine
 from ..timing.roofline import Profile
 from ..timing.trace import module_calls, predict_calls
 
-# %% ../../nbs/experiments/choose.ipynb #ec2f5e86
+# %% ../../nbs/experiments/choose.ipynb #a210729d
 DEPTHS = 1/3, 2/3, 1
 WIDTHS = .5, .75, 1, 1.5, 2, 3
 
@@ -46,7 +47,7 @@ def distinct_variants(
         found.setdefault(identity(net), v)
     return tuple(found.values())
 
-# %% ../../nbs/experiments/choose.ipynb #0460ef16
+# %% ../../nbs/experiments/choose.ipynb #a4c5f0d1
 def candidates(
     st: Setting,       # the setting
     profile: Profile,  # rates of the machine
@@ -61,7 +62,7 @@ def candidates(
         rows.append(dict(variant=v.name, d=v.d, w=v.w, macs=c.macs, params=c.params, ms=ms, train_mb=mb))
     return pd.DataFrame(rows).set_index('variant').sort_values('macs')
 
-# %% ../../nbs/experiments/choose.ipynb #92ccf065
+# %% ../../nbs/experiments/choose.ipynb #588a4216
 def best_two(
     t: pd.DataFrame,  # of `candidates`
     most_ms: float,   # the deadline
@@ -90,7 +91,7 @@ def pilots(
         found.append((np.log(left.macs/macs)).abs().idxmin())
     return found
 
-# %% ../../nbs/experiments/choose.ipynb #8d58bc6e
+# %% ../../nbs/experiments/choose.ipynb #3eb1947f
 def forecasts(
     t: pd.DataFrame,  # of `candidates`
     rows,             # results of the pilots
@@ -104,7 +105,7 @@ def forecasts(
     return {v: dict(macs=float(t.macs[v]), ms=float(t.ms[v]), map50=f.y, low=f.low, high=min(f.high, 1.0))
             for v, f in said.items()}
 
-# %% ../../nbs/experiments/choose.ipynb #f9778ad0
+# %% ../../nbs/experiments/choose.ipynb #7ac7b67b
 def card(
     choice: dict,  # what `choose` wrote down
     rows,          # results of the best two
@@ -135,32 +136,31 @@ def card_text(
     none = '' if c.in_time.any() else f'neither keeps the {choice["ms"]:g} ms\n'
     return none + f'take {told(order[0])}\nor {told(order[1])}'
 
-# %% ../../nbs/experiments/choose.ipynb #59ad832a
+# %% ../../nbs/experiments/choose.ipynb #0df2d03c
 CHOICE = 'choice.json'
 
 def choose(
     st: Setting,       # the setting
     out,               # folder of the study
     most_ms: float,    # the deadline for one image
-    profile: Profile,  # rates of this machine
+    t: pd.DataFrame,   # of `candidates`
     command='',        # the command line, for the provenance
     jobs=None,         # as for `run_study`
 ):
     """Train the pilots, write the forecasts to `choice.json`, train the best two: yields the `Event`s of the study.
     Raises `LayerscaleError` as `best_two` and `forecasts` do."""
-    every, out = {v.name: v for v in distinct_variants(st)}, Path(out)
-    t = candidates(st, profile, tuple(every.values()))
-    first, best = pilots(t, most_ms), best_two(t, most_ms)
-    yield from run_study(with_variants(st, [every[n] for n in first]), out, command, jobs)
+    out, first, best = Path(out), pilots(t, most_ms), best_two(t, most_ms)
+    variants = lambda names: [Variant(n, float(t.d[n]), float(t.w[n])) for n in names]
+    yield from run_study(with_variants(st, variants(first)), out, command, jobs)
     rows = read_results(out)
     said = forecasts(t, rows[rows.variant.isin(first)], best)
-    where = provenance(command, profile.device, st.study.seeds[0])
+    where = provenance(command, device_name(st.device), st.study.seeds[0])
     choice = dict(ms=most_ms, pilots=first, forecasts=said, origin=where)
     if not (out/CHOICE).exists() or read_json(out/CHOICE)['forecasts'] != said:
         write_atomic(out/CHOICE, json.dumps(choice, indent=1))
-    yield from run_study(with_variants(st, [every[n] for n in first + best]), out, command, jobs)
+    yield from run_study(with_variants(st, variants(first + best)), out, command, jobs)
 
-# %% ../../nbs/experiments/choose.ipynb #f1b5aa25
+# %% ../../nbs/experiments/choose.ipynb #00a2feaa
 def read_card(
     out,  # folder of the study
 ) -> tuple:
@@ -169,16 +169,16 @@ def read_card(
     return choice, card(choice, read_results(out))
 
 def told_candidates(
-    st: Setting,       # the setting
-    profile: Profile,  # rates of this machine
-    most_ms: float,    # the deadline
+    st: Setting,      # the setting
+    t: pd.DataFrame,  # of `candidates`
+    most_ms: float,   # the deadline
 ) -> str:
     "What `choose` is about to do: the data, and the candidates with what is predicted of them."
-    t = candidates(st, profile)
     first, best = pilots(t, most_ms), best_two(t, most_ms)
     role = {n: 'pilot' for n in first} | {n: 'to be chosen' for n in best}
+    where = '{}, {} threads'.format(*machine(st.device))
     lines = [f'{len(st.train)} training and {len(st.val)} validation images, {st.size[1]}x{st.size[0]}, '
-             f'{len(st.names)} classes; {st.study.recipe.epochs} epochs; {profile.device}, {profile.threads} threads',
+             f'{len(st.names)} classes; {st.study.recipe.epochs} epochs; {where}',
              f'{"network":<22}{"macs":>9}{"params":>9}{"ms":>8}{"training":>11}']
     for n, r in t.iterrows():
         why = role.get(n, '' if r.ms <= most_ms else 'too slow')
