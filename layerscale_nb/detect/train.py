@@ -270,12 +270,14 @@ _EVAL_COST = 0.28  # of validating an image, in training steps of one: 0.277 and
 
 # %% ../../nbs/detect/train.ipynb #08a7f220
 def _eval_epochs(n_train: int, n_val: int, r: Recipe) -> list:
-    """After which epochs to validate: evenly, and after the last; what `eval_share` leaves over goes to the first
-    epochs, where most happens."""
+    """After which epochs to validate: as often as `eval_share` pays for, from a tenth of the run to its end in gaps
+    that grow by the same factor; only after the last if it pays for one."""
     price = _EVAL_COST*n_val/(r.eval_share*n_train)  # epochs that one validation must be spread over
-    due = {*range(max(1, math.ceil(price)), r.epochs + 1, max(1, math.ceil(price))), r.epochs}
-    spare = max(0, int(r.epochs/price) - len(due))
-    return sorted(due | set([e for e in range(1, r.epochs) if e not in due][:spare]))
+    n, due, first = min(r.epochs, max(1, int(r.epochs/price))), [], max(1, r.epochs/10)
+    for i in range(n - 1):
+        wanted = round(first*(r.epochs/first)**(i/(n - 1)))
+        due.append(min(max(wanted, due[-1] + 1 if due else 1), r.epochs - n + 1 + i))
+    return due + [r.epochs]
 
 # %% ../../nbs/detect/train.ipynb #fd02f496
 def epoch_order(
