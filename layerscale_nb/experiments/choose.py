@@ -121,11 +121,10 @@ def choose(
     t: pd.DataFrame,   # of `candidates`
     command='',        # the command line, for the provenance
     jobs=None,         # as for `run_study`
-    names=None,        # networks to be judged; None: `best_two`
 ):
-    """Train the pilots, write the forecasts to `choice.json`, train the networks to be judged: yields the `Event`s of
-    the study. Raises `LayerscaleError` as `best_two` and `forecasts` do."""
-    out, best = Path(out), list(names or best_two(t, most_ms))
+    """Train the pilots, write the forecasts to `choice.json`, train the best two: yields the `Event`s of the study.
+    Raises `LayerscaleError` as `best_two` and `forecasts` do."""
+    out, best = Path(out), best_two(t, most_ms)
     first = pilots(t, best)
     yield from run_study(_with_variants(st, t, first), out, command, jobs)
     rows = read_results(out)
