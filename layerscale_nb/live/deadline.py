@@ -115,7 +115,7 @@ def choose_explorer(
     name='deadline',  # of the explorer, once on a page
 ) -> Explorer:
     "Picture, deadline and other load: which of the networks of `layerscale choose` keep it, and what they cost."
-    profile = profile or load_profile(stored('results/predictor_cpu_profile.json'))
+    profile = profile or load_profile(stored('results/predictor_modules_cpu_profile.json'))
     nets = {v.name: net for v, net in grid_networks(PRESETS['quick'], 5).items()}
     tables, most_ms = {s: priced(nets, check_size(s), profile) for s in sizes}, float(most_ms)
     return Explorer(
