@@ -82,7 +82,7 @@ def _kept_words(t: pd.DataFrame, most_ms: float) -> str:
     more = f' Fewer macs, and too slow: {", ".join(small)}.' if len(small) else ''
     return f'{said}. The largest is **{top}**, {t.ms[top]:.1f} ms.{more}'
 
-def _kept_table(t: pd.DataFrame, most_ms: float, law) -> dict:
+def _kept_part(t: pd.DataFrame, most_ms: float, law) -> dict:
     "The networks within the deadline, the largest first, as a part of a view."
     kept = t[t.ms <= most_ms].sort_values('macs', ascending=False).head(8)
     reach = lambda macs: [f'{f.low:.2f} to {min(1, f.high):.2f}' for f in [foresee(law, macs)]] if law else []
@@ -102,7 +102,7 @@ def deadline_view(
     "One state of the explorer: words, time against a cost, and the networks that keep the deadline."
     t = t.assign(ms=t.ms*slower)
     return [dict(kind='words', text=_kept_words(t, most_ms)), deadline_chart(t, most_ms, against),
-            _kept_table(t, most_ms, law)]
+            _kept_part(t, most_ms, law)]
 
 # %% ../../nbs/live/deadline.ipynb #5b782c97
 _DEADLINES = 3., 4., 6., 8., 10., 12., 15., 20., 30., 40., 60., 100.
@@ -149,7 +149,8 @@ def card_part(
     rects = [(x(f) - (f == 1), 20, 1 + 2*(f == 1), bottom - 20, '#888888') for f in _FACTORS]
     for i, r in enumerate(rows):
         y = 26 + tall*i
-        if r.low is not None: rects.append((at(r.low, r), y + 11, at(r.high, r) - at(r.low, r), 10, _CARD_TINTS['range']))
+        if r.low is not None:
+            rects.append((at(r.low, r), y + 11, at(r.high, r) - at(r.low, r), 10, _CARD_TINTS['range']))
         rects.append((at(r.law, r) - 2, y + 5, 4, 22, _CARD_TINTS['law']))
         if r.yours is not None: rects.append((at(r.yours, r) - 5, y + 11, 10, 10, _CARD_TINTS['yours']))
     texts = [(x(f), 13, 'right' if f == 1 else f'{f:g} times', 'middle') for f in _FACTORS]
