@@ -82,15 +82,13 @@ def intervals_part(
     true: float,     # true difference, points
     studies=20,      # how many are drawn, from below
     rule='true',     # name of the true difference
-    names=(),        # of the first studies
     ylabel='study',
 ) -> dict:
     "The chart of a view with the intervals of the first studies, coloured by their verdict, and the true difference."
     marks = [Mark('rule', [true], colour='currentColor', names=[rule])]
     for i, (d, h) in enumerate(zip(found[:studies], half[:studies])):
         colour = _SAYS['better' if d > h else 'worse' if d < -h else 'not shown']
-        dot = Mark('dot', [d], [i + 1], colour, names[i:i + 1])
-        marks += [Mark('line', [max(-9, d - h), min(15, d + h)], [i + 1]*2, colour), dot]
+        marks += [Mark('line', [max(-9, d - h), min(15, d + h)], [i + 1]*2, colour), Mark('dot', [d], [i + 1], colour)]
     return chart(marks, 'difference found (points of mAP50)', ylabel, (-9, 15), (0, studies + 1), size=(380, 270))
 
 # %% ../../nbs/live/verdicts.ipynb #718ed213
@@ -327,8 +325,7 @@ def shuffle_view(
     kind = 'stored' if seeds <= len(_stored_rows()) else 'drawn'
     text = (f'{seeds} {kind} seeds: {mean:+.1f} points, {mean - half:+.1f} to {mean + half:+.1f}, {answer}. Of 1000 '
             f'shuffled tables **{says["reproduced"]} say reproduced**, {says["refuted"]} refuted.')
-    part = intervals_part([mean, *means], [half, *halves], 0.0, rule='no difference', names=['measured'],
-                          ylabel='table')
+    part = intervals_part([mean, *means], [half, *halves], 0.0, rule='no difference', ylabel='table (1: as measured)')
     return [dict(kind='words', text=text), part, shuffled_part(means, mean),
             dict(kind='key', entries=[(c, k) for k, c in _ANSWERED.items()])]
 
