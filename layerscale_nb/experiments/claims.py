@@ -67,7 +67,7 @@ def claim_row(
 ) -> list:
     "A row of the table: work, claim and place, answer, number, what it rests on, link to the section that shows it."
     page, _, part = v.evidence.partition('#')
-    site = re.sub(r'\d+_(?=\w+$)', '', page)  # the site's pages have no number
+    site = re.sub(r'/\d+_', '/', page)  # the site's lessons have no number
     return [v.work, f'{v.claim} ({v.place})' if v.place else v.claim, f'**{v.answer}**', v.uncertainty, v.data,
             [f'{page.rpartition("/")[2]}: {part.replace("-", " ")}', f'{SITE}/{site}.html#{part}']]
 
