@@ -12,9 +12,8 @@ import os
 from dataclasses import dataclass
 from html import escape
 import ipywidgets as W
-from IPython.display import display
 from ..core import LayerscaleError, check_name
-from .progress import answer_mark, guess_id, keep_guess
+from .progress import guess_id, show_answer
 from .view import WARNING, draw_view, four_digits, pack
 
 # %% ../../nbs/live/controls.ipynb #49302840
@@ -180,8 +179,8 @@ class Guess(_Shown):
         unit='',        # of the number, written behind the field
         about='',       # what the number counts, such as 'macs': then it is said whether you overrate it
     ):
-        self.question, self.options, self.unit, self.about = question, list(options), unit, about
-        self.value, self.waiting = None, []
+        self.question, self.options, self.unit = question, list(options), unit
+        self.about, self.value, self.waiting = about, None, []
         self.field = (W.Dropdown(options=[('choose …', ''), *((o, o) for o in self.options)]) if options
                       else W.Text(placeholder='a number', layout=W.Layout(width='110px')))
         self.button, self.told = W.Button(description='Commit', button_style='primary'), W.HTML()
@@ -206,9 +205,7 @@ class Guess(_Shown):
 
     def judge(self, true, folder='.'):
         "Say how good the guess was and keep it in the learner's file, if one was committed."
-        true = true if self.options else float(true)
-        display({'text/html': answer_mark(self.question, self.value, true, self.about)}, raw=True)
-        if self.value is not None: keep_guess(self.question, self.value, true, self.about, folder)
+        show_answer(self.question, self.value, true if self.options else float(true), self.about, folder)
 
     def said(self) -> str:
         "The guess with its unit, in words."

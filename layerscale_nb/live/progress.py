@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PROGRESS', 'read_progress', 'keep_guess', 'attempt', 'guess_miss', 'guess_words', 'calibration', 'learner_text',
-           'progress_view', 'guess_id', 'answer_mark', 'LearnerPage']
+           'progress_view', 'guess_id', 'answer_mark', 'show_answer', 'LearnerPage']
 
 # %% ../../nbs/live/progress.ipynb #7bb838ef
 import json
@@ -13,6 +13,7 @@ import re
 from datetime import date
 from html import escape
 from pathlib import Path
+from IPython.display import display
 from ..core import LayerscaleError, fingerprint, read_json, write_atomic
 from ..lessons import lesson_rows
 from .view import draw_view
@@ -111,7 +112,8 @@ def progress_view(
     lessons, guesses = lesson_rows(), kept['guesses']
     own = [[guesses[q] for q in l['guesses'] if q in guesses] for l in lessons]
     known = calibration(sum(own, []))
-    said = f'**Your guesses**: {known}.' if any(own) else 'No guess yet. Each lesson asks for one before it shows the answer.'
+    none = 'No guess yet. Each lesson asks for one before it shows the answer.'
+    said = f'**Your guesses**: {known}.' if any(own) else none
     rows = [[[l['title'], l['file']], '; '.join(map(guess_words, g)) or '–',
              *[f'{sum(n in kept["solved"] for n in l["checked"])} of {len(l["checked"])}']*solved]
             for l, g in zip(lessons, own)]
@@ -132,6 +134,14 @@ def answer_mark(
     words = '' if said is None else guess_words(dict(said=said, true=true))
     return (f'<span data-judge="{guess_id(question)}" data-true="{escape(json.dumps(true))}" '
             f'data-about="{escape(about)}">{escape(words)}</span>')
+
+def show_answer(
+    question: str, said, true, about='',  # of the `Guess`; `said` is None before one is committed
+    folder='.',                           # where the lessons are
+):
+    "Show the mark beside an answer, and keep the guess if there is one."
+    display({'text/html': answer_mark(question, said, true, about)}, raw=True)
+    if said is not None: keep_guess(question, said, true, about, folder)
 
 # %% ../../nbs/live/progress.ipynb #3f16d568
 class LearnerPage:
