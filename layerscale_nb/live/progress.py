@@ -166,4 +166,5 @@ class LearnerPage:
         return f'<div class="layerscale-progress">{empty}<script type="application/json">{held}</script></div>'
 
     def _repr_mimebundle_(self, **kw) -> dict:
-        return {'text/html': self.page() if os.environ.get('LAYERSCALE_SITE') else draw_view(self.view())}
+        view, site = self.view(), os.environ.get('LAYERSCALE_SITE')
+        return {'text/plain': view[0]['text'], 'text/html': self.page() if site else draw_view(view)}
