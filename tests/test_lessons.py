@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from layerscale_nb.lessons import SITE, lesson_rows, lesson_table
+from layerscale_nb.lessons import SITE, lesson_rows, lesson_table, write_lessons
 
 root = Path(__file__).resolve().parent.parent
 ROWS = {r['file']: r for r in lesson_rows(root/'nbs'/'lessons')}
@@ -217,3 +217,12 @@ def test_the_table_of_lessons_finds_them_by_itself():
     table = lesson_table()
     assert [*table.index] == [*(r['title'] for r in ROWS.values()), 'all']
     assert all(table[k]['all'] == table[k].iloc[:-1].sum() for k in table if k != 'seconds') and table.cells.min() > 0 and table.checks.min() > 3
+
+
+def test_a_written_lesson_does_not_show_the_answers(tmp_path):
+    "The outputs that answer a guess are left out of a learner's copy, and nothing else is."
+    write_lessons(tmp_path)
+    for p in LESSONS:
+        here, there = (json.loads(f.read_text(encoding='utf-8'))['cells'] for f in (p, tmp_path/p.name))
+        changed = [''.join(a['source']) for a, b in zip(here, there) if a.get('outputs') != b.get('outputs')]
+        assert changed and all('.judge(' in s for s in changed) and 'you said nothing' not in json.dumps([c.get('outputs') for c in there]), p.name
