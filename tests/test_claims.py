@@ -1,4 +1,6 @@
 "Verdicts follow from the rows: shuffle what was measured, and a verdict falls."
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from layerscale_nb.core import stored
 from layerscale_nb.experiments import fast_claims, shapes
-from layerscale_nb.experiments.claims import all_verdicts, claims_table, claims_view, corrected
+from layerscale_nb.experiments.claims import all_verdicts, claim_row, claims_table, claims_view, corrected
 from layerscale_nb.experiments.fast_claims import exponents_agree, fast_verdicts, group_width_needed, step_is_uniform, tables_come_out
 from layerscale_nb.experiments.published import printed_rows
 from layerscale_nb.experiments.shapes import printed_verdicts, shape_verdicts
@@ -15,6 +17,7 @@ from layerscale_nb.experiments.v4_claims import (best_cio_from, costs_scale_as, 
 from layerscale_nb.experiments.width_claims import size_saved, width_verdicts
 from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts, ranking_verdicts
 from layerscale_nb.laws.shape import START, Shape, shape_rule
+from layerscale_nb.lessons import SITE
 from layerscale_nb.live.frontier import TEN_BACKBONES
 from layerscale_nb.live.verdicts import answers_of, seed_rows, shuffled_rows
 from layerscale_nb.nets.yolo import Yolo
@@ -156,9 +159,21 @@ def test_the_ranking_of_backbones_falls(tmp_path):
     assert answers([r | dict(net=swap.get(r['net'], r['net'])) for r in rows])[2:] == ['refuted', 'refuted']
 
 
+def anchors(page):
+    "The anchors that Quarto gives to a page's headings: letters, digits, hyphens, from the first letter on."
+    texts = [''.join(c['source']) for c in json.loads(page.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown']
+    slug = lambda s: re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', s.lower())))
+    return [slug(h) for t in texts for h in re.findall(r'(?m)^##+ (.+)$', t)]
+
+
 def test_every_claim_has_a_place_a_number_and_a_page(repo):
     every = all_verdicts()
-    assert all(v.place and v.uncertainty and v.data and (repo/'nbs'/f'{v.evidence}.ipynb').exists() for v in every)
+    assert all(v.place and v.uncertainty and v.data for v in every)
+    for v in every:
+        page, part = v.evidence.split('#')
+        assert anchors(repo/'nbs'/f'{page}.ipynb').count(part) == 1, f'{v.claim}: no heading {part} on {page}'
+        folder, name = page.split('/')
+        assert claim_row(v)[-1][1] == f'{SITE}/{folder}/{name.lstrip("0123456789_")}.html#{part}'
     assert len({(v.work, v.claim, v.data) for v in every}) == len(every) == claims_table(every).loc['all', 'all']
     interval, decided, kept = corrected()
     assert len(interval) > len(decided) > len(kept) > 0
