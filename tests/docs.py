@@ -29,7 +29,7 @@ def sidebar(nbs: Path) -> str:
     entry = lambda p: dict(href=str(p.relative_to(nbs)), text=first_text(p)[0][2:])
     pages = lambda folder: [entry(p) for p in sorted((nbs/folder).glob('*.ipynb'))]
     named = lambda *names: [entry(nbs/f'{n}.ipynb') for n in names if (nbs/f'{n}.ipynb').exists()]
-    groups = {'Lessons': pages('lessons'), 'The top floor': named('core', 'cost', 'table', 'process', 'lessons', 'plot', 'svg')}
+    groups = {'Lessons': pages('lessons'), 'Basics': named('core', 'cost', 'table', 'process', 'lessons', 'plot', 'svg')}
     groups |= {QUESTIONS[f]: pages(f) for f in FOLDERS if f in QUESTIONS}
     groups['Results'] = named('claims', 'measured') + groups['Results']
     groups['Terminal'] = named('terminal', 'cli', 'options', 'main', 'anchor_loss')
