@@ -66,7 +66,7 @@ def claim_row(
     v,  # a `Verdict`
 ) -> list:
     "A row of the table: work, claim and place, answer, number, what it rests on, link to the page that shows it."
-    page = re.sub(r'\d+_(?=\w+$)', '', v.evidence)  # the site's pages have no number
+    page = re.sub(r'\b\d+_(?=\w+$)', '', v.evidence)  # the site's pages have no number
     return [v.work, f'{v.claim} ({v.place})' if v.place else v.claim, f'**{v.answer}**', v.uncertainty, v.data,
             [v.evidence.rpartition('/')[2], f'{SITE}/{page}.html']]
 
