@@ -110,7 +110,7 @@
   const KEEP = {th: ';vertical-align:bottom', td: ';white-space:nowrap'}  // a head may break, a value may not
   const cells = (tag, row) => row.map((v, i) => `<${tag} style="text-align:${i ? 'right' : 'left'};padding:1px 6px${KEEP[tag]}">${human(v)}</${tag}>`).join('')
   const sentence = v => Array.isArray(v) ? `<a style="color:inherit" href="${esc(v[1])}">${human(v[0])}</a>` : human(v)
-  const sentences = (tag, row) => row.map(v => `<${tag} style="text-align:left;vertical-align:top;padding:4px 8px;min-width:4em;overflow-wrap:break-word">${sentence(v)}</${tag}>`).join('')
+  const sentences = (tag, row) => row.map(v => `<${tag} style="text-align:left;vertical-align:top;padding:4px 8px;min-width:4em;overflow-wrap:anywhere">${sentence(v)}</${tag}>`).join('')
   const DRAW = {
     chart, networks, bars,
     words: p => human(p.text),

@@ -38,7 +38,7 @@ def _link(text, address: str) -> str:
 def _draw_prose(p: dict) -> str:
     "A part of kind 'prose' as HTML; a row that is None is left out, a cell that is a pair is a link."
     cell = lambda v: _rich(v) if isinstance(v, str) else _link(*v)
-    look = 'text-align:left;vertical-align:top;padding:4px 8px;min-width:4em;overflow-wrap:break-word'
+    look = 'text-align:left;vertical-align:top;padding:4px 8px;min-width:4em;overflow-wrap:anywhere'
     cells = lambda tag, row: ''.join(f'<{tag} style="{look}">{cell(v)}</{tag}>' for v in row)
     rows = ''.join(f'<tr style="border-top:1px solid rgba(128,128,128,.4)">{cells("td", r)}</tr>'
                    for r in p['rows'] if r is not None)
