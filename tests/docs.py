@@ -19,6 +19,7 @@ from layerscale_nb.lessons import SITE
 
 root = Path(__file__).resolve().parent.parent
 HOST = f'{SITE}/'
+FOLD = '#| code-fold: true\n', '#| code-summary: "Imports"\n'
 QUESTIONS = dict(nets='Networks and costs', timing='Time', detect='Detectors', study='Studies', laws='Laws', live='Live',
                  experiments='Results')
 
@@ -29,7 +30,7 @@ def sidebar(nbs: Path) -> str:
     entry = lambda p: dict(href=str(p.relative_to(nbs)), text=first_text(p)[0][2:])
     pages = lambda folder: [entry(p) for p in sorted((nbs/folder).glob('*.ipynb'))]
     named = lambda *names: [entry(nbs/f'{n}.ipynb') for n in names if (nbs/f'{n}.ipynb').exists()]
-    groups = {'Lessons': pages('lessons'), 'The top floor': named('core', 'cost', 'table', 'process', 'lessons', 'plot', 'svg')}
+    groups = {'Lessons': pages('lessons'), 'Basics': named('core', 'cost', 'table', 'process', 'lessons', 'plot', 'svg')}
     groups |= {QUESTIONS[f]: pages(f) for f in FOLDERS if f in QUESTIONS}
     groups['Results'] = named('claims', 'measured') + groups['Results']
     groups['Terminal'] = named('terminal', 'cli', 'options', 'main', 'anchor_loss')
@@ -59,12 +60,14 @@ def finish_page(page: Path, proc: Path):
     nb = json.loads(re.sub(re.escape(HOST) + r'([\w/]*\.html)(#_\w+)?', rf'{up}\1', page.read_text(encoding='utf-8')))
     left_out = under_title(root/'nbs'/page.relative_to(proc))
     if left_out and nb['cells'][1].get('id') != 'under-title':  # a page that did not change is finished already
-        nb['cells'].insert(1, dict(cell_type='markdown', id='under-title', metadata={}, source=left_out))
+        nb['cells'].insert(1, dict(cell_type='markdown', id='under-title', metadata={}, source=left_out.splitlines(keepends=True)))
     for c in nb['cells']:
+        if c['cell_type'] == 'code' and many_imports(text(c['source'])): c['source'] = [*FOLD, *text(c['source']).splitlines(keepends=True)]
         for o in c.get('outputs', []):
             data = o.get('data', {})
             data.pop('application/vnd.jupyter.widget-view+json', None)
             if html := text(data.pop('text/html', '')): o['data'] = {'text/markdown': raw_html(html)}
+            elif shown := text(data.get('text/markdown', '')): data['text/markdown'] = plain_doc(shown).splitlines(keepends=True)
         c['outputs'] = [o for o in c.get('outputs', []) if o.get('data', 1)] if c['cell_type'] == 'code' else []
         if c['cell_type'] != 'code': del c['outputs']
     nb['metadata'].pop('widgets', None)
@@ -84,6 +87,20 @@ def text(held) -> str:
 def raw_html(html: str) -> str:
     "HTML for Quarto's markdown: untouched, and without the scripts that Quarto loads for HTML outputs."
     return f'`````{{=html}}\n{html}\n`````'
+
+
+def many_imports(source: str) -> bool:
+    "Whether a cell holds nothing but imports, and many of them: the site folds it."
+    lines = source.splitlines()
+    return len(lines) > 5 and all(l.startswith(('import ', 'from ')) for l in lines)
+
+
+def plain_doc(shown: str) -> str:
+    "What `show_doc` wrote, without links in the code of a signature, which would show as they are typed, and without italics."
+    head, fence, rest = shown.partition('```python\n')
+    code, end, said = rest.partition('\n```\n')
+    if not end: return shown
+    return head + fence + re.sub(r'\[`([\w.]+)`\]\([^)\s]+\)', r'`\1`', code) + end + re.sub(r'(?m)^\*(.+)\*$', r'\1', said)
 
 
 def render():

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import symtable
 import sys
 import tarfile
 import tokenize
@@ -247,6 +248,35 @@ def test_imports_stand_alone(repo):
         for s in code_cells(p):
             kinds = {isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body}
             assert len(kinds) < 2, f'{p.name} mixes imports and code in one cell:\n{s}'
+
+
+def tables(t):
+    yield t
+    for inner in t.get_children(): yield from tables(inner)
+
+
+def names_of(cell: str) -> tuple:
+    "The names that a cell defines, and those that it takes from other cells."
+    top = symtable.symtable(cell, 'cell', 'exec')
+    defined = {s.get_name() for s in top.get_symbols() if s.is_assigned() or s.is_imported()}
+    used = {s.get_name() for t in tables(top) for s in t.get_symbols() if s.is_referenced() and (t is top or s.is_global())}
+    return defined, used - defined - set(dir(builtins))
+
+
+def test_exec_doc_cells_find_their_names(repo):
+    "nbdev's docs step runs imports, exports and `exec_doc` cells only: these give each other every name that they use."
+    seen = 0
+    for p in notebooks(repo):
+        known = set()
+        for s in code_cells(p):
+            marks = {l.removeprefix('#|').split()[0] for l in s.splitlines() if l.startswith('#|')}
+            runs = marks & {'export', 'exec_doc'} or any(isinstance(n, (ast.Import, ast.ImportFrom)) for n in ast.parse(s).body)
+            if not runs: continue
+            defined, used = names_of(s)
+            known |= defined
+            seen += 'exec_doc' in marks
+            assert 'exec_doc' not in marks or not used - known, f'{p.name}: mark the cell of {sorted(used - known)} as exec_doc:\n{s}'
+    assert seen > 20
 
 
 def test_a_line_holds_one_statement(repo):

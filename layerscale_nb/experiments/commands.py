@@ -326,7 +326,8 @@ def _bench_arena(
         return 0
     jobs = arena.arena_jobs(arena.read_plan_nets(beside), seeds, groups)
     df = arena.sweep_arena(out, jobs, device, minutes or float('inf'), arena.said_arena, command_line())
-    print(as_json([tidy(r) for r in df.to_dict('records')]) if json else arena.arena_text(df, arena.read_plan_nets(beside)))
+    rows = [tidy(r) for r in df.to_dict('records')]
+    print(as_json(rows) if json else arena.arena_text(df, arena.read_plan_nets(beside)))
     return 0
 
 # %% ../../nbs/experiments/commands.ipynb #2aae2564

@@ -73,12 +73,12 @@ def iso_part(
     "The chart of loss against one size: the runs, curves of equal compute, and their minima."
     i, f, rows = list(arms).index(size), fit.surfaces[size], np.array(arms[size], float)
     x, top = np.geomspace(*fit.sizes[size], 40), 1.05*rows[:, 2].max()
-    marks = [Mark('ring', rows[:, 0].tolist(), rows[:, 2].tolist(), '#bbbbbb')]
+    marks = [Mark('ring', rows[:, 0].tolist(), rows[:, 2].tolist(), '#888888')]
     for t, colour in ((fit.compute[0], '#888888'), (fit.compute[1], '#888888'), (compute, _SHAPE_TINTS[i])):
         near, best = x[f.loss(x, t) < top], f.optimum(t)
         if len(near) > 1: marks.append(Mark('line', near.tolist(), f.loss(near, t).tolist(), colour, [human(t)]))
         if x[0] <= best <= x[-1]: marks.append(Mark('dot', [float(best)], [float(f.loss(best, t))], colour))
-    return chart(marks, size, 'loss', y=(0.97*min(min(m.ys) for m in marks), top), size=(400, 240), log='x')
+    return chart(marks, size, 'loss', y=(0.97*min(min(m.ys) for m in marks), top), size=(360, 240), log='x')
 
 # %% ../../nbs/live/shapes.ipynb #ece7c92e
 def optimum_part(
