@@ -8,7 +8,8 @@ import torch
 
 from layerscale_nb.cli import main
 from layerscale_nb.core import LayerscaleError, read_json, write_json
-from layerscale_nb.experiments.faults import DAMAGE, OUTCOMES, fault_bench, fault_cases, fault_line, faults_text, left_behind, outcome_of, session_end, try_fault
+from layerscale_nb.experiments.faults import DAMAGE, fault_cases, fault_line, faults_text, try_fault
+from layerscale_nb.experiments.sessions import OUTCOMES, fault_bench, left_behind, outcome_of, session_end
 from layerscale_nb.study import runs
 from layerscale_nb.study.runs import run_study
 from layerscale_nb.table import read_rows

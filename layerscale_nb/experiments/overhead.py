@@ -16,7 +16,7 @@ import psutil
 from ..core import provenance, refuse, write_atomic
 from ..detect.recipe import Recipe
 from ..detect.train import Progress, fit
-from .faults import left_behind
+from .sessions import left_behind
 from ..plot import axes
 from ..study.forecast import StudyCosts, simulate
 from ..process import call
