@@ -256,6 +256,8 @@ def read_yaml(
     raise LayerscaleError(f'{path}{at}: not readable as YAML ({why}).') from None
 
 # %% ../nbs/core.ipynb #e4b3bf2c
+_SEALS = 'seal', 'sealed'  # of `write_json`: names of the first and the last value
+
 def read_json(
     path,  # path of a .json file
 ) -> dict:
@@ -293,8 +295,6 @@ def fingerprint(
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 # %% ../nbs/core.ipynb #5ea1ed02
-_SEALS = 'seal', 'sealed'  # names of the fingerprints: the first and the last value
-
 def write_json(
     path,       # where to write
     obj: dict,  # what JSON can hold

@@ -18,7 +18,7 @@ from layerscale_nb.experiments.sessions import (
     wait_until, workers_of)
 from ..plot import axes
 from ..study.runs import open_setting
-from ..table import Table, fill, read_rows
+from ..table import Table, fill
 
 # %% ../../nbs/experiments/faults.ipynb #96c6b64b
 def _random_kills(bench, how, jobs, rng) -> list:
@@ -99,7 +99,7 @@ def _file_limit(bench, how, jobs, rng) -> list:
 
 # %% ../../nbs/experiments/faults.ipynb #55bc4c4f
 @contextmanager
-def _small_disk(folder: Path, mb=80):
+def _small_disk(folder: Path, mb=160):
     "Within it a folder is a disk of so many MB; raises `LayerscaleError` where this user may not mount one."
     folder.mkdir()
     done = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={mb}m', 'layerscale', str(folder)],
@@ -116,7 +116,7 @@ def _small_disk_fills(bench, how, jobs, rng) -> list:
         child = bench.begin(out, jobs)
         wait_until(lambda: [*out.glob('*/epochs.csv')])
         with suppress(OSError), open(disk/'filler', 'wb', buffering=0) as f:
-            while f.write(bytes(10_000)): pass
+            while f.write(bytes(100_000)): pass
         session_end(child)
         (disk/'filler').unlink()
         return [mended(bench, out, 'No space left')]

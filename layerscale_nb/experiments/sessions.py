@@ -128,7 +128,7 @@ def wait_until(
     until = time.monotonic() + seconds
     while not ready():
         refuse(time.monotonic() > until, f'it did not come so far in {seconds:.0f} s.')
-        time.sleep(0.005)
+        time.sleep(0.02)
 
 # %% ../../nbs/experiments/sessions.ipynb #c47eeda7
 @dataclass(frozen=True, eq=False)
