@@ -33,9 +33,10 @@ def test_the_stored_runs(repo):
     path = repo/'nbs'/'results'/'overhead.csv'
     rows, r = read_rows(path), json.loads(path.with_suffix('.json').read_text())
     said = overhead_text(r | dict(runs=rows))
-    assert rows[-1]['processes'] <= rows[0]['processes'] and all(s['files_left'] == 0 for s in r['studies']), said
+    assert rows[-1]['processes'] <= rows[0]['processes'], said
     if len(rows) < 200 or [(s['runs'], s['jobs']) for s in r['studies'][1:]] != [(50, 1), (50, 2)]:
         pytest.skip(f'overhead.csv holds {len(rows)} runs of 200: `layerscale bench overhead` on a machine of its own makes them all')
+    assert all(s['files_left'] == 0 for s in r['studies']), said
     assert abs(memory_ratio(rows) - 1) < 0.05 and rows[-1]['handles'] <= rows[0]['handles'], said
     for s in r['studies'][1:]:  # with neighbours on the machine only seconds of a core can be foretold
         assert abs(s['predicted_cpu_s']/s['cpu_s'] - 1) < 0.1, said

@@ -142,11 +142,12 @@ def watched_study(
                     rows.append(dict(run=len(rows) + 1, jobs=jobs) | (parts if jobs == 1 else {}) | held_now())
                 if look: look(e, len(rows), n)
         total, now = clock.since(all_of_it=True), os.times()
-        left = left_behind(top/'study') + [p.name for p in (top/'tmp').iterdir()]
+        mine = f'layerscale-{os.getpid()}-'  # settings of Ultralytics, that go with this process
+        left = left_behind(top/'study') + [p.name for p in (top/'tmp').iterdir() if not p.name.startswith(mine)]
         tables = table_costs(top/'study', (max(1, n//4), max(2, n//2), max(3, n)))
     timing = [statistics.mean(v) for v in zip(*timed)]
     return rows, dict(runs=n, jobs=jobs, wall_s=total[0], cpu_s=sum(now[:4]) - sum(cpu[:4]), timing_s=timing[0],
-                      timing_cpu_s=timing[1], waited=share(), files_left=len(left)) | tables | {
+                      timing_cpu_s=timing[1], waited=share(), files_left=len(left), left=' '.join(left)) | tables | {
                           f'end_{k}': v for k, v in held_now().items()}
 
 # %% ../../nbs/experiments/overhead.ipynb #169dfde4

@@ -122,7 +122,7 @@ def workers_of(
 # %% ../../nbs/experiments/sessions.ipynb #651eb28a
 def wait_until(
     ready,         # function without arguments
-    seconds=120.,  # at most
+    seconds=300.,  # at most
 ):
     "Wait until `ready()` is true; raises `LayerscaleError` if it never is."
     until = time.monotonic() + seconds
