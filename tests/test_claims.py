@@ -16,6 +16,7 @@ from layerscale_nb.experiments.width_claims import size_saved, width_verdicts
 from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts, ranking_verdicts
 from layerscale_nb.laws.shape import START, Shape, shape_rule
 from layerscale_nb.live.frontier import TEN_BACKBONES
+from layerscale_nb.live.verdicts import answers_of, seed_rows, shuffled_rows
 from layerscale_nb.nets.yolo import Yolo
 from layerscale_nb.study.report import read_results
 from layerscale_nb.table import frame, read_rows, write_rows
@@ -169,6 +170,19 @@ def test_the_table_shows_what_was_asked_for():
         words, table = claims_view(every, v.work, v.answer)
         shown = [w for w, row in zip(every, table['rows']) if row]
         assert v in shown and all((w.work, w.answer) == (v.work, v.answer) for w in shown) and f'**{len(shown)} of' in words['text']
+
+
+@pytest.mark.parametrize('seeds', [3, 10, 30])
+def test_shuffled_rows_confirm_an_honest_claim_rarely_and_an_empty_one_always(seeds):
+    "Half of 5% for a claim named before, several times that for the best of five, all tables for one that cannot fail."
+    rows = seed_rows(seeds)
+    tables = shuffled_rows(rows)
+    honest = lambda r: r[..., 3:].mean(-1) - r[..., 1:3].mean(-1)
+    empty = lambda r: (5*r.max(-1) - r.sum(-1))/4
+    best = np.stack([5*t[:, t.mean(0).argmax()] - t.sum(1) for t in tables])
+    share = lambda d: (answers_of(d)[2] == 'reproduced').mean()
+    assert 0.01 < share(honest(tables)) < 0.045 < share(best) < 0.25
+    assert answers_of(honest(rows))[2] == answers_of(empty(rows))[2] == 'reproduced' and share(empty(tables)) == 1
 
 
 def test_the_order_of_the_rows_changes_nothing(tmp_path):

@@ -36,8 +36,8 @@ def test_a_lesson_asks_first(lesson):
 
 
 def test_lessons_share_their_first_cells(repo):
-    "Thirteen lessons, numbered without a gap, with one cell that installs the package on Colab; the site is where settings.ini says."
-    assert [p.stem[:2] for p in LESSONS] == [f'{i:02d}' for i in range(1, 14)]
+    "Fourteen lessons, numbered without a gap, with one cell that installs the package on Colab; the site is where settings.ini says."
+    assert [p.stem[:2] for p in LESSONS] == [f'{i:02d}' for i in range(1, 15)]
     assert len({cells(p)[1] for p in LESSONS}) == 1 and 'google.colab' in cells(LESSONS[0])[1][1]
     settings = dict(l.split(' = ', 1) for l in (repo/'settings.ini').read_text().splitlines() if ' = ' in l)
     assert SITE == settings['doc_host'] + settings['doc_baseurl']

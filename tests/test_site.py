@@ -53,6 +53,7 @@ def of(module, name):
 OTHERS = [of(*words.split(':')) for words in (
     'live.costs:cost_explorer', 'experiments.published:tables_explorer', 'live.levels:levels_explorer',
     'live.detectors:yolo_explorer', 'live.verdicts:sureness_explorer', 'live.verdicts:study_explorer', 'live.verdicts:kept_explorer',
+    'live.verdicts:shuffle_explorer',
     'live.frontier:frontier_explorer', 'live.curves:curves_explorer', 'live.shapes:shape_explorer', 'experiments.claims:claims_explorer')]
 EXPLORERS = [scaling, csp, runtime, balance, *OTHERS]
 
