@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MOST', 'human', 'human_pair', 'LayerscaleError', 'DoesNotFit', 'refuse', 'one_line', 'located', 'brief', 'nearest',
            'check_name', 'check_keys', 'check_number', 'keep_number', 'check_size', 'write_atomic', 'tidy',
-           'plain_file', 'read_yaml', 'read_json', 'stored', 'fingerprint', 'versions', 'cpu_name', 'provenance']
+           'plain_file', 'read_yaml', 'read_json', 'stored', 'fingerprint', 'write_json', 'versions', 'cpu_name',
+           'provenance']
 
 # %% ../nbs/core.ipynb #e99858b2
 import difflib, hashlib, json, math, os, platform, sys
@@ -255,15 +256,21 @@ def read_yaml(
     raise LayerscaleError(f'{path}{at}: not readable as YAML ({why}).') from None
 
 # %% ../nbs/core.ipynb #e4b3bf2c
+_SEALS = 'seal', 'sealed'  # of `write_json`: names of the first and the last value
+
 def read_json(
     path,  # path of a .json file
 ) -> dict:
-    "The object in a JSON file (UTF-8); raises `LayerscaleError` if it is missing, damaged or holds anything else."
+    """The object in a JSON file (UTF-8); raises `LayerscaleError` if it is missing, damaged, holds anything else, or is
+    not what `write_json` has written."""
     try: found = json.loads(Path(plain_file(path)).read_text(encoding='utf-8'))
     except (OSError, ValueError, RecursionError) as e:
         raise LayerscaleError(f'{path}: not readable as JSON ({one_line(e)}).') from None
-    if isinstance(found, dict): return found
-    raise LayerscaleError(f'{path}: holds {brief(found)}, and a JSON object with named values was expected.')
+    if not isinstance(found, dict):
+        raise LayerscaleError(f'{path}: holds {brief(found)}, and a JSON object with named values was expected.')
+    seals = [found.pop(k, None) for k in _SEALS]
+    refuse(any(seals) and seals != [fingerprint(found)]*2, f'{path}: damaged, since a part of it was changed.')
+    return found
 
 # %% ../nbs/core.ipynb #73506f89
 def stored(
@@ -286,6 +293,15 @@ def fingerprint(
     "Eight hex digits that change when any value in `obj` (a dict or dataclass) changes."
     data = asdict(obj) if is_dataclass(obj) else obj
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:8]
+
+# %% ../nbs/core.ipynb #5ea1ed02
+def write_json(
+    path,       # where to write
+    obj: dict,  # what JSON can hold
+) -> Path:
+    "`write_atomic` for named values, with their fingerprint, by which `read_json` sees any change."
+    seal = fingerprint(json.loads(json.dumps(obj)))
+    return write_atomic(path, json.dumps({_SEALS[0]: seal, **obj, _SEALS[1]: seal}, indent=1))
 
 # %% ../nbs/core.ipynb #711bee1b
 def versions(

@@ -104,7 +104,7 @@ def _serve(work, idle_s, line):
                 for kind, value in messages:
                     if value is not None or kind != 'step': line.send((kind, value))
     sys.stdout.flush()
-    os._exit(0)  # at once: an item that is sent from now on finds no one, and is seen to
+    line.close()  # an item that is sent from now on finds no one, and is seen to; what the process leaves is tidied
 
 # %% ../nbs/process.ipynb #4f6a8f98
 def open_line(

@@ -1,11 +1,10 @@
 "Members of equal price, AP by object size, stages removed after training, test-time augmentation."
-import json
 import math
 
 import numpy as np
 import pytest
 
-from layerscale_nb.core import LayerscaleError
+from layerscale_nb.core import LayerscaleError, read_json
 from layerscale_nb.experiments.family import ABLATED, FAMILY, Member, augment_table, augmented, evaluate, levels_table, load_member, member_net, only_size, open_data, run_family, shrink, stride_scores, train_member, without_levels
 from layerscale_nb.nets.ladder import named_yolo, with_head
 from layerscale_nb.nets.yolo import build_yolo
@@ -34,7 +33,7 @@ def run(tmp_path_factory):
 def test_a_finished_run_is_not_trained_again(run):
     m, folder, row = run
     again = dict(epochs=2, n_train=12, n_val=6, device='cpu')
-    assert train_member(m, 'roadscenes', folder, **again) == row == json.loads((folder/'row.json').read_text())
+    assert train_member(m, 'roadscenes', folder, **again) == row == read_json(folder/'row.json')
     for other in (dict(epochs=3), dict(seed=7), dict(n_train=11)):
         with pytest.raises(LayerscaleError, match='holds a run with other settings'): train_member(m, 'roadscenes', folder, **again | other)
     assert {'command', 'versions', 'device', 'seed', 'date'} <= set(row) and not (folder/'state.pt').exists()

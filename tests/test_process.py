@@ -35,6 +35,24 @@ def test_a_child_has_its_own_environment(tmp_path):
     assert (tmp_path/'new'/'log.txt').read_text() == 'a word\n'
 
 
+def mark_at_exit(path):
+    import atexit
+    atexit.register(Path(path).touch)
+
+
+def test_a_child_tidies_up(tmp_path):
+    "What is registered for the end of a process happens at the end of a child too, idle or left."
+    assert [k for _, (k, _) in side_by_side(mark_each, [tmp_path/'left'], 1)] == ['step', 'ended'] and (tmp_path/'left').exists()
+    line, child = open_line(mark_each, idle_s=0.1)
+    line.send(tmp_path/'idle')
+    assert [line.recv()[0] for _ in range(2)] == ['step', 'ended'] and ended(child) == 'exit status 0'
+    assert (tmp_path/'idle').exists()
+
+
+def mark_each(path):
+    yield mark_at_exit(path) or 1
+
+
 def test_how_it_ended_is_a_sentence(monkeypatch, tmp_path):
     with pytest.raises(LayerscaleError, match='FileNotFoundError: .*nowhere'): call(os.listdir, 'nowhere', log=tmp_path/'log')
     assert 'Traceback' in (tmp_path/'log').read_text()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from layerscale_nb.cli import main
-from layerscale_nb.core import write_atomic
+from layerscale_nb.core import read_json, write_atomic, write_json
 from layerscale_nb.detect import train
 from layerscale_nb.detect.augment import make_batch
 from layerscale_nb.detect.recipe import Recipe
@@ -37,7 +37,7 @@ def run(study, tmp_path):
     return tmp_path/'run'
 
 
-def changed(path, **values): write_atomic(path, json.dumps(json.loads(path.read_text()) | values))
+def changed(path, **values): write_json(path, read_json(path) | values)
 
 
 def files(folder): return {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*') if p.is_file()}

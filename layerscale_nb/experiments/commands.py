@@ -330,8 +330,52 @@ def _bench_arena(
     print(as_json(rows) if json else arena.arena_text(df, arena.read_plan_nets(beside)))
     return 0
 
+# %% ../../nbs/experiments/commands.ipynb #fa017501
+def _bench_faults(
+    *,
+    out='faults.csv',        # the table, whose finished rows are not made again
+    kinds: list[str] = None,  # of fault, such as 'kill -9' or file (default: all)
+    kills: Whole = 50,       # random ones, half of them on a study with two jobs
+    minutes: Positive = None,  # begin no further case after this long
+    seed: Seed = 0,          # of random times, victims and bits
+    json=False,              # print the rows as one JSON list
+) -> int:
+    """break a tiny study in every way, and compare what is left: kills, full disks, damaged files, signals
+
+    examples:
+      layerscale bench faults                              all of it, a quarter of an hour or more
+      layerscale bench faults --kinds 'kill -9' file --kills 10
+    run the same command again to go on; exit status 1 if anything was lost"""
+    from layerscale_nb.experiments.faults import bench_faults, fault_line, faults_text
+    rows = bench_faults(out, kinds, kills, minutes or float('inf'), seed,
+                        look=lambda *x: print(fault_line(*x), file=sys.stderr), command=command_line())
+    print(as_json(rows) if json else f'{faults_text(rows)}\nrows in {out}')
+    return int(any(r['lost'] for r in rows))
+
+# %% ../../nbs/experiments/commands.ipynb #0fe47ead
+def _bench_overhead(
+    *,
+    out='overhead.csv',      # a row for each run; a file of the same name with .json takes the rest
+    runs: Whole = 200,       # of the study that is calibrated on
+    check: Whole = 50,       # runs of the studies that are predicted
+    json=False,              # print the results as one JSON object
+) -> int:
+    """what a study costs beside training: time, memory, files and processes of 200 tiny runs in one study
+
+    examples:
+      layerscale bench overhead                            ten minutes
+      layerscale bench overhead --runs 20 --check 10"""
+    from layerscale_nb.experiments.overhead import bench_overhead, overhead_text
+    line = Line(sys.stderr)
+    def look(e, done, total): line.show(f'{done} of {total} runs trained; {e.run} {e.kind}')
+    r = bench_overhead(out, runs, check, look, command_line())
+    line.show('')
+    print(as_json(r) if json else f'{overhead_text(r)}\nrows in {out}')
+    return 0
+
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
 BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
               'acts': _bench_acts, 'predictor': _bench_predictor, 'shapes': _bench_shapes,
               'rules': _bench_rules, 'yolo-shapes': _bench_yolo_shapes,
-              'arena': _bench_arena, 'gpu': _bench_gpu}  # name -> command
+              'arena': _bench_arena, 'gpu': _bench_gpu, 'faults': _bench_faults,
+              'overhead': _bench_overhead}  # name -> command

@@ -4,20 +4,19 @@
 
 # %% auto #0
 __all__ = ['Setting', 'open_setting', 'run_config', 'timings', 'quality', 'finished_row', 'RunFolder', 'train_run', 'Event',
-           'check_space', 'check_folder', 'collect', 'StudyFolder', 'choose_jobs', 'faster_threads', 'start_order',
-           'run_study']
+           'check_space', 'check_folder', 'collect', 'StudyFolder', 'choose_jobs', 'faster_threads', 'run_study']
 
 # %% ../../nbs/study/runs.ipynb #aa6f7dff
-import heapq, json, math, os, shutil, time
+import json, math, os, shutil, time, zipfile
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import permutations
+from functools import cached_property
 from pathlib import Path
 import pandas as pd
 import torch
 from ..core import (
-    DoesNotFit, LayerscaleError, fingerprint, human_pair, provenance, read_json, tidy, write_atomic)
+    DoesNotFit, LayerscaleError, fingerprint, human_pair, provenance, read_json, tidy, write_atomic, write_json)
 from ..detect.anchors import build_detector
 from ..detect.augment import Store, check_image_memory, make_store, store_digest
 from ..detect.datasets import load_data
@@ -29,8 +28,9 @@ from ..nets.memory import free_bytes, memory_bytes
 from ..nets.scale import realised
 from ..process import side_by_side
 from .engine import FasterThreads, in_turn, spaced
+from .forecast import Pace, start_order
 from .variants import Study, Variant, _base_network, _check_study, networks
-from ..table import locked, sweep, write_rows
+from ..table import Sparingly, locked, sweep, write_rows
 from ..timing.measure import busy_note, device_name, pick_device, precision, steadiest, time_module
 
 # %% ../../nbs/study/runs.ipynb #f831c13e
@@ -160,7 +160,7 @@ class RunFolder:
         self.row = finished_row(self.folder, self.config)
         if self.row and self.row.get('status') != 'failed': return
         self.run = self.begin(self.folder)  # a run that cannot start leaves no folder
-        write_atomic(self.folder/'config.json', json.dumps(self.config, indent=1))
+        write_json(self.folder/'config.json', self.config)
         yield from self.run
         save_checkpoint(self.run, self.names, self.folder/'best.pt', self.run.train.size)
         self.keep(self.end(self.run, self.folder))
@@ -172,7 +172,7 @@ class RunFolder:
     ):
         "Write the row."
         self.row = tidy(row)
-        write_atomic(self.folder/'row.json', json.dumps(self.row, indent=1))
+        write_json(self.folder/'row.json', self.row)
 
     def finish(self, look=None):
         "Train to the end, calling `look` with each `Progress`; returns itself."
@@ -189,7 +189,7 @@ def train_run(
     command='',        # the command line, for the provenance
 ) -> RunFolder:
     "A run of a study: one variant, one seed, its folder; iterate over it to train."
-    net = networks(st.study, len(st.names))[variant.name]
+    net = networks(replace(st.study, variants=(variant,)), len(st.names))[variant.name]
     def begin(folder): return fit(net, st.train, st.val, st.study.recipe, seed, st.device, folder)
     def end(run, folder):
         write_atomic(folder/'matches.npz', run.matches.save)
@@ -262,14 +262,17 @@ class StudyFolder:
     out: Path
     command: str = ''  # the command line, for the provenance
 
-    @property
+    @cached_property
     def runs(self) -> dict:
         "Name of a run -> (variant, seed); all variants of a seed before the next seed."
         return {f'{v.name}_seed{s}': (v, s) for s in self.st.study.seeds for v in self.st.study.variants}
 
     def net(self, name: str):
         "The network of a run."
-        return networks(self.st.study, len(self.st.names))[self.runs[name][0].name]
+        return self._nets[self.runs[name][0].name]
+
+    @cached_property
+    def _nets(self): return networks(self.st.study, len(self.st.names))
 
     def row(self, name: str) -> dict | None:
         "A run's row, if it has one; raises `LayerscaleError` if its files are damaged or belong to other settings."
@@ -318,7 +321,7 @@ def _packed(s: StudyFolder):
     parts = {k: {f: getattr(v, f) for f in ('images', 'boxes', 'cls', 'valid')}
              for k, v in (('train', st.train), ('val', st.val))}
     try:
-        torch.save(parts, frames)
+        write_atomic(frames, lambda f: torch.save(parts, f))
         yield _Packed(replace(s, st=replace(st, study=named, train=None, val=None)), frames)
     finally: frames.unlink(missing_ok=True)
 
@@ -365,7 +368,7 @@ def _threads_of(s: StudyFolder, jobs: int) -> int:
     threads = kept.get('threads') or max(1, torch.get_num_threads()//jobs)
     if not kept and jobs == 1: threads = faster_threads(s.st, s.net(next(iter(s.runs))))
     runs = list(dict.fromkeys([*kept.get('runs', []), *s.runs]))
-    write_atomic(path, json.dumps(dict(runs=runs, threads=threads, command=s.command), indent=1))
+    write_json(path, dict(runs=runs, threads=threads, command=s.command))
     return threads
 
 # %% ../../nbs/study/runs.ipynb #f1ad187c
@@ -384,47 +387,26 @@ def _engine(s: StudyFolder, jobs):
 
 # %% ../../nbs/study/runs.ipynb #bd6c70ad
 _CALLS_MACS = 1.1e9  # multiply-adds that take as long as the calls of a step; measured on one core
+_TABLE_SHARE = 0.05  # of a study's time that writing its table may take
 
 def _step_work(s: StudyFolder, name: str) -> float:
     "What a training step of a run takes, in multiply-adds of the forward pass."
     return cost(s.net(name), s.st.size).macs*s.st.study.recipe.batch + _CALLS_MACS
 
-# %% ../../nbs/study/runs.ipynb #b514dd40
-def start_order(
-    work: dict,  # run -> how long it takes, in any unit
-    jobs: int,   # processes, of which each takes the next run when it is free
-) -> list:
-    "The runs in an order of which the last one ends early: the best of all orders up to seven, else the largest first."
-    largest = sorted(work, key=lambda n: -work[n])
-    if len(largest) > 7: return largest
-    def end(order):
-        free = [0.0]*jobs
-        for n in order: heapq.heappushpop(free, free[0] + work[n])
-        return max(free)
-    return list(min(permutations(largest), key=end))
-
-# %% ../../nbs/study/runs.ipynb #dc638c7b
-def _eta(work: dict, seen: dict, jobs: int) -> float:
-    "Seconds until all is trained at the pace so far; `work`: what a step of each run takes, `seen`: its progress."
-    done = sum(work[n]*p.step/p.steps for n, p in seen.items())
-    if not done: return math.nan
-    pace = sum(p.seconds for p in seen.values())/done
-    return (sum(work.values()) - done)*pace/min(jobs, len(work))
-
 # %% ../../nbs/study/runs.ipynb #c40cd364
 def _events(s: StudyFolder, messages, names: list, jobs: int, tell):
     "The events of an engine's messages."
-    work, seen = {n: _step_work(s, n) for n in names}, {}
-    for name, (kind, value) in messages:
-        if value == 'elsewhere': yield tell('elsewhere', name)
-        elif kind == 'step':
-            if name not in seen: yield tell('start', name)
-            seen[name] = value
-            yield tell('step', name, progress=value, eta_s=_eta(work, seen, jobs))
-        else:
-            collect(s.out)
-            if kind == 'failed': yield tell('failed', name, row=dict(status='failed', error=str(value)))
-            elif row := s.row(name): yield tell('trained', name, row=row)
+    pace = Pace({n: _step_work(s, n) for n in names}, jobs)
+    with Sparingly(lambda: collect(s.out), _TABLE_SHARE) as write_table:
+        for name, (kind, value) in messages:
+            if value == 'elsewhere': yield tell('elsewhere', name)
+            elif kind == 'step':
+                if name not in pace.seen: yield tell('start', name)
+                yield tell('step', name, progress=value, eta_s=pace.saw(name, value))
+            else:
+                write_table()
+                if kind == 'failed': yield tell('failed', name, row=dict(status='failed', error=str(value)))
+                elif row := s.row(name): yield tell('trained', name, row=row)
 
 # %% ../../nbs/study/runs.ipynb #2c3a0a0c
 def _left(s: StudyFolder, names, wait_s=0.) -> list:
@@ -458,7 +440,7 @@ def _time_all(s: StudyFolder, names: list, tell):
             row = s.row(name)
             if not row or row['status'] != 'trained': continue
             row |= tidy(timings(s.net(name), s.st)) | dict(status='done')
-            write_atomic(s.out/name/'row.json', json.dumps(row, indent=1))
+            write_json(s.out/name/'row.json', row)
             yield tell('done', name, row=row)
     collect(s.out)
 
@@ -470,9 +452,11 @@ def _look_at(s: StudyFolder, name: str) -> tuple:
         if 'other settings' in str(e): raise
         return 'failed', dict(status='failed', error=f'{e} Delete {s.out/name} to train this run again.'), ''
     if not row or row['status'] == 'failed': return '', row, ''
-    gone = [n for n in ('best.pt', 'matches.npz') if not (s.out/name/n).exists()]
-    note = f'{s.out/name/gone[0]} is gone: delete {s.out/name} to train it again' if gone else ''
-    return 'skip', row, note
+    (s.out/name/'state.pt').unlink(missing_ok=True)  # left by a kill just after the row was written
+    harmed = [p for p in (s.out/name/'best.pt', s.out/name/'matches.npz') if not zipfile.is_zipfile(p)]
+    if not harmed: return 'skip', row, ''
+    what = 'damaged' if harmed[0].exists() else 'gone'
+    return 'skip', row, f'{harmed[0]} is {what}: delete {s.out/name} to train it again'
 
 # %% ../../nbs/study/runs.ipynb #876997c2
 def run_study(
@@ -482,10 +466,10 @@ def run_study(
     jobs=None,    # runs that train at once, a process each if several; 'auto': `choose_jobs`; None: one, threads as set
 ):
     """Run every variant with every seed, then time the networks; yields `Event`s. `out/results.csv` holds a row per
-    trained run at any time. What breaks one run does not stop the others."""
+    trained run, of a large study a little later. What breaks one run does not stop the others."""
     s = StudyFolder(st, Path(out), command)
-    names = [*s.runs]
-    def tell(kind, name, **kw): return Event(kind, name, names.index(name) + 1, len(names), **kw)
+    names = {name: i for i, name in enumerate(s.runs, 1)}
+    def tell(kind, name, **kw): return Event(kind, name, names[name], len(names), **kw)
     check_folder(st, out), check_space(st, out), sweep(out), collect(out)
     looks = {name: _look_at(s, name) for name in names}
     for name, (kind, row, note) in looks.items():
