@@ -6,7 +6,7 @@
 __all__ = ['shown_scenes', 'photo_parts', 'cloud_chart', 'curve_chart', 'own_means', 'arena_view', 'train_own', 'read_own',
            'arena_explorer']
 
-# %% ../../nbs/experiments/arena_live.ipynb #2aacda90
+# %% ../../nbs/experiments/arena_live.ipynb #0076e2ac
 import base64, json
 from functools import lru_cache, partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..study.screen import print_epoch
 from ..svg import Mark, chart
 from ..table import frame, read_rows
 
-# %% ../../nbs/experiments/arena_live.ipynb #3351c930
+# %% ../../nbs/experiments/arena_live.ipynb #c2c3de12
 _TINT = dict(net='#0072B2', base='#D55E00', own='#009E73', others='#888888', found='#f0c000', true='#00b4d8')
 _ACROSS = 320  # pixels of a shown picture
 
@@ -42,7 +42,7 @@ def shown_scenes() -> tuple:
         return 'data:image/jpeg;base64,' + base64.b64encode(held.tobytes()).decode()
     return tuple((address(x), x.boxes.tolist(), ds.names) for x in ds.val)
 
-# %% ../../nbs/experiments/arena_live.ipynb #401ed676
+# %% ../../nbs/experiments/arena_live.ipynb #97d3b564
 def photo_parts(
     found: list,  # boxes of each picture, as `found_boxes` gives them
 ) -> list:
@@ -55,7 +55,7 @@ def photo_parts(
         out.append(dict(kind='photo', src=src, size=(_ACROSS, 107), rects=rects, label=told))
     return out
 
-# %% ../../nbs/experiments/arena_live.ipynb #a7137e7a
+# %% ../../nbs/experiments/arena_live.ipynb #d3f13eb9
 def _labels(x: str) -> tuple:
     "(factor, label) of a cost."
     return (1, 'ms of one picture, batch 8') if x == 'ms' else (METRICS[x].factor, METRICS[x].label)
@@ -98,7 +98,7 @@ def curve_chart(
         marks.append(Mark('line', [*range(1, len(mean) + 1)], mean, colour, [name], [form]))
     return chart(marks, 'epoch', 'mAP50', size=(330, 260))
 
-# %% ../../nbs/experiments/arena_live.ipynb #e6f11841
+# %% ../../nbs/experiments/arena_live.ipynb #4d6fff3c
 def own_means(
     df,      # all rows, own and stored
     plan: list,
@@ -129,7 +129,7 @@ def _own_words(own, t, group: str) -> str:
                       f'{r[group]/at:.2f} times the {group}; {below(r)} of {len(t)} lie below it.')
     return ''.join(said(r) for _, r in own.iterrows())
 
-# %% ../../nbs/experiments/arena_live.ipynb #c9eaabe2
+# %% ../../nbs/experiments/arena_live.ipynb #f051d4f0
 def arena_view(
     df,         # rows of `sweep_arena`, own ones among them
     t,          # of `standings`
@@ -151,7 +151,7 @@ def arena_view(
             dict(kind='table', head=['', 'form', 'width', 'mAP50', 'M macs', 'M acts', 'ms'], rows=rows),
             dict(kind='key', entries=key)]
 
-# %% ../../nbs/experiments/arena_live.ipynb #26810ae6
+# %% ../../nbs/experiments/arena_live.ipynb #b19fc71d
 _ARENA_X = 'ms', 'macs', 'acts', 'params'
 
 def _field(kind, label: str, wide: str, **kw):
@@ -176,7 +176,7 @@ class _Wish(W.HBox):
         form_net(form, w)
         return form, w
 
-# %% ../../nbs/experiments/arena_live.ipynb #1edf6a8c
+# %% ../../nbs/experiments/arena_live.ipynb #f79b8466
 def train_own(
     form: Form, w: float,  # the form and its width
     base_ms: float,        # milliseconds of the base, in the plan of the others
