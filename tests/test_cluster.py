@@ -1,4 +1,4 @@
-"A study on a real Ray cluster of two nodes on this machine: the same table as local, whatever is killed in between; only loopback, no statistics."
+"A study on a real Ray cluster of two nodes on this machine: the same table as local, whatever is killed in between; loopback only, no statistics."
 import os
 import signal
 import subprocess
@@ -19,8 +19,22 @@ from layerscale_nb.study.cluster import Cluster, RayEngine, joined
 from layerscale_nb.study.runs import StudyFolder, open_setting, run_study
 from layerscale_nb.table import locked, read_rows
 
-ray = pytest.importorskip('ray', reason="Ray is not installed: studies are tested on this machine only (pip install 'layerscale-nb[ray]')")
 TIMED = ('latency', 'throughput', 'train_s', 'date', 'command', 'note')
+RAY = dict(RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER='0',  # else Ray takes 127.0.0.1 for the machine's own address
+           RAY_USAGE_STATS_ENABLED='0', RAY_worker_niceness='0')  # Ray's own is 15: beside other tests a worker would stand still
+SLOW = 'rfc3987_syntax'  # jsonschema parses its grammar in 1.4 s, in each of Ray's dozen processes, and Ray needs none of it
+
+
+@pytest.fixture(scope='module')
+def ray(tmp_path_factory):
+    "The package, imported as its processes will be."
+    stub = tmp_path_factory.mktemp('stub')
+    (stub/f'{SLOW}.py').write_text('raise ImportError')
+    with pytest.MonkeyPatch.context() as m:
+        for k, v in RAY.items(): m.setenv(k, v)
+        m.setenv('PYTHONPATH', os.pathsep.join(filter(None, (str(stub), str(Path(__file__).parent.parent), os.environ.get('PYTHONPATH')))))
+        m.setitem(sys.modules, SLOW, None)
+        yield pytest.importorskip('ray', reason="Ray is not installed: studies are tested on this machine only (pip install 'layerscale-nb[ray]')")
 
 
 def untimed(folder): return pd.DataFrame(read_rows(folder/'results.csv')).filter(regex=f'^(?!{"|".join(TIMED)})').sort_values('variant', ignore_index=True)
@@ -43,13 +57,12 @@ def trainers(): return processes('ray::NodeTrainer.train')
 
 
 @pytest.fixture(scope='module')
-def nodes(tmp_path_factory):
-    "A head without a core, and two nodes with one each."
+def nodes(ray):
+    "A head and a second node, with one core each."
     from ray.cluster_utils import Cluster as Nodes
-    os.environ['RAY_USAGE_STATS_ENABLED'] = '0'
-    local = dict(node_ip_address='127.0.0.1', include_dashboard=False)
-    found = Nodes(initialize_head=True, head_node_args=dict(num_cpus=0, **local))
-    found.two = [found.add_node(num_cpus=1, **local) for _ in range(2)]
+    local = dict(num_cpus=1, node_ip_address='127.0.0.1', include_dashboard=False)
+    found = Nodes(initialize_head=True, head_node_args=local)
+    found.second = found.add_node(**local)
     with joined(found.address): yield found
     found.shutdown()
 
@@ -68,24 +81,7 @@ def whole(setting, tmp_path_factory):
     return out
 
 
-def test_a_worker_and_a_node_are_killed_and_the_table_is_the_same(nodes, setting, whole, tmp_path):
-    kinds, killed = [], []
-    for e in run_study(setting, tmp_path, engine='ray'):
-        if e.kind != 'step': kinds.append(e.kind)
-        elif e.progress.row and not killed:
-            worker = trainers()[0]
-            killed.append(worker.pid)
-            worker.kill()
-        elif e.progress.row and len(killed) == 1 and kinds.count('lost') == 1 and kinds.count('trained') == 1:
-            killed.append('node')
-            nodes.remove_node(nodes.two.pop(), allow_graceful=False)
-    assert len(killed) == 2 and 2 <= kinds.count('lost') <= 3 and kinds.count('done') == 4, kinds
-    pd.testing.assert_frame_equal(untimed(tmp_path), untimed(whole))
-    for run in ('baseline_seed0', 'depth_033_seed1'): assert epochs(tmp_path/run) == epochs(whole/run)
-    assert not [p for p in tmp_path.rglob('*') if p.name == 'state.pt' or p.name.endswith('.part')]
-
-
-def test_sockets_and_statistics(nodes):
+def test_sockets_and_statistics(ray, nodes):
     "All that Ray has opened is on the loopback interface; it reports nothing, and serves no page."
     found = [c for p in processes('ray::', '/ray/') for c in p.net_connections('inet')]
     assert len(found) > 10 and all(c.laddr.ip.startswith(('127.', '::1', '::ffff:127.')) for c in found), {c.laddr for c in found}
@@ -103,17 +99,17 @@ def lies(net, st):
 
 
 @pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='needs /proc to see what is mapped')
-def test_images_lie_once_on_a_node(nodes, setting, tmp_path):
+def test_images_lie_once_on_a_node(ray, nodes, setting, tmp_path):
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     c = Cluster(ray, StudyFolder(setting, tmp_path), how=RayEngine(cpus=1))
-    workers = [c.pool.take() for _ in nodes.two]
+    workers = [c.pool.take() for _ in range(2)]
     found = ray.get([w.call.remote(lies, None) for w in workers])
     c.pool.free += workers
     c.close()
     assert len({pid for pid, *_ in found}) == len(found) and all(how == 'r-' or 'shm' in where or 'plasma' in where for _, how, where in found), found
 
 
-def test_a_run_that_ends_all_its_workers_ends(nodes, setting, tmp_path):
+def test_a_run_that_ends_all_its_workers_ends(ray, nodes, setting, tmp_path):
     from layerscale_nb.experiments.engines import EmptyStudy
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
     class Deadly(EmptyStudy):
@@ -127,7 +123,7 @@ def test_a_run_that_ends_all_its_workers_ends(nodes, setting, tmp_path):
     assert '3 workers in a row were lost without a finished epoch' in next(v for _, k, v in said if k == 'failed')
 
 
-def test_what_another_has_and_a_full_disk(nodes, setting, tmp_path, monkeypatch):
+def test_what_another_has_and_a_full_disk(ray, nodes, setting, tmp_path, monkeypatch):
     "A run that another command trains is left to it; a disk that refuses a file here costs that run only."
     from layerscale_nb.experiments.engines import EmptyStudy
     s = EmptyStudy(setting, tmp_path, 3)
@@ -181,3 +177,20 @@ def test_ctrl_c_saves_and_this_machine_goes_on(nodes, tmp_path):
     again = command(tmp_path/'there')
     assert again.communicate(timeout=300) and again.returncode == 0
     pd.testing.assert_frame_equal(untimed(tmp_path/'there'), untimed(tmp_path/'here'))
+
+
+def test_a_worker_and_a_node_are_killed_and_the_table_is_the_same(nodes, setting, whole, tmp_path):
+    kinds, killed = [], []
+    for e in run_study(setting, tmp_path, engine='ray'):
+        if e.kind != 'step': kinds.append(e.kind)
+        elif e.progress.row and not killed:
+            worker = trainers()[0]
+            killed.append(worker.pid)
+            worker.kill()
+        elif e.progress.row and len(killed) == 1 and kinds.count('lost') == 1 and kinds.count('trained') == 1:
+            killed.append('node')
+            nodes.remove_node(nodes.second, allow_graceful=False)
+    assert len(killed) == 2 and 2 <= kinds.count('lost') <= 3 and kinds.count('done') == 4, kinds
+    pd.testing.assert_frame_equal(untimed(tmp_path), untimed(whole))
+    for run in ('baseline_seed0', 'depth_033_seed1'): assert epochs(tmp_path/run) == epochs(whole/run)
+    assert not [p for p in tmp_path.rglob('*') if p.name == 'state.pt' or p.name.endswith('.part')]

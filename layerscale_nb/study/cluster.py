@@ -148,12 +148,11 @@ def joined(
         yield ray
         return
     with environment(dict(RAY_USAGE_STATS_ENABLED='0')):
-        try: ray.init(address or 'auto', **quiet)
+        there = address or os.environ.get('RAY_ADDRESS') or ray._private.services.find_gcs_addresses()
+        try: ray.init(address or 'auto', **quiet) if there else _start_here(ray, quiet)
         except Exception as e:
-            asked = address or os.environ.get('RAY_ADDRESS')
-            refuse(asked, f'no Ray cluster can be joined at {asked} ({one_line(e)}). Is it running there (ray status), '
-                          'with the same versions of Ray and Python?')
-            _start_here(ray, quiet)
+            raise LayerscaleError(f'the Ray cluster at {there or "this machine"} cannot be joined ({one_line(e)}). Does '
+                                  'it run (ray status), with the same versions of Ray and Python?') from None
     try: yield ray
     finally: ray.shutdown()
 
