@@ -68,7 +68,7 @@ def nodes(ray):
 
 
 @pytest.fixture(scope='module')
-def setting(tiny): return open_setting(replace(tiny, recipe=Recipe(epochs=6), seeds=(0, 1)))
+def setting(tiny): return open_setting(replace(tiny, recipe=Recipe(epochs=4)))
 
 
 @pytest.fixture(scope='module')
@@ -90,12 +90,12 @@ def test_sockets_and_statistics(ray, nodes):
 
 
 def lies(net, st):
-    "Of a worker: the process, whether its images are mapped read-only, and where in the memory that all processes share."
+    "Of a worker: its process, and how and from where its images are mapped."
     images = st.train.images.permute(0, 2, 3, 1).numpy()
     here = images.__array_interface__['data'][0]
     for line in Path('/proc/self/maps').read_text().splitlines():
         begin, end = (int(v, 16) for v in line.split()[0].split('-'))
-        if begin <= here < end: return os.getpid(), line.split()[1][:2], line.split()[-1]
+        if begin <= here < end: return os.getpid(), line.split()[1], ' '.join(line.split()[5:])
 
 
 @pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='needs /proc to see what is mapped')
@@ -106,7 +106,7 @@ def test_images_lie_once_on_a_node(ray, nodes, setting, tmp_path):
     found = ray.get([w.call.remote(lies, None) for w in workers])
     c.pool.free += workers
     c.close()
-    assert len({pid for pid, *_ in found}) == len(found) and all(how == 'r-' or 'shm' in where or 'plasma' in where for _, how, where in found), found
+    assert len({pid for pid, *_ in found}) == 2 and all(how.endswith('s') and 'shm' in file for _, how, file in found), found
 
 
 def test_a_run_that_ends_all_its_workers_ends(ray, nodes, setting, tmp_path):
@@ -187,10 +187,10 @@ def test_a_worker_and_a_node_are_killed_and_the_table_is_the_same(nodes, setting
             worker = trainers()[0]
             killed.append(worker.pid)
             worker.kill()
-        elif e.progress.row and len(killed) == 1 and kinds.count('lost') == 1 and kinds.count('trained') == 1:
+        elif e.progress.row and len(killed) == 1 and 'lost' in kinds:
             killed.append('node')
             nodes.remove_node(nodes.second, allow_graceful=False)
-    assert len(killed) == 2 and 2 <= kinds.count('lost') <= 3 and kinds.count('done') == 4, kinds
+    assert len(killed) == 2 and 2 <= kinds.count('lost') <= 3 and kinds.count('done') == 2, kinds
     pd.testing.assert_frame_equal(untimed(tmp_path), untimed(whole))
-    for run in ('baseline_seed0', 'depth_033_seed1'): assert epochs(tmp_path/run) == epochs(whole/run)
+    for run in ('baseline_seed0', 'depth_033_seed0'): assert epochs(tmp_path/run) == epochs(whole/run)
     assert not [p for p in tmp_path.rglob('*') if p.name == 'state.pt' or p.name.endswith('.part')]

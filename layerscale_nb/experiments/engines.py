@@ -7,7 +7,7 @@ __all__ = ['ENGINES', 'EmptyStudy', 'engine_of', 'one_pass', 'engine_costs', 'be
 
 # %% ../../nbs/experiments/engines.ipynb #cadbfda2
 import math, os, tempfile, time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 import pandas as pd
@@ -111,6 +111,7 @@ def bench_engines(
     "A row of `engine_costs` for each engine."
     st = open_setting(Study(imgsz=(64, 96), n_train=8, n_val=4, recipe=Recipe(epochs=1), device='cpu'))
     prov = provenance(command, device_name(st.device), 0)
-    rows = [engine_costs(name, st, jobs, runs) | prov for name in engines]
+    with joined() if 'ray' in engines else nullcontext():  # once for all passes
+        rows = [engine_costs(name, st, jobs, runs) | prov for name in engines]
     if out: write_rows(rows, out)
     return pd.DataFrame(rows)
