@@ -261,10 +261,16 @@ class _Sending:
         return kind, value
 
     def free(self, stream):
-        "The run is over: its worker can take the next one, unless it was asked to leave."
+        "The run is over: its worker takes one that still waits for a worker, or is kept; or leaves, if all do."
         run = self.busy.pop(stream)
-        self.pool.end(run.worker) if self.stopping else self.pool.free.append(run.worker)
         run.held.close()
+        if self.stopping: return self.pool.end(run.worker)
+        self.pool.free.append(run.worker)
+        starting = next((k for k, r in self.busy.items() if not r.heard), None)
+        if starting is None: return
+        other = self.busy.pop(starting)  # its worker may wait for the very cores that this one holds
+        self.pool.end(other.worker)
+        self.send(other)
 
 # %% ../../nbs/study/cluster.ipynb #cb357457
 class _RayTeam(_Sending):
