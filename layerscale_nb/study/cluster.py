@@ -126,7 +126,7 @@ def on_ray(
     engine,  # 'ray' or a `RayEngine`
 ) -> RayEngine:
     "The engine's settings; raises `LayerscaleError` for another name."
-    if isinstance(engine, RayEngine): return engine
+    if not isinstance(engine, str): return engine
     check_name(engine, ('local', 'ray'), f"no engine '{engine}'.")
     return RayEngine()
 
