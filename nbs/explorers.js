@@ -120,7 +120,9 @@
     prose: p => `<table style="border-collapse:collapse"><tr>${sentences('th', p.head)}</tr>` +
       p.rows.filter(r => r).map(r => `<tr style="border-top:1px solid rgba(128,128,128,.4)">${sentences('td', r)}</tr>`).join('') + '</table>',
     boxes: p => svg(...p.size, p.label, ...p.rects.map(([x, y, w, h, colour]) =>
-      `<rect x="${at(x)}" y="${at(y)}" width="${at(w)}" height="${at(h)}" fill="${colour}"/>`), ...p.texts.map(t => text(...t)))
+      `<rect x="${at(x)}" y="${at(y)}" width="${at(w)}" height="${at(h)}" fill="${colour}"/>`), ...p.texts.map(t => text(...t))),
+    photo: p => svg(...p.size, p.label, `<image href="${esc(p.src)}" width="100%" height="100%"/>`, ...p.rects.map(([x, y, w, h, colour, name]) =>
+      `<rect x="${at(x)}" y="${at(y)}" width="${at(w)}" height="${at(h)}" fill="transparent" stroke="${colour}" stroke-width="1.5">${tip(name)}</rect>`))
   }
   const draw = view => view.map(p =>
     `<div style="max-width:100%;overflow-x:auto${p.kind === 'words' || p.kind === 'networks' ? ';flex-basis:100%' : ''}">` +

@@ -299,6 +299,36 @@ def _bench_gpu(
     print(as_json([tidy(r) for r in rows]) if json else f'{gpu_text(rows)}\n{len(rows)} of {len(jobs)} rows in {out}')
     return 0
 
+# %% ../../nbs/experiments/commands.ipynb #fba123dc
+def _bench_arena(
+    *,
+    plan=False,              # find the networks of equal cost, time them, and write the plan beside the table
+    groups: list[str] = ('macs', 'acts', 'ms'),  # which groups (default: all)
+    seeds: list[Seed] = (0, 1, 2),  # random seeds (default: 0 1 2)
+    minutes: Positive = None,  # begin no further run after this long
+    device='auto',           # auto, cpu, cuda, cuda:1, mps
+    out='arena.csv',         # the table, whose finished rows are not trained again
+    json=False,              # print the rows as one JSON list
+) -> int:
+    """train eighteen forms of a detector at equal macs, at equal acts and at equal milliseconds
+
+    examples:
+      layerscale bench arena --plan                 times about forty networks, two minutes; nothing else should run
+      layerscale bench arena                        126 runs, about half a minute each
+      layerscale bench arena --groups ms --seeds 0"""
+    from layerscale_nb.experiments import arena
+    beside = Path(out).with_suffix('.json')
+    if plan:
+        nets = arena.plan_arena(device, look=lambda p: print(f'{p["group"]:<5} {p["form"]:<36} width {p["w"]:<6g} '
+                                                             f'{p["macs"]/1e6:6.1f} M macs {p["ms"]:6.2f} ms'))
+        origin = provenance(command_line(), arena.device_name(arena.pick_device(device)), '')
+        write_atomic(beside, as_json(dict(nets=nets, origin=origin), 1))
+        return 0
+    jobs = arena.arena_jobs(arena.read_plan_nets(beside), seeds, groups)
+    df = arena.sweep_arena(out, jobs, device, minutes or float('inf'), arena.said_arena, command_line())
+    print(as_json([tidy(r) for r in df.to_dict('records')]) if json else arena.arena_text(df, arena.read_plan_nets(beside)))
+    return 0
+
 # %% ../../nbs/experiments/commands.ipynb #29cf38d1
 def _bench_engines(
     *,
@@ -322,4 +352,5 @@ def _bench_engines(
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
 BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
               'acts': _bench_acts, 'predictor': _bench_predictor, 'shapes': _bench_shapes,
-              'rules': _bench_rules, 'yolo-shapes': _bench_yolo_shapes, 'gpu': _bench_gpu, 'engines': _bench_engines}  # name -> command
+              'rules': _bench_rules, 'yolo-shapes': _bench_yolo_shapes,
+              'arena': _bench_arena, 'gpu': _bench_gpu, 'engines': _bench_engines}  # name -> command

@@ -109,6 +109,14 @@ def _draw_boxes(p: dict) -> str:
              for x, y, w, h, colour in p['rects']]
     return svg(*p['size'], p['label'], *rects, *(svg_text(*t) for t in p['texts']))
 
+# %% ../../nbs/live/view.ipynb #319db0d3
+def _draw_photo(p: dict) -> str:
+    "A part of kind 'photo' as SVG: a picture with the outlines of boxes; the name of each is shown under the pointer."
+    outline = ('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" fill="transparent" stroke="{}" '
+               'stroke-width="1.5"><title>{}</title></rect>')
+    boxes = [outline.format(*r[:5], escape(r[5])) for r in p['rects']]
+    return svg(*p['size'], p['label'], f'<image href="{escape(p["src"])}" width="100%" height="100%"/>', *boxes)
+
 # %% ../../nbs/live/view.ipynb #4e3f0312
 def _draw_key(p: dict) -> str:
     "A part of kind 'key' as HTML."
@@ -117,7 +125,7 @@ def _draw_key(p: dict) -> str:
 
 # %% ../../nbs/live/view.ipynb #31502473
 _DRAW = dict(words=lambda p: _rich(p['text']), key=_draw_key, table=_draw_table, prose=_draw_prose, chart=draw_chart,
-             bars=_draw_bars, networks=_draw_networks, boxes=_draw_boxes)
+             bars=_draw_bars, networks=_draw_networks, boxes=_draw_boxes, photo=_draw_photo)
 
 # %% ../../nbs/live/view.ipynb #2c60386a
 def draw_view(
