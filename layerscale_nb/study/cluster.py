@@ -104,8 +104,10 @@ class NodeTrainer:
 
 # %% ../../nbs/study/cluster.ipynb #38508e1e
 def _ray():
-    "The package `ray`; raises `LayerscaleError` if it is not installed."
-    try: import ray
+    "The package `ray`; raises `LayerscaleError` if it is not installed. What a study says itself Ray need not say too."
+    skip = dict(RAY_DEDUP_LOGS_SKIP_REGEX='A worker died or was killed|has been marked dead')
+    try:
+        with environment(skip | {k: os.environ[k] for k in skip if k in os.environ}): import ray
     except ImportError: raise LayerscaleError("a cluster needs Ray, which is not installed. Here and on every node: "
                                               "pip install 'layerscale-nb[ray]'.") from None
     return ray
