@@ -104,7 +104,7 @@ class NodeTrainer:
 
 # %% ../../nbs/study/cluster.ipynb #38508e1e
 def _ray():
-    "The package `ray`; raises `LayerscaleError` if it is not installed. What a study says itself Ray need not say too."
+    "The package `ray`; raises `LayerscaleError` if it is not installed. What a study says itself Ray does not say."
     skip = dict(RAY_DEDUP_LOGS_SKIP_REGEX='A worker died or was killed|has been marked dead')
     try:
         with environment(skip | {k: os.environ[k] for k in skip if k in os.environ}): import ray
@@ -153,8 +153,8 @@ def joined(
         there = address or os.environ.get('RAY_ADDRESS') or ray._private.services.find_gcs_addresses()
         try: ray.init(address or 'auto', **quiet) if there else _start_here(ray, quiet)
         except Exception as e:
-            raise LayerscaleError(f'the Ray cluster at {there or "this machine"} cannot be joined ({one_line(e)}). Does '
-                                  'it run (ray status), with the same versions of Ray and Python?') from None
+            raise LayerscaleError(f'the Ray cluster at {there or "this machine"} cannot be joined ({one_line(e)}). '
+                                  'Does it run (ray status), with the same Ray and Python?') from None
     try: yield ray
     finally: ray.shutdown()
 
