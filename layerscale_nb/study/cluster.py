@@ -289,6 +289,7 @@ class _RayTeam(_Sending):
         streams = [*self.busy]
         if not self.ray.wait(streams, timeout=wait_s)[0]: return
         for stream in self.ray.wait(streams, num_returns=len(streams), timeout=0)[0]:
+            if stream not in self.busy: continue  # its run was just given to another worker
             name = self.busy[stream].name
             try: said = self.ray.get(next(stream))
             except self.ray.exceptions.RayError as e: yield name, self.lost(stream, _why(e))
