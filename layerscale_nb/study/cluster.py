@@ -222,11 +222,6 @@ class _Sending:
         self.pool, self.ray, self.s, self.most = pool, pool.ray, s, jobs
         self.busy, self.stopping = {}, False  # stream of messages -> `_Away`
 
-    @property
-    def jobs(self) -> int:
-        "Runs at a time: as many as asked for, else as there is room for."
-        return self.most or max(1, self.pool.room())
-
     def send(self, run: _Away):
         "The run's folder goes to a worker, which trains."
         run.worker, run.heard = self.pool.take(), False
@@ -262,6 +257,21 @@ class _Sending:
         if kind != 'step': self.free(stream)
         return kind, value
 
+# %% ../../nbs/study/cluster.ipynb #cb357457
+class _RayTeam(_Sending):
+    "Workers of a cluster as a team for `through`."
+    @property
+    def jobs(self) -> int:
+        "Runs at a time: as many as asked for, else as there is room for."
+        return self.most or max(1, self.pool.room())
+
+    def submit(self, name: str):
+        "Send a run to a worker; returns messages if another process has it."
+        held = ExitStack()
+        if not held.enter_context(self.s.lock(name)): return [(name, ('step', 'elsewhere')), (name, ('ended', None))]
+        self.send(_Away(name, held))
+        return ()
+
     def free(self, stream):
         "The run is over: its worker takes one that still waits for a worker, or is kept; or leaves, if all do."
         run = self.busy.pop(stream)
@@ -273,16 +283,6 @@ class _Sending:
         other = self.busy.pop(starting)  # its worker may wait for the very cores that this one holds
         self.pool.end(other.worker)
         self.send(other)
-
-# %% ../../nbs/study/cluster.ipynb #cb357457
-class _RayTeam(_Sending):
-    "Workers of a cluster as a team for `through`."
-    def submit(self, name: str):
-        "Send a run to a worker; returns messages if another process has it."
-        held = ExitStack()
-        if not held.enter_context(self.s.lock(name)): return [(name, ('step', 'elsewhere')), (name, ('ended', None))]
-        self.send(_Away(name, held))
-        return ()
 
     def look(self, wait_s=None):
         "Wait until workers say something; yields (name, (kind, value)), kind 'step', 'lost', 'ended' or 'failed'."
