@@ -20,7 +20,7 @@ class WithStored(build_py):
         if getattr(self, 'editable_mode', False): return  # a clone's own files are found first
         for name, source in dict(results='nbs/results', lessons='nbs/lessons', images='nbs/images', configs='configs').items():
             shutil.copytree(here/source, Path(self.build_lib)/lib/'stored'/name, dirs_exist_ok=True,
-                            ignore=shutil.ignore_patterns('.*', 'runs', '__pycache__'))
+                            ignore=shutil.ignore_patterns('.*', 'runs', '__pycache__', 'layerscale-progress.json'))
 
 
 readme = re.sub(r'\]\((?!https?:|#)', f']({git}/blob/{cfg["branch"]}/', (here/'README.md').read_text(encoding='utf-8'))

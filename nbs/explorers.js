@@ -183,30 +183,82 @@
     settle()
   }
 
+  // guesses: {said, and once the page has shown the answer true and about}, kept by the browser; layerscale_nb.live.progress has the same rules
+  function kept(id) {
+    try {
+      const g = JSON.parse(localStorage.getItem('layerscale-' + id))
+      return g && ['number', 'string'].includes(typeof g.said) ? g : null
+    } catch (e) { return null }
+  }
+  function keep(id, g) { try { localStorage.setItem('layerscale-' + id, JSON.stringify(g)) } catch (e) { } }
+
+  function miss(g) {
+    if (typeof g.said !== 'number' || typeof g.true !== 'number') return null
+    const f = g.said / g.true
+    return g.said === g.true || g.true && f >= 0.5 && f <= 2 ? 0 : g.said > g.true ? 1 : -1
+  }
+  function words(g) {
+    const plain = v => typeof v === 'number' ? Number(v.toPrecision(3)) : v
+    if (!('true' in g)) return `you said ${plain(g.said)}`
+    const good = {1: 'too high', 0: 'within a factor of 2', '-1': 'too low', null: g.said === g.true ? 'right' : 'not right'}
+    return `you said ${plain(g.said)}, it is ${plain(g.true)}: ${good[miss(g)]}`
+  }
+  function calibration(guesses) {
+    const numbers = guesses.filter(g => miss(g) !== null), others = guesses.filter(g => miss(g) === null), said = []
+    if (numbers.length) said.push(`within a factor of 2 on ${numbers.filter(g => miss(g) === 0).length} of ${numbers.length}`)
+    const sum = a => numbers.reduce((t, g) => t + (g.about === a && miss(g)), 0)
+    for (const [sign, word] of [[1, 'overrate'], [-1, 'underrate']]) {
+      const about = [...new Set(numbers.map(g => g.about))].filter(a => a && sign * sum(a) > 0).sort()
+      if (about.length) said.push(`you ${word} ${about.join(', ')}`)
+    }
+    if (others.length) said.push(`right on ${others.filter(g => g.said === g.true).length} of ${others.length} questions in words`)
+    return said.join('; ') || 'no guess yet'
+  }
+
+  function progress(box) {
+    const {lessons, table} = JSON.parse(box.querySelector('script').textContent), out = box.querySelector('.layerscale-view')
+    const own = lessons.map(l => l.guesses.map(kept).filter(g => g)), all = own.flat()
+    if (all.length) out.innerHTML = draw([{kind: 'words', text: `**Your guesses**: ${calibration(all.filter(g => 'true' in g))}.`}])
+    const rows = lessons.map((l, i) => [[l.name, l.page], own[i].map(words).join('; ') || '–'])
+    if (table) out.innerHTML += draw([{kind: 'prose', head: ['lesson', 'your guesses'], rows}])
+  }
+
+  // the answer to a guess: from the cell that judges it to the end of its section
+  function answer(judged) {
+    const parts = []
+    for (let e = judged?.closest('.cell') ?? judged; e && e.tagName !== 'SECTION'; e = e.nextElementSibling) parts.push(e)
+    return parts
+  }
+
   function guess(form) {
-    const key = 'layerscale-guess-' + form.id, told = form.querySelector('output')
-    const field = form.querySelector('input,select'), locked = document.querySelectorAll(`[data-guess="${form.id}"]`)
-    function commit() {
+    const told = form.querySelector('output'), field = form.querySelector('input,select'), button = form.querySelector('button')
+    const judged = document.querySelector(`[data-judge="${form.id}"]`)
+    const locked = [...document.querySelectorAll(`[data-guess="${form.id}"]`), ...answer(judged)]
+    function reveal(g) {
       locked.forEach(e => { e.hidden = false })
       document.querySelectorAll(`[data-until="${form.id}"]`).forEach(e => { e.hidden = true })
-      told.textContent = 'Your guess: ' + field.value
+      if (!g) return
+      if (judged) Object.assign(g, {true: JSON.parse(judged.dataset.true), about: judged.dataset.about})
+      keep(form.id, g)
+      field.value = g.said
+      field.disabled = button.disabled = true  // the first guess counts
+      told.textContent = 'Your guess: ' + g.said
+      if (judged) judged.textContent = words(g)
     }
-    try { field.value = localStorage.getItem(key) ?? field.value } catch (e) { }
-    const known = () => { try { return localStorage.getItem(key) !== null } catch (e) { return false } }
     locked.forEach(e => { e.hidden = true })
-    if (known() || [...locked].some(e => e.id && inUrl().has(e.id))) commit()
+    const shared = [...inUrl().keys()].some(k => locked.some(e => e.querySelector('#' + CSS.escape(k))))
+    if (kept(form.id) || shared) reveal(kept(form.id))
     form.hidden = false
     form.addEventListener('submit', e => {
       e.preventDefault()
-      if (!field.value) return
-      try { localStorage.setItem(key, field.value) } catch (e) { }
-      commit()
+      if (field.value) reveal({said: field.type === 'number' ? Number(field.value) : field.value})
     })
   }
 
   document.addEventListener('DOMContentLoaded', () => {
     document.querySelectorAll('.layerscale-explorer').forEach(e => e.querySelector('script') && explorer(e))
     document.querySelectorAll('form.layerscale-guess').forEach(guess)
+    document.querySelectorAll('.layerscale-progress').forEach(progress)
   })
-  window.layerscale = {draw, unpack}
+  window.layerscale = {draw, unpack, calibration, words}
 })()

@@ -28,17 +28,19 @@ def table(here):
 
 
 def test_six_networks_are_trained_within_the_deadline(table):
-    first, best = pilots(table, 30), best_two(table, 30)
+    best = best_two(table, 30)
+    first = pilots(table, best)
     assert len({*first, *best}) == 6 and (table.ms[best] <= 30).all()
     assert table.d[best[0]] != table.d[best[1]] and table.macs[best[0]] == table.macs[table.ms <= 30].max()
     for ms in np.sort(table.ms)[5:]:
-        macs = table.macs[pilots(table, ms)]
+        macs = table.macs[pilots(table, best_two(table, ms))]
         assert len({*macs}) == 4 and macs.max()/macs.min() > 3.2, 'half a decade, which a power law needs'
 
 
 def test_a_wider_law_when_pilots_scatter(table):
     "The range holds the truth, and grows with the scatter of the pilots."
-    first, best = pilots(table, 30), best_two(table, 30)
+    best = best_two(table, 30)
+    first = pilots(table, best)
     wide = []
     for noise in (.001, .1):
         rng = np.random.default_rng(0)
@@ -79,3 +81,57 @@ def test_forecasts_are_written_before_the_best_two_are_trained(here, tmp_path):
     assert {e.kind for e in choose(st, tmp_path, 15, t, jobs=1)} == {'skip'} and (tmp_path/CHOICE).read_text() == before
     assert len(card(read_json(tmp_path/CHOICE), read_results(tmp_path))) == 2
     with pytest.raises(LayerscaleError, match='networks are predicted'): next(choose(st, tmp_path, .001, t))
+
+
+def test_time_follows_from_the_description(here):
+    "The candidates' times need no module; a folded one, traced, gives the same."
+    from layerscale_nb.detect.anchors import build_detector
+    from layerscale_nb.live.deadline import grid_networks, priced
+    from layerscale_nb.timing.trace import module_calls, predict_calls
+    nets = {v.name: net for v, net in grid_networks(PRESETS['quick'], 5).items()}
+    t = priced(nets, (64, 192), here)
+    for name in ('depth_033_width_050', 'baseline', 'width_150'):
+        traced = predict_calls(module_calls(build_detector(nets[name]).fuse(verbose=False).eval(), (64, 192)), here).ms
+        assert t.ms[name] == pytest.approx(traced, rel=.01)
+    assert len(nets) == 18 and t.macs.is_monotonic_increasing and not t.ms.is_monotonic_increasing
+
+
+def test_the_explorer_of_deadlines(here):
+    from layerscale_nb.laws.frontier import power_law
+    from layerscale_nb.laws.points import as_points
+    from layerscale_nb.live.deadline import choose_explorer, deadline_view, grid_networks, priced
+    e = choose_explorer(here, most_ms=12)
+    said = lambda: e.out.value
+    assert 'keep <b>12 ms</b>' in said() and len(e.page()) < 300_000
+    def kept(slower):
+        e.set(slower=slower)
+        return int(said().split('<b>')[1].split()[0])
+    assert kept(1) > kept(2), 'other load leaves fewer networks'
+    e.set(size='416x128', most_ms=3)
+    assert '0 of 18' in said() and 'the fastest takes' in said()
+    t = priced({v.name: n for v, n in grid_networks(PRESETS['quick'], 5).items()}, (64, 192), here)
+    law = power_law(as_points(t.macs[::4], [.2, .25, .24, .3, .33], list(t.index[::4]), 'macs', 'map50'))
+    *_, table = deadline_view(t, 12, law=law)
+    low, _, high = table['rows'][0][-1].split()
+    assert table['head'][-1] == 'mAP50, 95%' and 0 < float(low) < float(high) <= 1
+    assert float(table['rows'][0][-2]) <= 12
+
+
+def test_a_card_in_factors():
+    from layerscale_nb.live.deadline import Judged, card_part, choose_card
+    from layerscale_nb.live.view import draw_view
+    right, twice, far = Judged('ms', 10., 10.), Judged('ms', 10., 20., 5., 40., 1.), Judged('ms', 10., 1000., .01, 1e4, 0.)
+    xs = lambda r: [x for x, *_, colour in card_part([r])['rects'] if colour == '#0072B2']
+    lines = [x for x, *_, colour in card_part([right])['rects'] if colour == '#888888']
+    assert xs(right)[0] + 2 == pytest.approx(lines[2] + 1) and xs(twice)[0] + 2 == pytest.approx(lines[3])
+    wide = card_part([far])
+    assert all(0 <= x and x + w <= wide['size'][0] for x, _, w, *_ in wide['rects']), 'what is far off stays inside'
+    html = draw_view(choose_card('a < b', [twice, Judged('mAP50', 0., .2)]))
+    assert 'a &lt; b' in html and '20 (2.00)' in html and '1 (0.10)' in html and html.count('role="img"') == 1
+
+
+def test_other_networks_can_be_judged(table):
+    "Pilots are never among them."
+    for names in (['baseline'], ['depth_033_width_050'], ['width_300', 'depth_067']):
+        found = pilots(table, names)
+        assert len({*found} - {*names}) == 4 and table.macs[found].max()/table.macs[found].min() > 3.2

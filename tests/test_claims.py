@@ -1,4 +1,6 @@
 "Verdicts follow from the rows: shuffle what was measured, and a verdict falls."
+import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from layerscale_nb.core import stored
 from layerscale_nb.experiments import fast_claims, shapes
-from layerscale_nb.experiments.claims import all_verdicts, claims_table, claims_view, corrected
+from layerscale_nb.experiments.claims import all_verdicts, claim_row, claims_table, claims_view, corrected
 from layerscale_nb.experiments.fast_claims import exponents_agree, fast_verdicts, group_width_needed, step_is_uniform, tables_come_out
 from layerscale_nb.experiments.published import printed_rows
 from layerscale_nb.experiments.shapes import printed_verdicts, shape_verdicts
@@ -15,7 +17,9 @@ from layerscale_nb.experiments.v4_claims import (best_cio_from, costs_scale_as, 
 from layerscale_nb.experiments.width_claims import size_saved, width_verdicts
 from layerscale_nb.laws.claims import ANSWERS, backbone_verdicts, ranking_verdicts
 from layerscale_nb.laws.shape import START, Shape, shape_rule
+from layerscale_nb.lessons import SITE
 from layerscale_nb.live.frontier import TEN_BACKBONES
+from layerscale_nb.live.verdicts import answers_of, seed_rows, shuffled_rows
 from layerscale_nb.nets.yolo import Yolo
 from layerscale_nb.study.report import read_results
 from layerscale_nb.table import frame, read_rows, write_rows
@@ -155,9 +159,21 @@ def test_the_ranking_of_backbones_falls(tmp_path):
     assert answers([r | dict(net=swap.get(r['net'], r['net'])) for r in rows])[2:] == ['refuted', 'refuted']
 
 
+def anchors(page):
+    "The anchors that Quarto gives to a page's headings: letters, digits, hyphens, from the first letter on."
+    texts = [''.join(c['source']) for c in json.loads(page.read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown']
+    slug = lambda s: re.sub(r'^[^a-z]+', '', re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', s.lower())))
+    return [slug(h) for t in texts for h in re.findall(r'(?m)^##+ (.+)$', t)]
+
+
 def test_every_claim_has_a_place_a_number_and_a_page(repo):
     every = all_verdicts()
-    assert all(v.place and v.uncertainty and v.data and (repo/'nbs'/f'{v.evidence}.ipynb').exists() for v in every)
+    assert all(v.place and v.uncertainty and v.data for v in every)
+    for v in every:
+        page, part = v.evidence.split('#')
+        assert anchors(repo/'nbs'/f'{page}.ipynb').count(part) == 1, f'{v.claim}: no heading {part} on {page}'
+        folder, name = page.split('/')
+        assert claim_row(v)[-1][1] == f'{SITE}/{folder}/{name.lstrip("0123456789_")}.html#{part}'
     assert len({(v.work, v.claim, v.data) for v in every}) == len(every) == claims_table(every).loc['all', 'all']
     interval, decided, kept = corrected()
     assert len(interval) > len(decided) > len(kept) > 0
@@ -169,6 +185,19 @@ def test_the_table_shows_what_was_asked_for():
         words, table = claims_view(every, v.work, v.answer)
         shown = [w for w, row in zip(every, table['rows']) if row]
         assert v in shown and all((w.work, w.answer) == (v.work, v.answer) for w in shown) and f'**{len(shown)} of' in words['text']
+
+
+@pytest.mark.parametrize('seeds', [3, 10, 30])
+def test_shuffled_rows_confirm_an_honest_claim_rarely_and_an_empty_one_always(seeds):
+    "Half of 5% for a claim named before, several times that for the best of five, all tables for one that cannot fail."
+    rows = seed_rows(seeds)
+    tables = shuffled_rows(rows)
+    honest = lambda r: r[..., 3:].mean(-1) - r[..., 1:3].mean(-1)
+    empty = lambda r: (5*r.max(-1) - r.sum(-1))/4
+    best = np.stack([5*t[:, t.mean(0).argmax()] - t.sum(1) for t in tables])
+    share = lambda d: (answers_of(d)[2] == 'reproduced').mean()
+    assert 0.01 < share(honest(tables)) < 0.045 < share(best) < 0.25
+    assert answers_of(honest(rows))[2] == answers_of(empty(rows))[2] == 'reproduced' and share(empty(tables)) == 1
 
 
 def test_the_order_of_the_rows_changes_nothing(tmp_path):

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from layerscale_nb.lessons import SITE
+from layerscale_nb.lessons import SITE, lesson_rows, lesson_table, write_lessons
 
 root = Path(__file__).resolve().parent.parent
-LESSONS = sorted((root/'nbs'/'lessons').glob('*.ipynb'))
+ROWS = {r['file']: r for r in lesson_rows(root/'nbs'/'lessons')}
+LESSONS = [root/'nbs'/'lessons'/name for name in ROWS]
 
 
 def cells(p): return [(c['cell_type'], ''.join(c['source'])) for c in json.loads(p.read_text(encoding='utf-8'))['cells']]
@@ -27,17 +28,17 @@ def place(p, pattern):
 @pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)
 def test_a_lesson_asks_first(lesson):
     found = cells(lesson)
-    assert len(found) <= 70 and not [s for _, s in found if '#| export' in s or '#| default_exp' in s]
+    assert not [s for _, s in found if '#| export' in s or '#| default_exp' in s]
     assert re.match(r'# \d\d .+\n\n> .+\?', found[0][1]), 'number, title and question'
     assert 'colab.research.google.com' in found[0][1] and lesson.name in found[0][1], 'a link that opens it in Colab'
     assert place(lesson, r'= Guess\(') <= 8 and place(lesson, r'guess\w*\.then\(') <= 12
-    words = sum(len(s.split()) for kind, s in found if kind == 'markdown')
-    assert words <= 2500, words
+    row = ROWS[lesson.name]
+    assert row['cells'] <= 70 and row['words'] <= 2500 and row['guesses'] and 3 <= len(row['exercises']) <= 5, row
 
 
 def test_lessons_share_their_first_cells(repo):
-    "Thirteen lessons, numbered without a gap, with one cell that installs the package on Colab; the site is where settings.ini says."
-    assert [p.stem[:2] for p in LESSONS] == [f'{i:02d}' for i in range(1, 14)]
+    "Fifteen lessons, numbered without a gap, with one cell that installs the package on Colab; the site is where settings.ini says."
+    assert [p.stem[:2] for p in LESSONS] == [f'{i:02d}' for i in range(1, 16)]
     assert len({cells(p)[1] for p in LESSONS}) == 1 and 'google.colab' in cells(LESSONS[0])[1][1]
     settings = dict(l.split(' = ', 1) for l in (repo/'settings.ini').read_text().splitlines() if ' = ' in l)
     assert SITE == settings['doc_host'] + settings['doc_baseurl']
@@ -145,13 +146,13 @@ def test_stored_files_are_found(way, repo, installed, tmp_path):
     others = sysconfig.get_path('purelib')
     out = run(sys.executable, '-S', '-c', LOOK, str(site), others, cwd=tmp_path/'here', PYTHONPATH='')
     assert all(Path(p).is_relative_to(there) for p in out.splitlines()[-len(STORED):]), out
-    assert len(list((tmp_path/'written').glob('*.ipynb'))) == len(LESSONS)
+    assert len(list((tmp_path/'written').glob('*.ipynb'))) == len(LESSONS) + 1  # and the list of them
 
 
 def test_a_wheel_holds_what_lessons_need(installed, repo):
     stored = installed/'layerscale_nb'/'stored'
     for name, source in dict(results='nbs/results', lessons='nbs/lessons', images='nbs/images', configs='configs').items():
-        there = {str(p.relative_to(repo/source)) for p in (repo/source).rglob('*') if p.is_file() and not {'runs', '.ipynb_checkpoints'} & set(p.parts)}
+        there = {str(p.relative_to(repo/source)) for p in (repo/source).rglob('*') if p.is_file() and not {'runs', '.ipynb_checkpoints', 'layerscale-progress.json'} & set(p.parts)}
         assert {str(p.relative_to(stored/name)) for p in (stored/name).rglob('*') if p.is_file()} == there
 
 
@@ -178,7 +179,7 @@ def test_guesses_and_solved_exercises_are_kept(tmp_path, monkeypatch, capsys):
     from layerscale_nb.live.controls import Guess
     from layerscale_nb.live.progress import PROGRESS, attempt, calibration, read_progress
     monkeypatch.chdir(tmp_path)
-    guess = Guess('How many?')
+    guess = Guess('How many?', about='acts')
     guess.judge(8)
     assert not (tmp_path/PROGRESS).exists() and attempt('01.1', 'not 3') == 'not 3', 'nothing was committed'
     guess.commit('3')
@@ -187,7 +188,7 @@ def test_guesses_and_solved_exercises_are_kept(tmp_path, monkeypatch, capsys):
     word.commit('b')
     word.judge('b')
     attempt('01.1', 'right')
-    assert calibration(read_progress()['guesses']) == 'within a factor of 2 on 0 of 1 (too high 0 times, too low 1 times); right on 1 of 1 questions in words'
+    assert calibration(read_progress()['guesses'].values()) == 'within a factor of 2 on 0 of 1; you underrate acts; right on 1 of 1 questions in words'
     assert not main(['lessons', str(tmp_path), '--progress']) and 'solved exercises: 01.1' in capsys.readouterr().out
     (tmp_path/PROGRESS).write_text('{"guesses": ')
     assert attempt('01.2', 'right') == 'right' and 'not kept' in capsys.readouterr().out
@@ -200,3 +201,28 @@ def test_a_lesson_keeps_guesses_and_exercises(lesson):
     numbers = re.findall(r"^attempt\('(\d\d)\.(\d)', check_", text, re.M)
     assert [*numbers] == [(lesson.stem[:2], str(i + 1)) for i in range(len(numbers))] and len(numbers) >= 2
     assert len(re.findall(r'^guess\w*\.judge\(', text, re.M)) == len(re.findall(r'= Guess\(', text))
+
+
+@pytest.mark.parametrize('lesson', LESSONS, ids=lambda p: p.stem)
+def test_the_site_knows_the_answer_to_each_guess(lesson):
+    "The stored output of `judge` holds the true answer, under the name that the guess has on the site. If not, run the lesson again."
+    from layerscale_nb.live.progress import guess_id
+    outputs = [o for c in json.loads(lesson.read_text(encoding='utf-8'))['cells'] for o in c.get('outputs', [])]
+    html = ''.join(''.join(o.get('data', {}).get('text/html', '')) for o in outputs)
+    answers = dict(re.findall(r'data-judge="([\w-]+)" data-true="([^"]+)"', html))
+    assert answers.keys() == {guess_id(q) for q in ROWS[lesson.name]['guesses']}
+
+
+def test_the_table_of_lessons_finds_them_by_itself():
+    table = lesson_table()
+    assert [*table.index] == [*(r['title'] for r in ROWS.values()), 'all']
+    assert all(table[k]['all'] == table[k].iloc[:-1].sum() for k in table if k != 'seconds') and table.cells.min() > 0 and table.checks.min() > 3
+
+
+def test_a_written_lesson_does_not_show_the_answers(tmp_path):
+    "The outputs that answer a guess are left out of a learner's copy, and nothing else is."
+    write_lessons(tmp_path)
+    for p in LESSONS:
+        here, there = (json.loads(f.read_text(encoding='utf-8'))['cells'] for f in (p, tmp_path/p.name))
+        changed = [''.join(a['source']) for a, b in zip(here, there) if a.get('outputs') != b.get('outputs')]
+        assert changed and all('.judge(' in s for s in changed) and 'you said nothing' not in json.dumps([c.get('outputs') for c in there]), p.name

@@ -136,7 +136,9 @@ def test_svg_and_explorers_show_text():
     from layerscale_nb import core, cost, svg
     from layerscale_nb.nets import csp
     from layerscale_nb.live import explorers as explore
+    from layerscale_nb.lessons import lesson_rows
     from layerscale_nb.live.controls import Explorer, Guess
+    from layerscale_nb.live.progress import answer_mark, progress_view
     from layerscale_nb.live.view import draw_view
     from layerscale_nb.cost import Count
     from layerscale_nb.timing.roofline import TERMS, Profile, calls
@@ -161,6 +163,9 @@ def test_svg_and_explorers_show_text():
     guess = Guess(TRAP, unit=TRAP)
     harmless(guess.still() + guess._repr_mimebundle_()['text/html'], TRAP)
     harmless(guess.then(Explorer, TRAP, lambda: [])._repr_mimebundle_()['text/html'])
+    harmless(answer_mark(TRAP, TRAP, 'b', TRAP), TRAP)
+    kept = {lesson_rows()[0]['guesses'][0]: dict(said=TRAP, true=TRAP)}
+    harmless(draw_view(progress_view(dict(guesses=kept, solved={}))), TRAP)
 
 
 @pytest.fixture

@@ -58,14 +58,15 @@ def test_planned_networks_that_cannot_be(tmp_path):
 def test_a_planned_network_can_be_stopped(tmp_path):
     rows = [ROW | dict(net=f'net{i}', macs=1e7*3**i, params=1e5*2**i, acts=1e5*2**i, ms=1.0, epochs=4000, inverse_normalized_loss=1 + i/10) for i in range(5)]
     box = planned_explorer(write_rows(rows, tmp_path/'t.csv'), ('data=roadscenes',), out=tmp_path/'planned.csv', y='inverse_normalized_loss')
-    _, name, button, told = box.children[1].children
+    name, train = box.children[1].children[1], box.children[2]
     name.value = 'yolov5n'
-    button.click()
-    assert button.description == 'Stop'
-    until(lambda: re.search('epoch [1-9][0-9]* of 4000', told.value), told)
-    button.click()
-    until(lambda: button.description == 'Train it', told)
-    assert 'Stopped; finished epochs are kept' in told.value and not (tmp_path/'planned.csv').exists()
+    train.button.click()
+    assert train.button.description == 'Stop'
+    until(lambda: re.search('epoch +[1-9][0-9]*/4000', train.told.value), train.told)
+    train.button.click()
+    until(lambda: train.button.description == 'Train it', train.told)
+    until(lambda: 'stopped; finished epochs are kept' in train.told.value, train.told)
+    assert not (tmp_path/'planned.csv').exists()
 
 
 def until(true, told, seconds=120):

@@ -8,7 +8,10 @@ import pytest
 from conftest import CHROMIUM, FLAGS, LOOKS, browser_or_skip
 
 from layerscale_nb.core import stored
+from layerscale_nb.lessons import lesson_rows
 from layerscale_nb.live.controls import Explorer, Guess, option_text
+from layerscale_nb.live.progress import (LearnerPage, answer_mark, calibration, guess_id, guess_words, keep_guess, progress_view,
+                                         read_progress)
 from layerscale_nb.live.view import draw_view
 
 playwright = browser_or_skip()
@@ -53,7 +56,8 @@ def of(module, name):
 OTHERS = [of(*words.split(':')) for words in (
     'live.costs:cost_explorer', 'experiments.published:tables_explorer', 'live.levels:levels_explorer',
     'live.detectors:yolo_explorer', 'live.verdicts:sureness_explorer', 'live.verdicts:study_explorer', 'live.verdicts:kept_explorer',
-    'live.frontier:frontier_explorer', 'live.curves:curves_explorer', 'live.shapes:shape_explorer', 'experiments.claims:claims_explorer')]
+    'live.verdicts:shuffle_explorer',
+    'live.frontier:frontier_explorer', 'live.deadline:choose_explorer', 'live.curves:curves_explorer', 'live.shapes:shape_explorer', 'experiments.claims:claims_explorer')]
 EXPLORERS = [scaling, csp, runtime, balance, *OTHERS]
 
 
@@ -146,3 +150,53 @@ def test_a_guess_unlocks_its_explorer(browser, repo, tmp_path, monkeypatch):
     assert explorer.is_visible() and 'Your guess: 2' in page.locator('form').inner_text()
     page.reload()  # the guess is kept
     assert explorer.is_visible() and not errors
+
+
+def test_a_guess_is_kept_with_the_answer(browser, repo, tmp_path, monkeypatch):
+    "The answer is hidden until the guess; after it the list of lessons says what Python says."
+    monkeypatch.setenv('LAYERSCALE_SITE', '1')
+    lesson = lesson_rows()[0]
+    question = lesson['guesses'][0]
+    form = Guess(question)._repr_mimebundle_()['text/html']
+    lists = LearnerPage(tmp_path).page() + LearnerPage(tmp_path, table=False).page()
+    answer = f'<section><div class="cell">it is 40{answer_mark(question, None, 40.06, "acts")}</div><p>The first stage.</p><section>Next.</section></section>'
+    page, errors = opened(browser, repo, tmp_path, form, answer, lists)
+    assert not page.get_by_text('The first stage.').is_visible() and page.get_by_text('Next.').is_visible()
+    assert page.locator('.layerscale-progress').last.inner_text().startswith('No guess yet')
+    page.locator('form input').fill('100')
+    page.locator('form button').click()
+    assert page.get_by_text('you said 100, it is 40.1: too high').is_visible() and page.get_by_text('The first stage.').is_visible()
+    assert page.locator('form button').is_disabled()  # the first guess counts
+    page.reload()
+    keep_guess(question, 100.0, 40.06, 'acts', tmp_path)
+    view = progress_view(read_progress(tmp_path), solved=False)
+    view[1]['rows'] = [[row[0][0], *row[1:]] for row in view[1]['rows']]
+    page.locator('#python').evaluate('(d, html) => { d.hidden = false; d.innerHTML = html }', draw_view(view))
+    here, there = (page.locator(s).first.evaluate(SHOWN) for s in ('.layerscale-progress .layerscale-view', '#python'))
+    assert here['text'] == there['text'] and 'you overrate acts' in here['text'] and lesson['title'] in here['text'] and not errors
+    assert 'you overrate acts' in page.locator('.layerscale-progress').last.inner_text()
+    assert page.locator('.layerscale-progress a').first.get_attribute('href') == 'costs.html'
+
+
+def test_what_a_browser_has_kept_is_escaped(browser, repo, tmp_path):
+    "Another page of the same host may have written anything under our names."
+    page, errors = opened(browser, repo, tmp_path, LearnerPage(tmp_path).page())
+    names = [guess_id(q) for l in lesson_rows() for q in l['guesses']]
+    bad = ['{', '7', 'null', '{"said": {}}', '{"said": "<img src=x onerror=alert(1)>", "true": "<b>a</b>", "about": "<i>"}', '{"said": 3, "true": 1, "about": "<i>"}']
+    page.evaluate('([names, bad]) => names.forEach((n, i) => localStorage.setItem("layerscale-" + n, bad[i % bad.length]))', [names, bad])
+    page.reload()
+    box = page.locator('.layerscale-progress').first
+    assert '<img src=x' in box.inner_text() and 'you overrate <i>' in box.inner_text()
+    assert not errors and not box.locator('img, i').count()
+
+
+def test_calibration_is_one_rule(browser, repo, tmp_path):
+    "Python and the page say the same of the same guesses."
+    rng = random.Random(0)
+    def value(): return rng.choice(['a', 'b', 0.0, 5.0, rng.uniform(-2, 9), 10**rng.uniform(-3, 3)])
+    page, errors = opened(browser, repo, tmp_path)
+    for n in range(60):
+        rows = [dict(said=value(), true=value(), about=rng.choice(['', 'macs', 'acts', 'Width'])) for _ in range(n % 12)]
+        assert page.evaluate('rows => layerscale.calibration(rows)', rows) == calibration(rows), rows
+        assert page.evaluate('rows => rows.map(layerscale.words)', rows) == [*map(guess_words, rows)]
+    assert not errors

@@ -6,9 +6,9 @@
 __all__ = ['FAMILIES', 'ARENA_SIZES', 'BASE', 'BASE_WIDTH', 'FORMS', 'GROUPS', 'SHOWN', 'Form', 'form_net', 'matched_width',
            'base_time', 'times_of_base', 'width_in_time', 'plan_arena', 'arena_scenes', 'found_boxes', 'train_form',
            'arena_jobs', 'sweep_arena', 'read_plan_nets', 'read_arena', 'standings', 'arena_noise', 'arena_summary',
-           'said_arena', 'arena_text', 'said_progress']
+           'said_arena', 'arena_text']
 
-# %% ../../nbs/experiments/arena.ipynb #7fcdaa89
+# %% ../../nbs/experiments/arena.ipynb #eb439b6c
 import json, math, statistics, sys, time
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -28,12 +28,11 @@ from ..nets.ladder import named_yolo, with_head
 from ..nets.layer import cost
 from ..nets.yolo import Yolo
 from ..study.runs import open_setting
-from ..study.screen import progress_text
 from ..study.variants import PRESETS, Study
 from ..table import Table, fill, frame, read_rows
 from ..timing.measure import device_name, machine, pick_device
 
-# %% ../../nbs/experiments/arena.ipynb #54db5084
+# %% ../../nbs/experiments/arena.ipynb #c653c089
 FAMILIES = {'yolov8': 'yolov8l', 'yolov5': 'yolov5l', 'yolov4-tiny': 'yolov4-tiny', 'yolov4-csp': 'yolov4-csp',
             'plain': 'd53-panspp-leaky', 'csp-fpn': 'cd53s-cfpnspp-leaky'}  # name -> graph, before scaling
 ARENA_SIZES = (64, 192), (96, 288), (128, 384), (160, 480)  # (h, w) in pixels
@@ -48,7 +47,7 @@ class Form(NamedTuple):
     @property
     def name(self) -> str: return f'{self.family} d {self.d:g} {self.size[1]}x{self.size[0]} {self.act}'
 
-# %% ../../nbs/experiments/arena.ipynb #75ce07b2
+# %% ../../nbs/experiments/arena.ipynb #d73d7255
 def form_net(
     form: Form,  # the form
     w: float,    # width multiplier
@@ -59,7 +58,7 @@ def form_net(
     return replace(with_head(graph, 'v8'), d=check_number(form.d, 'depth', high=10),
                    w=check_number(w, 'width', high=10), act=form.act, max_channels=1024, name=form.name)
 
-# %% ../../nbs/experiments/arena.ipynb #a9eb8916
+# %% ../../nbs/experiments/arena.ipynb #2bc4e8f3
 BASE, BASE_WIDTH = Form('yolov8'), 0.1875
 FORMS = (BASE, Form('yolov8', 0.67), Form('yolov8', 1.0), Form('yolov8', act='LeakyReLU'),
          Form('yolov8', size=(64, 192)), Form('yolov8', size=(128, 384)), Form('yolov8', size=(160, 480)),
@@ -69,7 +68,7 @@ FORMS = (BASE, Form('yolov8', 0.67), Form('yolov8', 1.0), Form('yolov8', act='Le
          Form('yolov8', 0.67, (64, 192)))
 _FORM = {f.name: f for f in FORMS}
 
-# %% ../../nbs/experiments/arena.ipynb #2d0e5518
+# %% ../../nbs/experiments/arena.ipynb #f0d8c152
 _TRIED_WIDTHS = tuple(float(f'{w:.3g}') for w in np.geomspace(0.03, 1, 150))
 
 def _macs_acts(form: Form, w: float) -> dict:
@@ -85,7 +84,7 @@ def matched_width(
     "The width whose cost comes nearest to the target by ratio."
     return min(_TRIED_WIDTHS, key=lambda w: abs(math.log(_macs_acts(form, w)[what]/target)))
 
-# %% ../../nbs/experiments/arena.ipynb #796582ba
+# %% ../../nbs/experiments/arena.ipynb #d09b431b
 def _batch_seconds(
     net,                 # of `form_net`
     form: Form, device,  # its form; torch device
@@ -121,7 +120,7 @@ def times_of_base(
     base = _batch_seconds(form_net(BASE, BASE_WIDTH), BASE, device)
     return statistics.median([one()/base() for _ in range(turns)][2:])
 
-# %% ../../nbs/experiments/arena.ipynb #4b99a4ae
+# %% ../../nbs/experiments/arena.ipynb #b990b70e
 def width_in_time(
     form: Form,     # the form
     target: float,  # milliseconds wanted
@@ -139,7 +138,7 @@ def width_in_time(
         if w in tried: break
     return min(tried.items(), key=lambda t: abs(math.log(t[1]/target)))
 
-# %% ../../nbs/experiments/arena.ipynb #3fc7c464
+# %% ../../nbs/experiments/arena.ipynb #f96032fd
 GROUPS = 'macs', 'acts', 'ms'
 _EQUAL = 0.1  # largest difference in the logarithm of a group's cost
 
@@ -167,7 +166,7 @@ def plan_arena(
             if look: look(net)
     return out
 
-# %% ../../nbs/experiments/arena.ipynb #fe06860c
+# %% ../../nbs/experiments/arena.ipynb #ce473a38
 SHOWN = 3  # validation pictures whose detections are kept
 _ARENA_RECIPE = dict(epochs=8, eval_share=1.0)
 _SCENE = 160, 480  # (h, w) of a drawn scene, pixels
@@ -191,7 +190,7 @@ def found_boxes(
     whole = lambda r: [int(r[5]), round(100*float(r[4])), *(round(float(v)*k) for v in sides(r))]
     return [[whole(r) for r in a[:most] if r[4] >= least] for a in arrays]
 
-# %% ../../nbs/experiments/arena.ipynb #7ec1f3ff
+# %% ../../nbs/experiments/arena.ipynb #b0e24127
 def train_form(
     form: Form, w: float,  # the form and its width
     seed=0,                # random seed
@@ -210,7 +209,7 @@ def train_form(
     return {k: run.rows[-1][k] for k in ('map50', 'map50_95', 'recall')} | dict(
         curve=held([round(r['map50'], 4) for r in run.rows]), found=held(found), s=round(run.seconds, 2))
 
-# %% ../../nbs/experiments/arena.ipynb #a85e0de6
+# %% ../../nbs/experiments/arena.ipynb #f6b8f705
 _ARENA_KEY = 'config', 'form', 'w', 'seed'
 
 def arena_jobs(
@@ -224,7 +223,7 @@ def arena_jobs(
     nets = {(p['form'], p['w']): costs(p) for p in plan if p['group'] in groups}
     return [(_FORM[form], w, seed, c) for seed in seeds for (form, w), c in nets.items()]
 
-# %% ../../nbs/experiments/arena.ipynb #3aa42c64
+# %% ../../nbs/experiments/arena.ipynb #9b2cebe0
 def sweep_arena(
     out,               # csv file; rows that are there are not trained again
     jobs: list,        # of `arena_jobs`
@@ -249,7 +248,7 @@ def sweep_arena(
     keys = [dict(zip(_ARENA_KEY, (config, *k))) for k in by]
     return frame(fill(Table(out, _ARENA_KEY, text=('config', 'curve', 'found')), keys, make, minutes, look))
 
-# %% ../../nbs/experiments/arena.ipynb #f26da4f6
+# %% ../../nbs/experiments/arena.ipynb #50e1a78d
 def read_plan_nets(
     path,  # json file of the plan
 ) -> list:
@@ -266,7 +265,7 @@ def read_arena(
     rows = read_rows(path, need=_ARENA_KEY, text=('config', 'curve', 'found'))
     return frame(rows), read_plan_nets(path.with_suffix('.json'))
 
-# %% ../../nbs/experiments/arena.ipynb #ee0e760e
+# %% ../../nbs/experiments/arena.ipynb #9f0427c8
 def standings(
     df,          # rows of `sweep_arena`
     plan: list,  # of `plan_arena`
@@ -290,7 +289,7 @@ def arena_noise(
     "(standard deviation between seeds, degrees of freedom), pooled over all networks."
     return seed_noise(df.assign(images=0), what, ['form', 'w'])
 
-# %% ../../nbs/experiments/arena.ipynb #d62ab997
+# %% ../../nbs/experiments/arena.ipynb #f29ba002
 def _told_apart(
     t,             # of `standings`
     least: float,  # smallest difference that can be shown
@@ -314,7 +313,7 @@ def arena_summary(
                          told_apart=_told_apart(t, least)))
     return pd.DataFrame(rows).set_index('equal')
 
-# %% ../../nbs/experiments/arena.ipynb #d246c1e2
+# %% ../../nbs/experiments/arena.ipynb #56f6dab8
 def said_arena(row: dict, n: int, of: int):
     "Print a run that ended."
     print(f'{n}/{of} {row["form"]}, width {row["w"]:g}, seed {row["seed"]}: mAP50 {row["map50"]:.3f}, {row["s"]:.0f} s',
@@ -326,7 +325,3 @@ def arena_text(
     "The three groups in a table, those that are trained."
     try: return arena_summary(df, plan).round(3).to_string()
     except LayerscaleError as e: return str(e)
-
-def said_progress(p):
-    "Print where a run is, once an epoch."
-    if p.row: print(progress_text(p), file=sys.stderr, flush=True)

@@ -6,7 +6,7 @@
 __all__ = ['shown_scenes', 'photo_parts', 'cloud_chart', 'curve_chart', 'own_means', 'arena_view', 'train_own', 'read_own',
            'arena_explorer']
 
-# %% ../../nbs/experiments/arena_live.ipynb #b1779f1a
+# %% ../../nbs/experiments/arena_live.ipynb #2aacda90
 import base64, json
 from functools import lru_cache, partial
 from pathlib import Path
@@ -16,17 +16,18 @@ import numpy as np
 import pandas as pd
 from ..core import check_name, check_number
 from .arena import (ARENA_SIZES, BASE, BASE_WIDTH, FAMILIES, GROUPS, SHOWN, Form, arena_noise,
-                                             arena_scenes, form_net, read_arena, said_progress, standings, sweep_arena)
+                                             arena_scenes, form_net, read_arena, standings, sweep_arena)
 from .shapes import half_width
 from ..live.controls import Choice, Explorer
 from ..live.train_button import TrainButton
 from ..nets.layer import cost
 from ..nets.yolo import ACTIVATIONS
 from ..plot import METRICS
+from ..study.screen import print_epoch
 from ..svg import Mark, chart
 from ..table import frame, read_rows
 
-# %% ../../nbs/experiments/arena_live.ipynb #4c555e6e
+# %% ../../nbs/experiments/arena_live.ipynb #3351c930
 _TINT = dict(net='#0072B2', base='#D55E00', own='#009E73', others='#888888', found='#f0c000', true='#00b4d8')
 _ACROSS = 320  # pixels of a shown picture
 
@@ -41,7 +42,7 @@ def shown_scenes() -> tuple:
         return 'data:image/jpeg;base64,' + base64.b64encode(held.tobytes()).decode()
     return tuple((address(x), x.boxes.tolist(), ds.names) for x in ds.val)
 
-# %% ../../nbs/experiments/arena_live.ipynb #db8a09a4
+# %% ../../nbs/experiments/arena_live.ipynb #401ed676
 def photo_parts(
     found: list,  # boxes of each picture, as `found_boxes` gives them
 ) -> list:
@@ -54,7 +55,7 @@ def photo_parts(
         out.append(dict(kind='photo', src=src, size=(_ACROSS, 107), rects=rects, label=told))
     return out
 
-# %% ../../nbs/experiments/arena_live.ipynb #7fc8aa6b
+# %% ../../nbs/experiments/arena_live.ipynb #a7137e7a
 def _labels(x: str) -> tuple:
     "(factor, label) of a cost."
     return (1, 'ms of one picture, batch 8') if x == 'ms' else (METRICS[x].factor, METRICS[x].label)
@@ -97,7 +98,7 @@ def curve_chart(
         marks.append(Mark('line', [*range(1, len(mean) + 1)], mean, colour, [name], [form]))
     return chart(marks, 'epoch', 'mAP50', size=(330, 260))
 
-# %% ../../nbs/experiments/arena_live.ipynb #46006886
+# %% ../../nbs/experiments/arena_live.ipynb #e6f11841
 def own_means(
     df,      # all rows, own and stored
     plan: list,
@@ -116,17 +117,19 @@ def _place_words(t, group: str, form: str) -> str:
     "Who leads a group, and where a network stands."
     best, r, least = t.iloc[0], t.loc[form], t.half.iloc[0]*2**0.5
     place, alike = list(t.index).index(form) + 1, int((abs(t.map50 - r.map50) < least).sum()) - 1
-    return (f'At equal **{group}**: the best is **{t.index[0]}**, {best.map50:.3f}. **{form}**, width {r.w:g}, is number '
-            f'**{place}** of {len(t)} with {r.map50:.3f} ± {r.half:.3f}; {alike} of the others cannot be told from it.')
+    return (f'At equal **{group}**: the best is **{t.index[0]}**, {best.map50:.3f}. **{form}**, width {r.w:g}, is '
+            f'number **{place}** of {len(t)} with {r.map50:.3f} ± {r.half:.3f}; {alike} of the others '
+            'cannot be told from it.')
 
 def _own_words(own, t, group: str) -> str:
     "Where own networks fall, and what they cost beside the group."
     at = t[group].median()
+    below = lambda r: int((t.map50 < r.map50).sum())
     said = lambda r: (f' **Yours** ({r.form}, width {r.w:g}) reached {r.map50:.3f} ± {r.half:.3f} with '
-                      f'{r[group]/at:.2f} times the {group}; {int((t.map50 < r.map50).sum())} of {len(t)} lie below it.')
+                      f'{r[group]/at:.2f} times the {group}; {below(r)} of {len(t)} lie below it.')
     return ''.join(said(r) for _, r in own.iterrows())
 
-# %% ../../nbs/experiments/arena_live.ipynb #c680deb7
+# %% ../../nbs/experiments/arena_live.ipynb #c9eaabe2
 def arena_view(
     df,         # rows of `sweep_arena`, own ones among them
     t,          # of `standings`
@@ -148,7 +151,7 @@ def arena_view(
             dict(kind='table', head=['', 'form', 'width', 'mAP50', 'M macs', 'M acts', 'ms'], rows=rows),
             dict(kind='key', entries=key)]
 
-# %% ../../nbs/experiments/arena_live.ipynb #5b66b3a9
+# %% ../../nbs/experiments/arena_live.ipynb #26810ae6
 _ARENA_X = 'ms', 'macs', 'acts', 'params'
 
 def _field(kind, label: str, wide: str, **kw):
@@ -173,16 +176,18 @@ class _Wish(W.HBox):
         form_net(form, w)
         return form, w
 
-# %% ../../nbs/experiments/arena_live.ipynb #779dcba9
+# %% ../../nbs/experiments/arena_live.ipynb #1edf6a8c
 def train_own(
     form: Form, w: float,  # the form and its width
+    base_ms: float,        # milliseconds of the base, in the plan of the others
     out,                   # csv file for its row
     seed=0,                # random seed
     **kw                   # further arguments of `sweep_arena`
 ):
     "Train a network as those of the arena were, and add its row, with its time."
     c = cost(form_net(form, w), form.size)
-    sweep_arena(out, [(form, w, seed, dict(macs=c.macs, acts=c.acts, params=c.params))], progress=said_progress, **kw)
+    sweep_arena(out, [(form, w, seed, dict(macs=c.macs, acts=c.acts, params=c.params))], progress=print_epoch,
+                base_ms=base_ms, **kw)
 
 def read_own(
     path,  # csv file
@@ -208,7 +213,9 @@ def arena_explorer(
     e = Explorer('arena', view, Choice('group', GROUPS, group, 'equal', True),
                  Choice('x', _ARENA_X, x, 'against', True, _ARENA_X[:1]),
                  Choice('form', lambda b: sorted(table(b['group']).index), form, 'network', True))
-    e.train = TrainButton(lambda: partial(train_own, *wish.read(), out=own), e.show, Path(own).with_suffix('.log'))
+    base_ms = next(p['ms'] for p in plan if p['form'] == BASE.name)
+    job = lambda: partial(train_own, *wish.read(), base_ms, own)
+    e.train = TrainButton(job, e.show, Path(own).with_suffix('.log'))
     e.wish = wish
     e.children = [*e.children, wish, e.train]
     return e

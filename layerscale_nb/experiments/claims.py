@@ -65,10 +65,11 @@ def corrected(
 def claim_row(
     v,  # a `Verdict`
 ) -> list:
-    "A row of the table: work, claim and place, answer, number, what it rests on, link to the page that shows it."
-    page = re.sub(r'\d+_(?=\w+$)', '', v.evidence)  # the site's pages have no number
+    "A row of the table: work, claim and place, answer, number, what it rests on, link to the section that shows it."
+    page, _, part = v.evidence.partition('#')
+    site = re.sub(r'/\d+_', '/', page)  # the site's lessons have no number
     return [v.work, f'{v.claim} ({v.place})' if v.place else v.claim, f'**{v.answer}**', v.uncertainty, v.data,
-            [v.evidence.rpartition('/')[2], f'{SITE}/{page}.html']]
+            [f'{page.rpartition("/")[2]}: {part.replace("-", " ")}', f'{SITE}/{site}.html#{part}']]
 
 # %% ../../nbs/experiments/claims.ipynb #7779eebf
 _EVERY = 'all works', 'all verdicts'

@@ -213,53 +213,55 @@ def _not_here(t, level) -> tuple:
 
 # %% ../../nbs/experiments/fast_claims.ipynb #40acd87e
 _TIMED, _BY_COUNT, _PRINT = 'times', 'counts', 'printed'
+_SCALED = 'lessons/02_scaling#does-it-hold-for-a-real-network'
+_SHARES = 'lessons/02_scaling#one-number-for-all-shares'
 _MODELLED = {_faster_here: 'model of time, checked on 51 networks; ', _less_memory: 'estimate, checked on 40 runs; '}
 _FAST_CLAIMS = (
     ('acts grow as s with depth or resolution, as the root of s with width', 'Table 1', _BY_COUNT,
-     lambda t, level: exponents_agree({'d': 1, 'w': 0.5, 'r': 1}), 'lessons/02_scaling'),
+     lambda t, level: exponents_agree({'d': 1, 'w': 0.5, 'r': 1}), _SCALED),
     ('a group convolution needs its group width scaled too', 'Table 3', _BY_COUNT,
-     lambda t, level: group_width_needed(), 'lessons/02_scaling'),
+     lambda t, level: group_width_needed(), 'lessons/02_scaling#where-the-rule-fails'),
     ('one number: acts grow as s to the power 1 - alpha/2', 'Table 4', _BY_COUNT,
-     lambda t, level: exponents_agree({'dWr': 0.6, 'alpha=0.5': 0.75, 'dwr': 5/6}), 'lessons/02_scaling'),
+     lambda t, level: exponents_agree({'dWr': 0.6, 'alpha=0.5': 0.75, 'dwr': 5/6}), _SHARES),
     ('fast scaling (alpha 0.8) grows acts about as the root of s', 'Abstract, Figure 1', _BY_COUNT,
-     lambda t, level: exponents_agree({'dWr': 0.5}), 'lessons/02_scaling'),
+     lambda t, level: exponents_agree({'dWr': 0.5}), _SCALED),
     ('uniform compound scaling (dwr) grows acts almost as s', 'Figure 1', _BY_COUNT,
-     lambda t, level: exponents_agree({'dwr': 1}), 'lessons/02_scaling'),
+     lambda t, level: exponents_agree({'dwr': 1}), _SCALED),
     ('depth and width together (dw) grow acts almost as s', 'Figure 1', _BY_COUNT,
-     lambda t, level: exponents_agree({'dw': 1}), 'lessons/02_scaling'),
+     lambda t, level: exponents_agree({'dw': 1}), _SCALED),
     ("EfficientNet's 1.2, 1.1, 1.15 are about uniform compound scaling", 'Section 3.4', _BY_COUNT,
-     lambda t, level: step_is_uniform(), 'lessons/02_scaling'),
+     lambda t, level: step_is_uniform(), _SHARES),
     ('the printed costs of 22 networks', 'Tables 5 to 8', _BY_COUNT,
-     lambda t, level: tables_come_out(t['printed']), 'lessons/03_tables'),
+     lambda t, level: tables_come_out(t['printed']), 'experiments/published#all-22-rows'),
     ('the best of 32 random networks has far fewer params than a scaled one', 'Section 6.4', _BY_COUNT,
-     lambda t, level: search_has_fewer_params(t['printed']), 'experiments/published'))
+     lambda t, level: search_has_fewer_params(t['printed']), 'experiments/published#scaling-against-search'))
 
 # %% ../../nbs/experiments/fast_claims.ipynb #1f859ea1
+_FASTEST = 'lessons/04_runtime#same-macs-four-rules-which-is-fastest'
+_RIVALRY, _BEYOND = (f'experiments/fast_claims#{part}' for part in ('one-network-against-another', 'out-of-reach'))
 _FAST_MEASURED = (
     ('over different networks time goes best with acts (r = 0.95)', 'Section 4', _PRINT, _acts_lead_in_print,
-     'lessons/03_tables'),
+     'lessons/03_tables#what-the-printed-numbers-show'),
     ('for scaled forms of one network acts predict time (r = 0.99), macs do worse (0.81)', 'Section 4, Figure 2',
-     _TIMED, _acts_lead_here, 'lessons/04_runtime'),
+     _TIMED, _acts_lead_here, 'lessons/04_runtime#what-came-out'),
     ('fast scaling is nearly as fast as width alone', 'Section 6.3, Figure 6', _TIMED, _as_fast_as_width,
-     'lessons/04_runtime'),
+     _FASTEST),
     ('fast scaling is much faster than uniform compound scaling', 'Section 6.3, Figure 6', _TIMED,
-     _faster_than_compound, 'lessons/04_runtime'),
+     _faster_than_compound, _FASTEST),
     ('RegNetY at 16 GF is faster than EfficientNet-B4', 'Section 6.5, Table 8', _TIMED, _faster_here,
-     'timing/roofline'),
+     _RIVALRY),
     ('RegNetY at 16 GF needs less memory than EfficientNet-B4', 'Section 6.5, Table 8', 'memory', _less_memory,
-     'experiments/memory'),
+     _RIVALRY),
     ('RegNetY at 16 GF is more accurate than EfficientNet-B4', 'Introduction, Table 8', _PRINT,
-     _printed_errors(*_RIVALS), 'experiments/published'),
+     _printed_errors(*_RIVALS), _BEYOND),
     ('the best of 32 random networks beats a scaled one (0.6 and 0.1%)', 'Section 6.4, Table 7', _PRINT,
-     _printed_errors('RegNetY-4GF', 'RegNetY-500MF->4GF', 'RegNetZ-4GF', 'RegNetZ-500MF->4GF'),
-     'experiments/published'),
+     _printed_errors('RegNetY-4GF', 'RegNetY-500MF->4GF', 'RegNetZ-4GF', 'RegNetZ-500MF->4GF'), _BEYOND),
     ('families rank alike at 500 MF and 16 GF, and their gap shrinks from 2.2 to 0.8%', 'Section 6.5', _PRINT,
-     _printed_errors('RegNetY-500MF', 'RegNetZ-500MF', 'RegNetY-500MF->16GF', 'RegNetZ-500MF->16GF'),
-     'experiments/published'),
+     _printed_errors('RegNetY-500MF', 'RegNetZ-500MF', 'RegNetY-500MF->16GF', 'RegNetZ-500MF->16GF'), _BEYOND),
     ('compound scaling is more accurate than depth, width or resolution alone', 'Section 6.2, Figures 4 and 5',
-     _PRINT, _not_here, 'experiments/rules'),
+     _PRINT, _not_here, _BEYOND),
     ('group convolutions beat depthwise ones at high flops', 'Appendix, Figure 10', _PRINT, _not_here,
-     'experiments/published'))
+     _BEYOND))
 
 # %% ../../nbs/experiments/fast_claims.ipynb #b156a3a3
 def _fast_data(kind: str, ask, t) -> str:

@@ -6,21 +6,21 @@
 __all__ = ['same_settings', 'planned_cost', 'planned_explorer']
 
 # %% ../../nbs/experiments/planned.ipynb #3f86790a
-import threading, time
 from functools import partial
 from html import escape
 from pathlib import Path
 import ipywidgets as W
-from .. import process
 from ..core import LayerscaleError, check_size, refuse, stored
 from .backbones import bench_backbones
 from ..laws.points import all_rows, chosen_rows, read_points
 from ..laws.report import foreseen_words, frontier_report
 from ..live.frontier import TEN_BACKBONES, frontier_explorer
+from ..live.train_button import TrainButton
 from ..live.view import WARNING
 from ..nets.backbones import named_detector
 from ..nets.ladder import with_head
 from ..nets.layer import cost
+from ..study.screen import print_epoch
 from ..table import read_rows
 
 # %% ../../nbs/experiments/planned.ipynb #d8c94e3f
@@ -53,12 +53,11 @@ class _Plan:
         self.settings = same_settings(self.row, data)
         self.name, self.told = W.Text('yolov5n-resnet34', continuous_update=False,
                                       layout=W.Layout(width='190px')), W.HTML()
-        self.child, self.button = None, W.Button(description='Train it', button_style='primary')
-        self.button.on_click(lambda _: _guarded(self, _stop if self.child else _begin))
         self.name.observe(lambda _: _guarded(self, _tell_range), 'value')
-        line = W.HBox([W.HTML('a network you plan'), self.name, self.button, self.told],
-                      layout=W.Layout(flex_flow='row wrap'))
-        self.box = W.VBox([frontier_explorer(path, y=y, where=where), line])
+        self.train = TrainButton(lambda: _planned_job(self), lambda: _show_fallen(self), self.out.with_suffix('.log'),
+                                 stopped='stopped; finished epochs are kept, and Train goes on after them')
+        line = W.HBox([W.HTML('a network you plan'), self.name, self.told], layout=W.Layout(flex_flow='row wrap'))
+        self.box = W.VBox([frontier_explorer(path, y=y, where=where), line, self.train])
 
 # %% ../../nbs/experiments/planned.ipynb #4533d454
 def _guarded(
@@ -82,53 +81,23 @@ def _tell_range(
     return p.told.value
 
 # %% ../../nbs/experiments/planned.ipynb #f9f47a8c
-def _runs_of(p: _Plan) -> Path:
-    "The folder of the runs."
-    return p.out.parent/'planned'
-
-def _stop(
+def _planned_job(
     p: _Plan,  # the plan
 ):
-    "End the training that is going on; its finished epochs are kept."
-    p.button.description = 'Stopping'
-    p.child.kill()
-
-# %% ../../nbs/experiments/planned.ipynb #b0a1f6ed
-def _begin(
-    p: _Plan,  # the plan
-) -> threading.Thread:
-    "Train the named network in a process; the thread that is returned ends with it."
-    said = _tell_range(p)
-    net = named_detector(p.name.value, int(p.row['nc'])).name
-    p.child = process.start_process(
-        partial(bench_backbones, nets=(net,), seeds=p.seeds, out=p.out, runs=_runs_of(p), **p.settings),
-        log=p.out.with_suffix('.log'), daemon=False)
-    p.button.description = 'Stop'
-    thread = threading.Thread(target=_follow_planned, args=(p, net, said), daemon=True)
-    thread.start()
-    return thread
-
-# %% ../../nbs/experiments/planned.ipynb #fcb24eb1
-def _follow_planned(p: _Plan, net: str, said: str):
-    "Show the epochs while they come, then the explorer with the network left out."
-    begin = time.time() - 1  # clocks of files are coarse
-    while p.child.is_alive():
-        files = [f for f in _runs_of(p).glob(f'*_{net}_*/epochs.csv') if f.stat().st_mtime > begin]
-        done = max([len(read_rows(f)) for f in files], default=0)
-        p.told.value = f'{said}. Training: epoch {done} of {p.settings["epochs"]}.'
-        p.child.join(0.5)
-    stopped, p.child, p.button.description = p.button.description == 'Stopping', None, 'Train it'
-    if stopped: p.told.value = f'{said}. Stopped; finished epochs are kept, and Train goes on after them.'
-    else: _guarded(p, partial(_show_fallen, net=net))
+    "What trains the named network; raises `LayerscaleError` for one that cannot be."
+    _tell_range(p)
+    p.net = named_detector(p.name.value, int(p.row['nc'])).name
+    return partial(bench_backbones, nets=(p.net,), seeds=p.seeds, out=p.out, runs=p.out.parent/'planned',
+                   look=print_epoch, **p.settings)
 
 # %% ../../nbs/experiments/planned.ipynb #61e85aca
-def _show_fallen(p: _Plan, net: str):
+def _show_fallen(p: _Plan):
     "The explorer of the table and the new rows, with the network left out; or why there is none."
-    refuse(not p.out.exists() or net not in {r['net'] for r in read_rows(p.out)},
-           f'{net} was not trained; {p.out.with_suffix(".log")} says why.')
-    e = frontier_explorer([p.path, p.out], y=p.y, where=p.where, left=net)
+    refuse(not p.out.exists() or p.net not in {r['net'] for r in read_rows(p.out)},
+           f'{p.net} was not trained; {p.out.with_suffix(".log")} says why.')
+    e = frontier_explorer([p.path, p.out], y=p.y, where=p.where, left=p.net)
     p.box.children = [e, *p.box.children[1:]]
-    p.told.value = f'{escape(net)} is trained: it is the point beside its range.'
+    p.told.value = f'{escape(p.net)} is trained: it is the point beside its range.'
 
 # %% ../../nbs/experiments/planned.ipynb #3d9cb6f4
 def planned_explorer(

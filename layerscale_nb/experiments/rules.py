@@ -260,6 +260,6 @@ def rule_verdicts(
              better, 'Section 6.4')]
     own = df[df.group != 'random']
     data = f'{own.data.iloc[0]}, {len(own)} runs, {own.seed.nunique()} seeds'
-    page = 'lessons/13_shape'
+    page = 'lessons/13_shape#does-the-rule-that-is-fast-also-learn-well'
     return [Verdict(FAST, claim, answer(part), f'error less that of dWr: {words(part)}', data, page, place)
             for claim, part, answer, place in said]

@@ -262,7 +262,7 @@ def shape_verdicts(
              'exponents of Equation 4'),
             ('a smaller shape beats a larger one at equal compute', decided(gain - half, gain + half),
              f'loss lower by {gain:.1%}, {gain - half:.1%} to {gain + half:.1%}', 'Abstract')]
-    return [Verdict(IN_SHAPE, *s, data, 'lessons/13_shape', place) for *s, place in said]
+    return [Verdict(IN_SHAPE, *s, data, 'lessons/13_shape#an-hour-of-our-own', place) for *s, place in said]
 
 # %% ../../nbs/experiments/shapes.ipynb #e3bb57e3
 _TWO_DIGITS = 0.005  # half a unit of the last digit of a printed exponent
@@ -283,5 +283,5 @@ def printed_verdicts() -> list:
              'reproduced' if abs(growth - 2.5) < .05 else 'refined', f'{growth:.2f} times', 'the joint rule'),
             ('SoViT-400m takes less than half the compute of ViT-g/14 for an image',
              'reproduced' if share < .5 else 'refuted', f'{share:.3f} of its multiply-adds at 224 pixels', 'Abstract')]
-    rests = 'printed numbers and counts'
-    return [Verdict(IN_SHAPE, *s, rests, 'lessons/13_shape', place) for *s, place in said]
+    rests = 'printed numbers and counts', 'lessons/13_shape#an-hour-of-our-own'
+    return [Verdict(IN_SHAPE, *s, *rests, place) for *s, place in said]

@@ -201,31 +201,37 @@ def _limit_ratio(t, level) -> tuple:
                             f'{ms["yolov4-p7"]/ms["yolov4-p6"]:.2f} times as long as P6')
 
 # %% ../../nbs/experiments/v4_claims.ipynb #9e310abb
+_STAGES, _ONE_SEED, _UNREACHED = (f'experiments/v4_claims#{part}' for part in (
+    'counts-of-csp-stages', 'what-was-trained-one-seed-each', 'out-of-reach'))
+_CSP, _TINY = 'lessons/05_csp', 'lessons/06_tiny_and_huge'
+_SMALL_END = f'{_TINY}#the-other-end-few-numbers-to-move'
 _V4_COUNTS = (
-    ('macs grow as image size squared, depth, width squared', 'Table 1', costs_scale_as, 'lessons/05_csp'),
-    ('CSP saves 23.5, 46.7 and 50.0% of ResNet, ResNeXt and Darknet', 'Table 2', csp_saves, 'lessons/05_csp'),
-    ('a CSPDarknet stage is better only if k > 1', 'Section 4.1', pays_above_one, 'lessons/05_csp'),
-    ('CSP-ization cuts 40% of the computation of the neck', 'Section 4.1', neck_saves, 'experiments/v4_claims'),
-    ('CSP-ized detectors have 32% fewer params and macs', 'Table 8', csp_cuts_third, 'nets/ladder'),
-    ('OSA computes less than Dense', 'Table 3', osa_is_cheaper, 'lessons/06_tiny_and_huge'),
-    ('CSPOSANet with two equal paths has the best CIO if kg > b/2', 'Table 5', best_cio_from,
-     'lessons/06_tiny_and_huge'),
-    ('g = b/2 and growth to 2b give k = 3 for YOLOv4-tiny', 'Section 4.2', tiny_layers, 'lessons/06_tiny_and_huge'),
+    ('macs grow as image size squared, depth, width squared', 'Table 1', costs_scale_as, _STAGES),
+    ('CSP saves 23.5, 46.7 and 50.0% of ResNet, ResNeXt and Darknet', 'Table 2', csp_saves,
+     f'{_CSP}#where-the-percentages-come-from'),
+    ('a CSPDarknet stage is better only if k > 1', 'Section 4.1', pays_above_one,
+     f'{_CSP}#is-it-true-of-a-module'),
+    ('CSP-ization cuts 40% of the computation of the neck', 'Section 4.1', neck_saves, _STAGES),
+    ('CSP-ized detectors have 32% fewer params and macs', 'Table 8', csp_cuts_third,
+     'nets/ladder#the-ablation-what-did-csp-bring'),
+    ('OSA computes less than Dense', 'Table 3', osa_is_cheaper, _SMALL_END),
+    ('CSPOSANet with two equal paths has the best CIO if kg > b/2', 'Table 5', best_cio_from, _SMALL_END),
+    ('g = b/2 and growth to 2b give k = 3 for YOLOv4-tiny', 'Section 4.2', tiny_layers, _SMALL_END),
     ('the depth of stage i is 2 to the power d, d = 1, 3, 15, 15, 7, 7, 7', 'Section 4.3', list_is_exponents,
-     'lessons/06_tiny_and_huge'),
+     f'{_TINY}#where-a-large-detector-spends'),
     ('a stage doubles the receptive field, a layer adds a little, width and image size nothing', 'Table 7',
-     stage_doubles_field, 'lessons/06_tiny_and_huge'))
+     stage_doubles_field, f'{_TINY}#why-add-stages-at-all'))
 
 # %% ../../nbs/experiments/v4_claims.ipynb #2d55ff8f
 _V4_MEASURED = (
     ('CD53s-CFPNSPP-Mish gains 1% AP over D53-FPNSPP-Leaky', 'Table 8',
-     lambda t, level: _ap_gain(t, 'cd53s-cfpnspp-mish', 'd53-fpnspp-leaky', 0.01, level), 'experiments/family'),
+     lambda t, level: _ap_gain(t, 'cd53s-cfpnspp-mish', 'd53-fpnspp-leaky', 0.01, level), _ONE_SEED),
     ('CD53s-CPANSPP-Leaky gains 1.6% AP over D53-FPNSPP-Leaky', 'Table 8',
-     lambda t, level: _ap_gain(t, 'cd53s-cpanspp-leaky', 'd53-fpnspp-leaky', 0.016, level), 'experiments/family'),
-    ('CSP-ized detectors are faster', 'Table 8', _csp_is_faster, 'experiments/family'),
-    ('test-time augmentation raises AP', 'review, 6.1', _augmented_gains, 'experiments/family'),
+     lambda t, level: _ap_gain(t, 'cd53s-cpanspp-leaky', 'd53-fpnspp-leaky', 0.016, level), _ONE_SEED),
+    ('CSP-ized detectors are faster', 'Table 8', _csp_is_faster, _ONE_SEED),
+    ('test-time augmentation raises AP', 'review, 6.1', _augmented_gains, _ONE_SEED),
     ('once for all: P7 is best on large images, cut forms on small ones', 'review, 6.1', _cut_is_better,
-     'lessons/06_tiny_and_huge'))
+     f'{_TINY}#once-for-all-cut-the-coarse-levels'))
 _LIMIT_CLAIM = 'P6 reaches 30 frames per second at width 1, P7 16 at width 1.25', 'Section 4.3'
 _V4_BEYOND = (
     ('as accurate as EfficientDet and 1.9 to 3.7 times as fast', 'Table 11', 'needs COCO and V100 GPUs'),
@@ -259,7 +265,7 @@ def v4_verdicts(
     measured = [Verdict(SCALED_V4, claim, *ask(t, level), data, page, place)
                 for claim, place, ask, page in _V4_MEASURED]
     limits = Verdict(SCALED_V4, _LIMIT_CLAIM[0], *_limit_ratio(t, level), t['latency'].device.iloc[0],
-                     'experiments/members', _LIMIT_CLAIM[1])
-    beyond = [Verdict(SCALED_V4, claim, 'out of reach', why, 'nothing of ours', 'experiments/v4_claims', place)
+                     'experiments/members#under-a-time-limit', _LIMIT_CLAIM[1])
+    beyond = [Verdict(SCALED_V4, claim, 'out of reach', why, 'nothing of ours', _UNREACHED, place)
               for claim, place, why in _V4_BEYOND]
     return [*counted, *measured, limits, *beyond]

@@ -144,23 +144,25 @@ def _on_frontier(df, level) -> tuple:
 
 # %% ../../nbs/experiments/width_claims.ipynb #82121557
 _FINDINGS, _CURVES, _CLASSES = 'Key Findings', 'Scaling Curves', 'Per-Class Analysis'
+_BIGGER, _AGAINST, _SPEED = 'is-bigger-always-better', 'width-against-depth', 'size-speed-and-training-time'
+_CLASS_PART, _RETURNS = 'classes', 'returns-and-the-frontier'
 _WIDTH_CLAIMS = (
-    ('scaling is not monotonic: a smaller network beats the largest', _FINDINGS, _some_better),
-    ('depth 0.33 gains 0.2 points of mAP50', _FINDINGS, _best_gain),
-    ('depth 0.33 is 50% faster', _FINDINGS, lambda df, level: _ratio(df, 'throughput_img_s', 1.5, level)),
-    ('depth 0.33 trains in 35% less time', _FINDINGS, lambda df, level: _ratio(df, 'train_s', 0.65, level)),
-    ('less width costs accuracy (sharply)', _CURVES, _thin_lose),
-    ('less depth costs accuracy (gracefully)', _CURVES, _shallow_lose),
-    ('at the same multiplier width costs more than depth', _CURVES, _thin_lose_more),
-    ('depth 0.33 lies on the frontier', 'Efficiency Frontier', _on_frontier),
+    ('scaling is not monotonic: a smaller network beats the largest', _FINDINGS, _some_better, _BIGGER),
+    ('depth 0.33 gains 0.2 points of mAP50', _FINDINGS, _best_gain, _BIGGER),
+    ('depth 0.33 is 50% faster', _FINDINGS, lambda df, level: _ratio(df, 'throughput_img_s', 1.5, level), _SPEED),
+    ('depth 0.33 trains in 35% less time', _FINDINGS, lambda df, level: _ratio(df, 'train_s', 0.65, level), _SPEED),
+    ('less width costs accuracy (sharply)', _CURVES, _thin_lose, _AGAINST),
+    ('less depth costs accuracy (gracefully)', _CURVES, _shallow_lose, _AGAINST),
+    ('at the same multiplier width costs more than depth', _CURVES, _thin_lose_more, _AGAINST),
+    ('depth 0.33 lies on the frontier', 'Efficiency Frontier', _on_frontier, _RETURNS),
     ('the smaller network improves minor classes', _CLASSES,
-     lambda df, level: _class_gain(df, _MINOR, _BEST, _FULL, level)),
+     lambda df, level: _class_gain(df, _MINOR, _BEST, _FULL, level), _CLASS_PART),
     ('the larger network is better on complex classes', _CLASSES,
-     lambda df, level: _class_gain(df, _COMPLEX, _FULL, _BEST, level)),
-    ('frames per second and params have r = -1.0', 'Metric Correlations', _speed_goes_with_params),
-    ('recall decides mAP more than precision', 'Metric Correlations', _recall_counts_more),
-    ('the smaller network is more consistent over classes', 'Class Score Spread', _less_spread),
-    ('larger networks have diminishing returns', 'Training Cost Analysis', _returns_diminish))
+     lambda df, level: _class_gain(df, _COMPLEX, _FULL, _BEST, level), _CLASS_PART),
+    ('frames per second and params have r = -1.0', 'Metric Correlations', _speed_goes_with_params, _SPEED),
+    ('recall decides mAP more than precision', 'Metric Correlations', _recall_counts_more, _SPEED),
+    ('the smaller network is more consistent over classes', 'Class Score Spread', _less_spread, _CLASS_PART),
+    ('larger networks have diminishing returns', 'Training Cost Analysis', _returns_diminish, _RETURNS))
 
 # %% ../../nbs/experiments/width_claims.ipynb #c1fc6553
 def width_verdicts(
@@ -170,7 +172,8 @@ def width_verdicts(
     "A `Verdict` on each of the 15 claims of the study."
     df = read_results(stored('results/kitti_cyclist_width_depth.csv')) if df is None else df
     data = f'{df["data"].iloc[0]}, {len(df)} runs, {df.seed.nunique()} seeds; {df.device.iloc[0]}'
-    made = [Verdict(WIDTH_STUDY, claim, *ask(df, level), data, 'lessons/09_width_or_depth', place)
-            for claim, place, ask in _WIDTH_CLAIMS]
-    size = Verdict(WIDTH_STUDY, 'depth 0.33 is 43% smaller', *size_saved(), 'counts', 'lessons/07_yolo', _FINDINGS)
+    page = lambda part: f'experiments/width_claims#{part}'
+    made = [Verdict(WIDTH_STUDY, claim, *ask(df, level), data, page(part), place)
+            for claim, place, ask, part in _WIDTH_CLAIMS]
+    size = Verdict(WIDTH_STUDY, 'depth 0.33 is 43% smaller', *size_saved(), 'counts', page(_SPEED), _FINDINGS)
     return made[:2] + [size] + made[2:]

@@ -241,7 +241,8 @@ def detector_verdicts(
         answer, found = _beats(part)
         said.append((f'the shape predicted for more compute beats {words}', answer, found + least))
     data = f'{df.data.iloc[0]}, {len(df)} runs, {df.seed.nunique()} seeds'
-    return [Verdict(IN_SHAPE, *s, data, 'lessons/13_shape', 'asked of detectors here') for s in said]
+    page = 'lessons/13_shape#the-same-for-a-detector'
+    return [Verdict(IN_SHAPE, *s, data, page, 'asked of detectors here') for s in said]
 
 # %% ../../nbs/experiments/yolo_shapes.ipynb #2d0eae5f
 def star_rows(

@@ -25,7 +25,7 @@ class Verdict:
     answer: str       # one of `ANSWERS`
     uncertainty: str  # the number with its interval
     data: str         # what it rests on
-    evidence: str     # page that shows it, without '.ipynb'
+    evidence: str     # where it is shown: page without '.ipynb', '#', and the heading as an anchor
     place: str = ''   # where the paper says it
 
     def __post_init__(self): check_name(self.answer, ANSWERS, f"no answer '{self.answer}'.")
@@ -124,7 +124,7 @@ def backbone_verdicts(
             ('YOLOv5 and RepVGG lie beyond the line of the others', _series_above(loss, NEWEST), _PLACES[1]),
             ('YOLOv5 has a better frontier of its own', _series_above(loss, NEWEST[:3]), _PLACES[1]),
             ('the line predicts models it has not seen', _law_helps(loss), 'Conclusion')]
-    return [Verdict(STUDY, claim, *found, _rests_on(point, where), 'lessons/12_power_laws', place)
+    return [Verdict(STUDY, claim, *found, _rests_on(point, where), 'lessons/12_power_laws#the-verdicts', place)
             for claim, found, place in said]
 
 # %% ../../nbs/laws/claims.ipynb #499a69a9
@@ -167,5 +167,5 @@ def ranking_verdicts(
             ('YOLOv5s has the second highest', _scores_best(score.without([best]), 'yolov5s'), _MAP_PLACE),
             ('Inception-V4 has the most weights and multiply-adds', _costs_most(counts, large), _COST_PLACE),
             ('YOLOv5m costs half of Inception-V4 or less', _costs_at_most(counts, best, large), _COST_PLACE)]
-    return [Verdict(STUDY, claim, *found, _rests_on(counts[0], where), 'lessons/11_backbones', place)
-            for claim, found, place in said]
+    page = 'lessons/11_backbones#four-claims-of-the-study'
+    return [Verdict(STUDY, claim, *found, _rests_on(counts[0], where), page, place) for claim, found, place in said]

@@ -61,7 +61,7 @@ def _fit_line(p: Points) -> PowerLaw:
     return PowerLaw(p, float(np.exp(a)), float(b), low, high, math.sqrt(rss/df) if df else math.nan)
 
 # %% ../../nbs/laws/frontier.ipynb #4f8106cc
-HALF_DECADE = 10**0.5  # the least factor from the cheapest to the dearest model of a fit
+HALF_DECADE = 10**0.5  # the least factor from the cheapest to the most expensive model of a fit
 
 # %% ../../nbs/laws/frontier.ipynb #583bea34
 def check_points(

@@ -12,8 +12,8 @@ import os
 from dataclasses import dataclass
 from html import escape
 import ipywidgets as W
-from ..core import LayerscaleError, check_name, fingerprint
-from .progress import keep_guess
+from ..core import LayerscaleError, check_name
+from .progress import guess_id, show_answer
 from .view import WARNING, draw_view, four_digits, pack
 
 # %% ../../nbs/live/controls.ipynb #49302840
@@ -177,8 +177,10 @@ class Guess(_Shown):
         question: str,  # in words
         options=(),     # the answers to choose from; without any, a number is asked for
         unit='',        # of the number, written behind the field
+        about='',       # what the number counts, such as 'macs': then it is said whether you overrate it
     ):
-        self.question, self.options, self.unit, self.value, self.waiting = question, list(options), unit, None, []
+        self.question, self.options, self.unit = question, list(options), unit
+        self.about, self.value, self.waiting = about, None, []
         self.field = (W.Dropdown(options=[('choose …', ''), *((o, o) for o in self.options)]) if options
                       else W.Text(placeholder='a number', layout=W.Layout(width='110px')))
         self.button, self.told = W.Button(description='Commit', button_style='primary'), W.HTML()
@@ -202,8 +204,8 @@ class Guess(_Shown):
         self.waiting = []
 
     def judge(self, true, folder='.'):
-        "Keep the guess beside the truth in the learner's file; does nothing before one is committed."
-        if self.value is not None: keep_guess(self.question, self.value, true if self.options else float(true), folder)
+        "Say how good the guess was and keep it in the learner's file, if one was committed."
+        show_answer(self.question, self.value, true if self.options else float(true), self.about, folder)
 
     def said(self) -> str:
         "The guess with its unit, in words."
@@ -219,17 +221,13 @@ class Guess(_Shown):
     def still(self) -> str: return f'<b>Your guess.</b> {escape(self.question)}'
     def page(self) -> str: return _guess_form(self)
 
-# %% ../../nbs/live/controls.ipynb #e1ffc7f0
-def _guess_id(guess: Guess) -> str:
-    "A name for the guess in a page, from its question."
-    return 'guess-' + fingerprint(dict(question=guess.question))
-
 # %% ../../nbs/live/controls.ipynb #8ceb5836
 def _guess_form(guess: Guess) -> str:
     "The question as an HTML form, which `explorers.js` makes work on a page without a kernel."
     options = ''.join(f'<option>{escape(o)}</option>' for o in ('', *guess.options))
     field = f'<select>{options}</select>' if guess.options else '<input type="number" step="any" style="width:7em">'
-    return (f'<form class="layerscale-guess" id="{_guess_id(guess)}"><b>Your guess.</b> {escape(guess.question)}<br>'
+    return (f'<form class="layerscale-guess" id="{guess_id(guess.question)}"><b>Your guess.</b> '
+            f'{escape(guess.question)}<br>'
             f'{field} {escape(guess.unit)} <button>Commit</button> <output></output></form>')
 
 # %% ../../nbs/live/controls.ipynb #561084a4
@@ -246,5 +244,6 @@ class _Locked(_Shown):
         "Show the content."
         self.children = [self.make()]
 
-    def still(self) -> str: return f'<p data-until="{_guess_id(self.guess)}"><i>{_LOCKED}</i></p>'
-    def page(self) -> str: return f'{self.still()}<div data-guess="{_guess_id(self.guess)}">{self.make().page()}</div>'
+    def still(self) -> str: return f'<p data-until="{guess_id(self.guess.question)}"><i>{_LOCKED}</i></p>'
+    def page(self) -> str:
+        return f'{self.still()}<div data-guess="{guess_id(self.guess.question)}">{self.make().page()}</div>'

@@ -113,7 +113,7 @@ def planned_costs(
     steps=16,   # how many
     own=None,   # one more, as it is
 ) -> list:
-    "Costs to plan for, even in logarithms, from half the cheapest to three times the dearest, with two digits."
+    "Costs to plan for, even in logarithms, from half the lowest to three times the highest, with two digits."
     found = {float(f'{v:.2g}') for v in np.geomspace(min(p.x)/2, max(p.x)*3, steps)}
     return sorted(found | {own} if own else found)
 
@@ -148,7 +148,7 @@ def frontier_explorer(
     path=None,   # results.csv, the folder of a study, or a list of such; None: ten stored backbones
     x='macs',    # a cost: macs, params, acts, ms
     y='map50',   # a performance: map50, map50_95, recall, inverse_normalized_loss
-    plan=None,   # cost of the planned model; None: twice the dearest
+    plan=None,   # cost of the planned model; None: twice the highest
     left='',     # name of a model to leave out of the fit; '': none
     where=None,  # 'COLUMN=VALUE': keep only these rows; None: all, of the stored table `TEN_BACKBONES`
 ) -> Explorer:

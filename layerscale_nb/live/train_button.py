@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['last_line', 'TrainButton']
 
-# %% ../../nbs/live/train_button.ipynb #fe36060a
+# %% ../../nbs/live/train_button.ipynb #19f5aeed
 import threading
 from html import escape
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..core import LayerscaleError
 from .view import WARNING
 from ..process import start_process
 
-# %% ../../nbs/live/train_button.ipynb #5283129c
+# %% ../../nbs/live/train_button.ipynb #e5636f36
 def last_line(
     path,  # text file
 ) -> str:
@@ -23,7 +23,7 @@ def last_line(
     lines = path.read_text(encoding='utf-8', errors='replace').split('\n') if path.exists() else []
     return next((l.strip() for l in reversed(lines) if l.strip()), '')
 
-# %% ../../nbs/live/train_button.ipynb #494c358f
+# %% ../../nbs/live/train_button.ipynb #62490075
 class TrainButton(W.HBox):
     "A button that does its job in a process of its own; while it runs, a click stops it."
     def __init__(
@@ -31,9 +31,9 @@ class TrainButton(W.HBox):
         job,   # function without arguments that returns what the process calls; it may raise `LayerscaleError`
         done,  # function without arguments, called when the process has ended well; it may raise `LayerscaleError`
         log,   # file for what the process prints
-        label='Train it',
+        label='Train it', stopped='stopped',  # words on the button, and after a stop
     ):
-        self.job, self.done, self.path, self.label, self.child = job, done, Path(log), label, None
+        self.job, self.done, self.path, self.label, self.stopped, self.child = job, done, Path(log), label, stopped, None
         self.button, self.told = W.Button(description=label, button_style='primary'), W.HTML()
         self.button.on_click(lambda _: self.stop() if self.child else self.begin())
         super().__init__([self.button, self.told], layout=W.Layout(flex_flow='row wrap'))
@@ -65,7 +65,7 @@ class TrainButton(W.HBox):
             self.child.join(0.3)
         stopped, good, self.child = self.button.description == 'Stopping', self.child.exitcode == 0, None
         self.button.description = self.label
-        if stopped: return self.say('stopped')
+        if stopped: return self.say(self.stopped)
         if not good: return self.say(f'it failed: {last_line(self.path)}; {self.path} says more', WARNING)
         try: self.done()
         except LayerscaleError as e: return self.say(e, WARNING)

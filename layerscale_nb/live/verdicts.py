@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['Noise', 'stored_noise', 'imagined_studies', 'found_shares', 'intervals_part', 'sureness_view', 'sureness_explorer',
-           'study_part', 'study_view', 'study_explorer', 'kept_view', 'kept_explorer']
+           'study_part', 'study_view', 'study_explorer', 'kept_view', 'kept_explorer', 'seed_rows', 'shuffled_rows',
+           'answers_of', 'shuffled_part', 'shuffle_view', 'shuffle_explorer']
 
 # %% ../../nbs/live/verdicts.ipynb #12bb6526
 import math
@@ -77,16 +78,18 @@ _TRUE = (0.0, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 8.0)  # true differences to choose f
 
 # %% ../../nbs/live/verdicts.ipynb #3b0cb56a
 def intervals_part(
-    found, half,   # of `imagined_studies`
-    true: float,   # true difference, points
-    studies=20,    # how many are drawn
+    found, half,     # of `imagined_studies`
+    true: float,     # true difference, points
+    studies=20,      # how many are drawn, from below
+    rule='true',     # name of the true difference
+    ylabel='study',
 ) -> dict:
     "The chart of a view with the intervals of the first studies, coloured by their verdict, and the true difference."
-    marks = [Mark('rule', [true], colour='currentColor', names=['true'])]
+    marks = [Mark('rule', [true], colour='currentColor', names=[rule])]
     for i, (d, h) in enumerate(zip(found[:studies], half[:studies])):
         colour = _SAYS['better' if d > h else 'worse' if d < -h else 'not shown']
         marks += [Mark('line', [max(-9, d - h), min(15, d + h)], [i + 1]*2, colour), Mark('dot', [d], [i + 1], colour)]
-    return chart(marks, 'difference found (points of mAP50)', 'study', (-9, 15), (0, studies + 1), size=(380, 270))
+    return chart(marks, 'difference found (points of mAP50)', ylabel, (-9, 15), (0, studies + 1), size=(380, 270))
 
 # %% ../../nbs/live/verdicts.ipynb #718ed213
 def sureness_view(
@@ -228,3 +231,109 @@ def kept_explorer(
     rows = df.to_dict('records')
     return Explorer('kept', lambda x, y: kept_view(rows, x, y), Choice('x', _COSTS[:3], x, 'cost', True),
                     Choice('y', ('map50', 'map50_95'), y, 'score', True))
+
+# %% ../../nbs/live/verdicts.ipynb #e2707088
+_FIVE = 'baseline', 'width_050', 'width_033', 'depth_050', 'depth_033'
+
+@lru_cache
+def _stored_rows() -> np.ndarray:
+    "(seeds, 5) mAP50 of the stored study, in points."
+    df = read_results(stored('results/kitti_cyclist_width_depth.csv'))
+    return 100*df.pivot(index='seed', columns='variant', values='map50')[list(_FIVE)].to_numpy()
+
+def seed_rows(
+    seeds: int,  # how many
+) -> np.ndarray:
+    "(seeds, 5) mAP50 of the stored study's networks, in points; beyond its seeds drawn with its means and its spread."
+    rows = _stored_rows()
+    if seeds <= len(rows): return rows[:seeds]
+    mean = rows.mean(0)
+    left = rows - mean - rows.mean(1, keepdims=True) + rows.mean()
+    sd = math.sqrt((left**2).sum()/np.prod(np.subtract(left.shape, 1)))
+    return mean + sd*np.random.default_rng(0).standard_normal((seeds, len(mean)))
+
+# %% ../../nbs/live/verdicts.ipynb #98c486fa
+def shuffled_rows(
+    rows,        # (seeds, networks) of a score
+    times=1000,  # tables
+) -> np.ndarray:
+    "(times, seeds, networks): the scores of each seed dealt out anew; the same luck at each call."
+    return np.random.default_rng(0).permuted(np.repeat(np.asarray(rows)[None], times, axis=0), axis=-1)
+
+# %% ../../nbs/live/verdicts.ipynb #f1cee644
+def answers_of(
+    d,           # (..., seeds) differences
+    level=0.95,  # of the interval
+) -> tuple:
+    "(means, half-widths, answers): is the whole interval above zero ('reproduced'), below ('refuted'), or neither?"
+    d = np.asarray(d, float)
+    n, mean = d.shape[-1], d.mean(-1)
+    half = t.ppf(0.5 + level/2, n - 1)*d.std(-1, ddof=1)/math.sqrt(n)
+    return mean, half, np.where(mean > half, 'reproduced', np.where(mean < -half, 'refuted', 'not decided'))
+
+# %% ../../nbs/live/verdicts.ipynb #eb04660b
+def _gap_of(of, less):
+    "A function of rows: in each seed the mean of some networks less that of others."
+    of, less = ([_FIVE.index(v) for v in names] for names in (of, less))
+    return lambda r: r[..., of].mean(-1) - r[..., less].mean(-1)
+
+def _above_others(r, top):
+    "In each seed `top` less the mean of the other networks."
+    return top - (r.sum(-1) - top)/(r.shape[-1] - 1)
+
+def _best_over_seeds(r):
+    "In each seed the score of the network that is best over all seeds."
+    best = np.asarray(r.mean(-2).argmax(-1))[..., None, None]
+    return np.take_along_axis(r, best, -1)[..., 0]
+
+# %% ../../nbs/live/verdicts.ipynb #d1eef491
+_CLAIMS = {'shallow above thin': _gap_of(_FIVE[3:], _FIVE[1:3]),
+           'baseline above thin': _gap_of(_FIVE[:1], _FIVE[1:3]),
+           'depth_033 above baseline': _gap_of(_FIVE[4:], _FIVE[:1]),
+           'the best network above the others': lambda r: _above_others(r, _best_over_seeds(r)),
+           'the best of each seed above the others': lambda r: _above_others(r, r.max(-1))}
+
+@lru_cache
+def _shuffled_answers(claim: str, seeds: int) -> tuple:
+    "`answers_of` a claim in shuffled tables."
+    return answers_of(_CLAIMS[claim](shuffled_rows(seed_rows(seeds))))
+
+# %% ../../nbs/live/verdicts.ipynb #e685bd3d
+def shuffled_part(
+    means,            # of a claim's number in shuffled tables
+    measured: float,  # the same number in the measured rows
+) -> dict:
+    "The chart of a view with how often each mean came, and the measured one."
+    share, edges = np.histogram(np.clip(means, -9, 15), 48, (-9, 15))
+    steps = [0, *np.repeat(100*share/len(means), 2).tolist(), 0]
+    marks = [Mark('rule', [measured], colour='currentColor', names=['measured']),
+             Mark('line', np.repeat(edges, 2).tolist(), steps, _SAYS['not shown'])]
+    return chart(marks, 'difference found (points of mAP50)', 'shuffled tables (%)', (-9, 15), (0, 1.1*max(steps)),
+                 size=(380, 270))
+
+# %% ../../nbs/live/verdicts.ipynb #83ded943
+_ANSWERED = dict(zip(('reproduced', 'refuted', 'not decided'), _SAYS.values()))
+
+def shuffle_view(
+    claim: str,  # one of five
+    seeds: int,  # two or more
+) -> list:
+    "One state of the shuffle explorer: a sentence, the measured interval below 19 shuffled ones, and all their means."
+    mean, half, answer = answers_of(_CLAIMS[claim](seed_rows(seeds)))
+    means, halves, answers = _shuffled_answers(claim, seeds)
+    says = {k: f'{(answers == k).mean():.1%}' for k in _ANSWERED}
+    kind = 'stored' if seeds <= len(_stored_rows()) else 'drawn'
+    text = (f'{seeds} {kind} seeds: {mean:+.1f} points, {mean - half:+.1f} to {mean + half:+.1f}, {answer}. Of 1000 '
+            f'shuffled tables **{says["reproduced"]} say reproduced**, {says["refuted"]} refuted.')
+    part = intervals_part([mean, *means], [half, *halves], 0.0, rule='no difference', ylabel='table (1: as measured)')
+    return [dict(kind='words', text=text), part, shuffled_part(means, mean),
+            dict(kind='key', entries=[(c, k) for k, c in _ANSWERED.items()])]
+
+# %% ../../nbs/live/verdicts.ipynb #e7407dd5
+def shuffle_explorer(
+    claim='shallow above thin',  # one of five
+    seeds=3,                     # 2, 3, 5, 10 or 30
+) -> Explorer:
+    "A claim and a number of seeds: its verdict, and what shuffled rows say."
+    return Explorer('shuffle', shuffle_view, Choice('claim', list(_CLAIMS), claim, menu=True),
+                    Choice('seeds', (2, 3, 5, 10, 30), seeds))

@@ -374,7 +374,7 @@ def rescale(
 
 # %% ../../nbs/nets/net.ipynb #fb94c603
 def resnet50() -> Net:
-    """ResNet-50 (He et al. 2015), the field's yardstick: the strided layer is the 3x3, as in every current
+    """ResNet-50 (He et al. 2015), the field's reference: the strided layer is the 3x3, as in every current
     implementation."""
     stages = tuple(
         Stage('res', d, w, stride, b=0.25) for d, w, stride in zip((3, 4, 6, 3), (256, 512, 1024, 2048), (1, 2, 2, 2)))

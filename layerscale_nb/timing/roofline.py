@@ -84,11 +84,11 @@ def _own_calls(l: Layer) -> list:
 # %% ../../nbs/timing/roofline.ipynb #21261da3
 _IN_PLACE = dict(relu='relu', silu='silu', mish='mish', leakyrelu='leaky_relu')  # activations whose rates are in place
 
-def _calls_of(l: Layer, act: str) -> list:
-    "The calls of one layer: the layer itself, its batch norm, its non-linearity."
+def _calls_of(l: Layer, act: str, folded=False) -> list:
+    "The calls of one layer: the layer itself, its batch norm unless that is folded into it, its non-linearity."
     op, v = l.op, l.op.cout*l.h*l.w
     out = _own_calls(l)
-    if op.norm and op.kind == 'conv': out.append(Call('norm', 0, 0, 2*v, v))
+    if op.norm and op.kind == 'conv' and not folded: out.append(Call('norm', 0, 0, 2*v, v))
     if (op.act and op.kind in ('conv', 'linear', 'add')) or op.kind == 'act':
         kind = _IN_PLACE.get(act.lower())
         out.append(Call(kind, 0, 0, v, 0) if kind else Call('gelu', 0, 0, 2*v, v))
@@ -99,9 +99,10 @@ def _calls_of(l: Layer, act: str) -> list:
 def calls(
     network: Network,  # the network
     size=None,         # pixels: an int, 'WIDTHxHEIGHT' or (h, w); default: the network's own
+    folded=False,      # are batch norms folded into the convolutions before them, as in a product?
 ) -> list:
     "Every call of one pass over one image, in order."
-    return [c for l in network.layers(size) for c in _calls_of(l, network.act)]
+    return [c for l in network.layers(size) for c in _calls_of(l, network.act, folded)]
 
 # %% ../../nbs/timing/roofline.ipynb #28168270
 TERMS = ('gmac', 'weights_mb', 'near_mb', 'far_mb', 'page_mb', 'call')  # what each rate, in milliseconds, is paid for
