@@ -33,7 +33,7 @@ setup(
     long_description=readme, long_description_content_type='text/markdown',
     packages=find_packages(include=[lib, lib+'.*']), cmdclass={'build_py': WithStored},
     python_requires='>='+cfg['min_python'], install_requires=cfg['requirements'].split(),
-    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'backbones')},
+    extras_require={k: cfg[f'{k}_requirements'].split() for k in ('dev', 'backbones', 'ray')},
     entry_points={'console_scripts': cfg['console_scripts'].split(),
                   'nbdev': [f'{lib}={lib}._modidx:d']},
     classifiers=['Development Status :: 3 - Alpha', 'Framework :: Jupyter', 'Intended Audience :: Education',

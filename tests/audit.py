@@ -95,7 +95,7 @@ def write_lock():
     "Ask pip which files it would install, and write the lock."
     with tempfile.TemporaryDirectory() as tmp:
         how = ['install', '--dry-run', '--ignore-installed', '--quiet', '--no-build-isolation', '--report', f'{tmp}/report.json']
-        subprocess.run([sys.executable, '-m', 'pip', *how, f'{root}[dev,backbones]'], check=True)
+        subprocess.run([sys.executable, '-m', 'pip', *how, f'{root}[dev,backbones,ray]'], check=True)
         LOCK.write_text(lock_text(json.loads(Path(tmp, 'report.json').read_text(encoding='utf-8'))), encoding='utf-8')
 
 

@@ -89,7 +89,7 @@ def test_shipped_configs_are_the_five(repo):
 
 def test_options_reach_the_study():
     f, asked = command_of(['study', '--imgsz', '416x128', '--seeds', '0', '2', '--lr', '0.001', '--n-val', '9', '--base', '0.33', '0.25', '1024'])
-    s = study_of(**{k: v for k, v in asked.items() if k not in ('jobs', 'out', 'plan')})
+    s = study_of(**{k: v for k, v in asked.items() if k not in ('jobs', 'out', 'plan', 'engine', 'cpus', 'gpus')})
     assert s.imgsz == (128, 416) and s.seeds == (0, 2) and s.recipe.lr == 0.001 and s.n_val == 9 and s.base == (0.33, 0.25, 1024)
 
 

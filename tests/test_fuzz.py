@@ -213,14 +213,15 @@ def command(argv):
 
 def options(argv):
     "What a command line asks for, without training it."
-    from layerscale_nb.cli import _study, _train, command_of, study_of
+    from layerscale_nb.cli import command_of
+    from layerscale_nb.study.commands import _study, _train, study_of
     from layerscale_nb.study.variants import load_configs, with_options
     quiet = io.StringIO()
     try:
         with contextlib.redirect_stderr(quiet), contextlib.redirect_stdout(quiet):
             f, asked = command_of(words_of(argv))
     except SystemExit: return
-    options = {k: v for k, v in asked.items() if k not in ('jobs', 'out', 'plan', 'config')}
+    options = {k: v for k, v in asked.items() if k not in ('jobs', 'out', 'plan', 'config', 'engine', 'cpus', 'gpus')}
     if f is _study: study_of(**options)
     if f is _train: with_options(load_configs(asked['config']), **options)
 

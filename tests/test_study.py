@@ -16,7 +16,8 @@ from layerscale_nb.core import LayerscaleError, write_atomic
 from layerscale_nb.detect.recipe import Recipe
 from layerscale_nb.detect.train import fit, save_state
 from layerscale_nb.study.report import read_results, write_report
-from layerscale_nb.study.runs import StudyFolder, choose_jobs, open_setting, run_study
+from layerscale_nb.study.engine import choose_jobs
+from layerscale_nb.study.runs import StudyFolder, open_setting, run_study
 from layerscale_nb.study.screen import study_status
 from layerscale_nb.table import locked, read_rows
 
@@ -185,15 +186,15 @@ def test_status_is_read_from_the_folder(setting, done, tmp_path, capsys):
 
 
 def test_jobs_fit_the_machine(setting, tmp_path, monkeypatch):
-    from layerscale_nb.study import runs
+    from layerscale_nb.study import engine
     s = StudyFolder(setting, tmp_path)
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 8)
     assert choose_jobs(s, 5) == 5 and choose_jobs(s, 20) == 8
-    monkeypatch.setattr(runs, 'free_bytes', lambda: 1)
+    monkeypatch.setattr(engine, 'free_bytes', lambda: 1)
     assert choose_jobs(s, 5) == 1
     gpu = replace(s, st=replace(setting, device=torch.device('cuda')))
     for free, jobs in ((1e9, 1), (3.2e9, 2), (4.5e9, 3), (100e9, 4)):  # a run of these takes 0.6 to 0.75 GB
-        monkeypatch.setattr(runs, 'free_bytes', lambda device: free)
+        monkeypatch.setattr(engine, 'free_bytes', lambda device: free)
         assert choose_jobs(gpu, 5) == jobs
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
     assert choose_jobs(gpu, 5) == 2

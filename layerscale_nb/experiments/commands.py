@@ -373,9 +373,29 @@ def _bench_overhead(
     print(as_json(r) if json else f'{overhead_text(r)}\nrows in {out}')
     return 0
 
+# %% ../../nbs/experiments/commands.ipynb #29cf38d1
+def _bench_engines(
+    *,
+    engines: list[str] = ('in turn', 'processes', 'ray'),  # which of these (default: all)
+    jobs: Whole = 2,   # runs at a time
+    runs: Whole = 20,  # of each of three passes
+    out=None,          # write the table here as csv
+    json=False,        # print the rows as one JSON list
+) -> int:
+    """what an engine of studies costs beside the training: a start, a run, a row, a state
+
+    examples:
+      layerscale bench engines
+      layerscale bench engines --engines ray --jobs 8 --runs 200"""
+    from layerscale_nb.experiments.engines import bench_engines
+    df = bench_engines(engines, jobs, runs, out, command_line())
+    hidden = ['versions', 'command', 'date', 'device', 'seed']
+    print(df.to_json(orient='records') if json else df.drop(columns=hidden).round(2).to_string(index=False))
+    return 0
+
 # %% ../../nbs/experiments/commands.ipynb #2aae2564
 BENCHMARKS = {'train': _bench_train, 'recipe': _bench_recipe, 'backbones': _bench_backbones, 'count': _bench_count,
               'acts': _bench_acts, 'predictor': _bench_predictor, 'shapes': _bench_shapes,
               'rules': _bench_rules, 'yolo-shapes': _bench_yolo_shapes,
               'arena': _bench_arena, 'gpu': _bench_gpu, 'faults': _bench_faults,
-              'overhead': _bench_overhead}  # name -> command
+              'overhead': _bench_overhead, 'engines': _bench_engines}  # name -> command

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['Setting', 'open_setting', 'run_config', 'timings', 'quality', 'finished_row', 'RunFolder', 'train_run', 'Event',
-           'check_space', 'check_folder', 'collect', 'StudyFolder', 'choose_jobs', 'faster_threads', 'run_study']
+           'check_space', 'check_folder', 'collect', 'StudyFolder', 'run_study']
 
 # %% ../../nbs/study/runs.ipynb #aa6f7dff
-import json, math, os, shutil, time, zipfile
+import json, math, shutil, time, zipfile
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,16 +18,14 @@ import torch
 from ..core import (
     DoesNotFit, LayerscaleError, fingerprint, human_pair, provenance, read_json, tidy, write_atomic, write_json)
 from ..detect.anchors import build_detector
-from ..detect.augment import Store, check_image_memory, make_store, store_digest
+from ..detect.augment import check_image_memory, make_store, store_digest
 from ..detect.datasets import load_data
 from ..detect.metrics import scores
 from ..detect.store import natural_size, to_frames
 from ..detect.train import Diverged, Progress, Run, fit, save_checkpoint
 from ..nets.layer import cost
-from ..nets.memory import free_bytes, memory_bytes
 from ..nets.scale import realised
-from ..process import side_by_side
-from .engine import FasterThreads, in_turn, spaced
+from .engine import LocalEngine
 from .forecast import Pace, start_order
 from .variants import Study, Variant, _base_network, _check_study, networks
 from ..table import Sparingly, locked, sweep, write_rows
@@ -45,14 +43,33 @@ class Setting:
     device: object
     notes: tuple   # what the reader left out
     digest: str    # fingerprint of the images, boxes and classes
+    there: dict = None  # `device` in words and `precision` of the machines that train, if they are others
+
+    @property
+    def machine(self) -> str:
+        "The device that trains, in words."
+        return self.there['device'] if self.there else device_name(self.device)
+
+    @property
+    def precision(self) -> str:
+        "'fp32', 'bf16' or 'fp16': the format in which runs compute."
+        return self.there['precision'] if self.there else precision(self.device, self.study.recipe.amp)
+
+# %% ../../nbs/study/runs.ipynb #760af333
+def _place(s: Study, engine) -> tuple:
+    "(device for the images, what the machines of a cluster say of themselves; None if runs train here)."
+    if engine == 'local': return pick_device(s.device), None
+    from layerscale_nb.study.cluster import machines, on_ray
+    return torch.device('cpu'), machines(s, on_ray(engine))
 
 # %% ../../nbs/study/runs.ipynb #dd1ff147
 def open_setting(
     s: Study,  # the study
+    engine='local',  # as for `run_study`
 ) -> Setting:
     "Read the data, decode every image once, and put it where training happens."
     s = _check_study(s)
-    device = pick_device(s.device)
+    device, there = _place(s, engine)
     ds = load_data(s.data, s.n_train, s.n_val)
     size, notes = s.imgsz or natural_size(ds), list(ds.notes)
     check_image_memory(len(ds.train) + len(ds.val), size)
@@ -63,7 +80,7 @@ def open_setting(
                                   'box. Use more images or check the labels.')
     stores = make_store(train, device), make_store(val, device)
     return Setting(s, ds.names, size, *stores, device, tuple(notes),
-                   fingerprint([ds.names, train.ids, val.ids, store_digest(*stores)]))
+                   fingerprint([ds.names, train.ids, val.ids, store_digest(*stores)]), there)
 
 # %% ../../nbs/study/runs.ipynb #41a3ae61
 def run_config(
@@ -76,8 +93,7 @@ def run_config(
     return dict(variant={
         k: v
         for k, v in asdict(variant).items() if v != ''}, seed=seed, base=list(s.base), data=str(s.data),
-                digest=st.digest, imgsz=list(st.size), recipe=asdict(s.recipe), precision=precision(
-                    st.device, s.recipe.amp))
+                digest=st.digest, imgsz=list(st.size), recipe=asdict(s.recipe), precision=st.precision)
 
 # %% ../../nbs/study/runs.ipynb #3821afad
 def timings(
@@ -200,7 +216,8 @@ def train_run(
 @dataclass(frozen=True)
 class Event:
     "What a study tells its caller."
-    kind: str              # 'skip', 'start', 'step', 'elsewhere' (another process has it), 'trained', 'failed', 'done'
+    kind: str              # 'skip', 'start', 'step', 'elsewhere' (another process has it), 'lost' (its worker, on a
+    #                        cluster), 'trained', 'failed' or 'done'
     run: str               # folder name of the run
     index: int             # which run, from 1
     total: int             # of how many
@@ -297,94 +314,6 @@ class StudyFolder:
                               error=str(e), config=fingerprint(run.config)))
                 raise
 
-# %% ../../nbs/study/runs.ipynb #3cac030d
-@dataclass(eq=False)
-class _Packed:
-    "The training of a study's runs, sent to a process without the frames: it maps them from a file."
-    study: StudyFolder
-    frames: Path
-
-    def __call__(self, name: str):
-        if self.study.st.train is None:
-            kept = torch.load(self.frames, mmap=True, weights_only=True)
-            stores = {k: Store(**v, device=self.study.st.device) for k, v in kept.items()}
-            self.study = replace(self.study, st=replace(self.study.st, **stores))
-        return spaced(self.study.train(name))
-
-# %% ../../nbs/study/runs.ipynb #87c7a07a
-@contextmanager
-def _packed(s: StudyFolder):
-    "Yields a study's training for processes. The name of the file tells `sweep` what to do if this one is killed."
-    frames, st = s.out/f'.frames.{os.getpid()}.part', s.st
-    named = replace(st.study, data=str(st.study.data))  # a data set in memory need not travel either
-    s.out.mkdir(parents=True, exist_ok=True)
-    parts = {k: {f: getattr(v, f) for f in ('images', 'boxes', 'cls', 'valid')}
-             for k, v in (('train', st.train), ('val', st.val))}
-    try:
-        write_atomic(frames, lambda f: torch.save(parts, f))
-        yield _Packed(replace(s, st=replace(st, study=named, train=None, val=None)), frames)
-    finally: frames.unlink(missing_ok=True)
-
-# %% ../../nbs/study/runs.ipynb #b60f2e7a
-_RUNS_ON_A_GPU = 4   # at most: each waits for a processor core between two operations
-_CUDA_BYTES = 600e6  # that torch takes on a GPU before the first tensor
-
-# %% ../../nbs/study/runs.ipynb #5cd8d8c0
-def choose_jobs(
-    s: StudyFolder,  # the study
-    runs: int,       # how many are left
-) -> int:
-    """How many runs to train at once here, as far as memory goes: one for each core that torch would use; on a GPU at
-    most `_RUNS_ON_A_GPU`, in half of what is free."""
-    st, nets = s.st, networks(s.st.study, len(s.st.names)).values()
-    most = max(memory_bytes(n, st.size, st.study.recipe.batch, training=True) for n in nets)
-    if st.device.type == 'cpu': return max(1, min(torch.get_num_threads(), runs, int(free_bytes()/most)))
-    if st.device.type != 'cuda': return 1
-    each = most + _CUDA_BYTES + st.train.images.nbytes + st.val.images.nbytes
-    return max(1, min(_RUNS_ON_A_GPU, torch.get_num_threads(), runs, int(free_bytes(st.device)/2/each)))
-
-# %% ../../nbs/study/runs.ipynb #3240ae8f
-def faster_threads(
-    st: Setting,  # `Setting`
-    net,          # the network to try
-) -> int:
-    "Threads with which a training step of this network is faster here and now, one or all: six steps are tried."
-    before = torch.get_num_threads()
-    if before == 1 or st.device.type != 'cpu': return before
-    choice, last = FasterThreads(tries=3), 0.
-    try:
-        for p in fit(net, st.train, st.val, replace(st.study.recipe, epochs=10), 0, st.device):
-            choice.saw(p.seconds - last)
-            last = p.seconds
-            if not choice.plan: break
-        return choice.best
-    finally: torch.set_num_threads(before)
-
-# %% ../../nbs/study/runs.ipynb #cd34d911
-def _threads_of(s: StudyFolder, jobs: int) -> int:
-    "Threads of each run: as when the study began, and written down with its runs."
-    kept, path = {}, s.out/'study.json'
-    with suppress(LayerscaleError): kept = read_json(path)
-    threads = kept.get('threads') or max(1, torch.get_num_threads()//jobs)
-    if not kept and jobs == 1: threads = faster_threads(s.st, s.net(next(iter(s.runs))))
-    runs = list(dict.fromkeys([*kept.get('runs', []), *s.runs]))
-    write_json(path, dict(runs=runs, threads=threads, command=s.command))
-    return threads
-
-# %% ../../nbs/study/runs.ipynb #f1ad187c
-@contextmanager
-def _engine(s: StudyFolder, jobs):
-    "Yields a function from names of runs to pairs (name, message): in turn in this process, or `jobs` side by side."
-    threads, before = _threads_of(s, jobs) if jobs else None, torch.get_num_threads()
-    if jobs and jobs > 1:
-        how = dict(threads=threads, log=s.out/'log.txt')
-        with _packed(s) as work: yield lambda names: side_by_side(work, names, jobs, **how)
-        return
-    try:
-        torch.set_num_threads(threads or before)
-        yield lambda names: in_turn(s.train, names)
-    finally: torch.set_num_threads(before)
-
 # %% ../../nbs/study/runs.ipynb #bd6c70ad
 _CALLS_MACS = 1.1e9  # multiply-adds that take as long as the calls of a step; measured on one core
 _TABLE_SHARE = 0.05  # of a study's time that writing its table may take
@@ -400,6 +329,7 @@ def _events(s: StudyFolder, messages, names: list, jobs: int, tell):
     with Sparingly(lambda: collect(s.out), _TABLE_SHARE) as write_table:
         for name, (kind, value) in messages:
             if value == 'elsewhere': yield tell('elsewhere', name)
+            elif kind == 'lost': yield tell('lost', name, note=value)
             elif kind == 'step':
                 if name not in pace.seen: yield tell('start', name)
                 yield tell('step', name, progress=value, eta_s=pace.saw(name, value))
@@ -418,13 +348,13 @@ def _left(s: StudyFolder, names, wait_s=0.) -> list:
     return [n for n in names if not trained(n)]
 
 # %% ../../nbs/study/runs.ipynb #9d5459a9
-def _train_all(s: StudyFolder, names: list, jobs, tell):
+def _train_all(s: StudyFolder, names: list, engine, tell):
     "Train these runs, and what other processes leave behind; yields `Event`s."
     names = _left(s, names)
     if not names: return
-    if jobs == 'auto': jobs = choose_jobs(s, len(names))
+    jobs = engine.at_once(len(names))
     if jobs: names = start_order({n: _step_work(s, n) for n in names}, jobs)
-    with _engine(s, jobs) as run:
+    with engine.open() as run:
         while names:
             away = []
             for event in _events(s, run(names), names, jobs or 1, tell):
@@ -433,13 +363,13 @@ def _train_all(s: StudyFolder, names: list, jobs, tell):
             names = _left(s, away, 1.)
 
 # %% ../../nbs/study/runs.ipynb #4aa7599e
-def _time_all(s: StudyFolder, names: list, tell):
+def _time_all(s: StudyFolder, names: list, engine, tell):
     "Time what is trained, one network after the other, and finish its row; yields `Event`s."
     with s.lock('times', None):
         for name in names:
             row = s.row(name)
             if not row or row['status'] != 'trained': continue
-            row |= tidy(timings(s.net(name), s.st)) | dict(status='done')
+            row |= tidy(engine.call(timings, s.net(name))) | dict(status='done')
             write_json(s.out/name/'row.json', row)
             yield tell('done', name, row=row)
     collect(s.out)
@@ -458,12 +388,23 @@ def _look_at(s: StudyFolder, name: str) -> tuple:
     what = 'damaged' if harmed[0].exists() else 'gone'
     return 'skip', row, f'{harmed[0]} is {what}: delete {s.out/name} to train it again'
 
+# %% ../../nbs/study/runs.ipynb #52b1a223
+@contextmanager
+def _engine(engine, s: StudyFolder, jobs):
+    "Yields the engine of that name, or of that `RayEngine`, for a study."
+    if engine == 'local': yield LocalEngine(s, jobs)
+    else:
+        from layerscale_nb.study.cluster import Cluster, joined, on_ray
+        how = on_ray(engine)
+        with joined(how.address) as ray, closing(Cluster(ray, s, jobs, how)) as cluster: yield cluster
+
 # %% ../../nbs/study/runs.ipynb #876997c2
 def run_study(
     st: Setting,  # `Setting`
     out,          # folder of the study
     command='',   # the command line, for the provenance
     jobs=None,    # runs that train at once, a process each if several; 'auto': `choose_jobs`; None: one, threads as set
+    engine='local',  # 'ray' or a `RayEngine`: on a cluster, by default as many runs at once as it has room for
 ):
     """Run every variant with every seed, then time the networks; yields `Event`s. `out/results.csv` holds a row per
     trained run, of a large study a little later. What breaks one run does not stop the others."""
@@ -475,5 +416,7 @@ def run_study(
     for name, (kind, row, note) in looks.items():
         if kind: yield tell(kind, name, row=row, note=note)
     sound = [name for name, (kind, *_) in looks.items() if kind != 'failed']
-    yield from _train_all(s, sound, jobs, tell)
-    yield from _time_all(s, sound, tell)
+    if all((s.row(name) or {}).get('status') == 'done' for name in sound): return
+    with _engine(engine, s, jobs) as there:
+        yield from _train_all(s, sound, there, tell)
+        yield from _time_all(s, sound, there, tell)

@@ -95,6 +95,9 @@ def tell(
         if e.progress.row: log.write(json.dumps(dict(run=e.run) | e.progress.row) + '\n')
     elif e.kind == 'start': log.write(f'start {e.run}\n')
     elif e.kind == 'elsewhere': line.show(f'{name} is trained by another process', e.run)
+    elif e.kind == 'lost':
+        line.keep(f'{name} {e.note}', e.run)
+        log.write(f'lost {e.run}: {e.note}\n')
     elif e.kind == 'failed': line.keep(f'{name} failed: {e.row["error"]}', e.run)
     elif e.kind == 'done': _tell_time(e, line)
     else: line.keep(f'{name} {_result_text(e)}', e.run)
