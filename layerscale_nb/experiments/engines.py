@@ -89,7 +89,7 @@ def engine_costs(
     rows=20,     # more of them in the second pass than in the first
 ) -> dict:
     """What an engine costs: `start_s` until the first run has ended; for each worker `run_ms` a run of one row and
-    `row_ms` a further row; `driver_ms` of the driver's processor for a row; `state_mb_s` of states from all together."""
+    `row_ms` a further row; `driver_ms` of the driver's processor for a row; `state_mb_s` of all states together."""
     check_name(name, ENGINES, f"no engine '{name}'.")
     def measure(**kw):
         with tempfile.TemporaryDirectory() as tmp: return one_pass(name, EmptyStudy(st, Path(tmp), runs, **kw), jobs)

@@ -103,7 +103,7 @@ def _small_disk(folder: Path, mb=160):
     "Within it a folder is a disk of so many MB; raises `LayerscaleError` where this user may not mount one."
     folder.mkdir()
     done = subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={mb}m', 'layerscale', str(folder)],
-                          capture_output=True, text=True)
+                          capture_output=True, encoding='utf-8')
     refuse(done.returncode, f'no small disk can be mounted here ({one_line(done.stderr)}).')
     try: yield folder
     finally: subprocess.run(['umount', '-l', str(folder)], capture_output=True)
@@ -122,11 +122,11 @@ def _small_disk_fills(bench, how, jobs, rng) -> list:
         return [mended(bench, out, 'No space left')]
 
 # %% ../../nbs/experiments/faults.ipynb #426aa43e
-_NOBODY = 65534  # the user that owns nothing
+_OWNER_OF_NOTHING = 65534  # the user that owns nothing
 
 def _as_nobody():
     "Be a user whom permissions stop."
-    if not os.geteuid(): os.seteuid(_NOBODY)
+    if not os.geteuid(): os.seteuid(_OWNER_OF_NOTHING)
 
 def _set_modes(top: Path, folder: int, file: int):
     "Give a folder and all in it these permissions."

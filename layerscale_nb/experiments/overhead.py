@@ -157,7 +157,7 @@ def _made_up_study(st, out: Path, n: int) -> StudyFolder:
     s = StudyFolder(st, out)
     for seed, name in enumerate(s.runs):
         (out/name).mkdir(parents=True)
-        (out/name/'row.json').write_text(json.dumps(row | dict(seed=seed)))
+        (out/name/'row.json').write_text(json.dumps(row | dict(seed=seed)), encoding='utf-8')
     return s
 
 def driver_costs(

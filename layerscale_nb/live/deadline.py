@@ -52,7 +52,7 @@ def priced(
     return pd.DataFrame(rows).T.astype(dict(macs=int, params=int)).sort_values('macs')
 
 # %% ../../nbs/live/deadline.ipynb #29c3afb1
-_AGAINST = dict(macs=('macs (G)', 1e-9), params=('params (M)', 1e-6), train_mb=('memory of a training step (MB)', 1))
+_DEADLINE_AXES = dict(macs=('macs (G)', 1e-9), params=('params (M)', 1e-6), train_mb=('memory of a training step (MB)', 1))
 _KEPT, _MISSED, _BOUND = '#009E73', '#888888', '#D55E00'
 
 def deadline_chart(
@@ -61,7 +61,7 @@ def deadline_chart(
     against='macs',   # column of the other axis
 ) -> dict:
     "The chart of predicted time against a cost: dots keep the deadline, rings do not."
-    (label, factor), ok = _AGAINST[against], t.ms <= most_ms
+    (label, factor), ok = _DEADLINE_AXES[against], t.ms <= most_ms
     x = t[against]*factor
     ends = x.min()/1.2, x.max()*1.2
     marks = [Mark('line', list(ends), [most_ms]*2, _BOUND, [f'{most_ms:g} ms'])]
@@ -121,7 +121,7 @@ def choose_explorer(
     return Explorer(
         name, lambda size, against, slower, most_ms: deadline_view(tables[size], most_ms, slower, against, law),
         Choice('size', list(sizes), label='picture', menu=True),
-        Choice('against', list(_AGAINST), menu=True, on_page=list(_AGAINST)[:2]),
+        Choice('against', list(_DEADLINE_AXES), menu=True, on_page=list(_DEADLINE_AXES)[:2]),
         Choice('slower', (1., 1.25, 1.5, 2.), label='other load', on_page=(1., 1.5, 2.)),
         Choice('most_ms', sorted({*_DEADLINES, most_ms}), most_ms, 'deadline (ms)'))
 
