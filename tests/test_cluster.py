@@ -190,7 +190,7 @@ def test_a_worker_and_a_node_are_killed_and_the_table_is_the_same(nodes, setting
         elif e.progress.row and len(killed) == 1 and 'lost' in kinds:
             killed.append('node')
             nodes.remove_node(nodes.second, allow_graceful=False)
-    assert len(killed) == 2 and 2 <= kinds.count('lost') <= 3 and kinds.count('done') == 2, kinds
+    assert len(killed) == 2 and 1 <= kinds.count('lost') <= 3 and kinds.count('done') == 2, kinds  # the node may have been idle
     pd.testing.assert_frame_equal(untimed(tmp_path), untimed(whole))
     for run in ('baseline_seed0', 'depth_033_seed0'): assert epochs(tmp_path/run) == epochs(whole/run)
     assert not [p for p in tmp_path.rglob('*') if p.name == 'state.pt' or p.name.endswith('.part')]
