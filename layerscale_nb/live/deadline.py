@@ -52,7 +52,8 @@ def priced(
     return pd.DataFrame(rows).T.astype(dict(macs=int, params=int)).sort_values('macs')
 
 # %% ../../nbs/live/deadline.ipynb #29c3afb1
-_DEADLINE_AXES = dict(macs=('macs (G)', 1e-9), params=('params (M)', 1e-6), train_mb=('memory of a training step (MB)', 1))
+_DEADLINE_AXES = dict(macs=('macs (G)', 1e-9), params=('params (M)', 1e-6),
+                      train_mb=('memory of a training step (MB)', 1))
 _KEPT, _MISSED, _BOUND = '#009E73', '#888888', '#D55E00'
 
 def deadline_chart(
