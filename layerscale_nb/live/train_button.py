@@ -33,7 +33,8 @@ class TrainButton(W.HBox):
         log,   # file for what the process prints
         label='Train it', stopped='stopped',  # words on the button, and after a stop
     ):
-        self.job, self.done, self.path, self.label, self.stopped, self.child = job, done, Path(log), label, stopped, None
+        self.job, self.done, self.path, self.child = job, done, Path(log), None
+        self.label, self.stopped = label, stopped
         self.button, self.told = W.Button(description=label, button_style='primary'), W.HTML()
         self.button.on_click(lambda _: self.stop() if self.child else self.begin())
         super().__init__([self.button, self.told], layout=W.Layout(flex_flow='row wrap'))
