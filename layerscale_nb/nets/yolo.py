@@ -355,8 +355,8 @@ def anchor_rows(
 
 # %% ../../nbs/nets/yolo.ipynb #f55a584d
 def _private_settings() -> str:
-    """A folder for this process with a copy of the user's Ultralytics settings, if there are any; removed at exit. Those
-    of processes that were killed are removed too."""
+    """A folder for this process with a copy of the user's Ultralytics settings, if there are any; removed at exit.
+    Those of processes that were killed are removed too."""
     import psutil  # here: a count needs none
     for p in Path(tempfile.gettempdir()).glob('layerscale-*-settings-*'):
         if not psutil.pid_exists(int(p.name.split('-')[1])): shutil.rmtree(p, ignore_errors=True)
