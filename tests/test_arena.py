@@ -56,10 +56,10 @@ def test_a_network_of_ones_own_falls_into_the_cloud(small):
     arena_live.train_own(arena.Form('yolov8', size=(64, 192)), 0.125, 4.0, own, scenes=roadscenes(16, 4, size=(160, 480)))
     e.show()
     assert 'Yours' in e.out.value and 'times the macs' in e.out.value
-    row, = arena_live.read_own(own).to_dict('records')
+    row, = arena.arena_rows(own).to_dict('records')
     assert row['ms'] > 0 and len(json.loads(row['curve'])) == 8
     arena_live.train_own(arena.Form('yolov8', size=(64, 192)), 0.125, 4.0, own, scenes=roadscenes(16, 4, size=(160, 480)))
-    assert len(arena_live.read_own(own)) == 1  # it is not trained again
+    assert len(arena.arena_rows(own)) == 1  # it is not trained again
 
 
 def test_the_wish_says_what_is_wrong(small):

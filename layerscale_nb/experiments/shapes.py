@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['CENTRE', 'GRIDS', 'IMAGES', 'IN_SHAPE', 'validation_loss', 'train_classifier', 'tiny_vit', 'sweep_jobs',
            'sweep_shapes', 'swept_arms', 'arms_of', 'plan_text', 'said_run', 'exponents_text', 'fit_text',
-           'shapes_text', 'seed_noise', 'half_width', 'smaller_gains', 'shape_verdicts', 'printed_verdicts']
+           'shapes_text', 'seed_noise', 'half_of_mean', 'half_width', 'smaller_gains', 'shape_verdicts',
+           'printed_verdicts']
 
 # %% ../../nbs/experiments/shapes.ipynb #212edd17
 import math, sys, time
@@ -205,13 +206,20 @@ def seed_noise(
     refuse(free < 1, 'one seed shows no spread; train each shape with at least two.')
     return float(np.sqrt((same.var(ddof=1).fillna(0)*(same.size() - 1)).sum()/free)), free
 
+def half_of_mean(
+    noise: tuple,  # of `seed_noise`
+    runs: float,   # that the mean is of
+) -> float:
+    "Half of the 95% interval of a mean."
+    sd, free = noise
+    return float(student.ppf(0.975, free))*sd/math.sqrt(runs)
+
 def half_width(
     noise: tuple,  # of `seed_noise`
     runs: float,   # in each of two means
 ) -> float:
     "Half of the 95% interval of the difference of two means: the smallest difference that can be told from none."
-    sd, free = noise
-    return float(student.ppf(0.975, free))*sd*math.sqrt(2/runs)
+    return half_of_mean(noise, runs)*math.sqrt(2)
 
 # %% ../../nbs/experiments/shapes.ipynb #72b12b8d
 IN_SHAPE = 'Getting ViT in Shape'
