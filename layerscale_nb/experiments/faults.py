@@ -50,15 +50,23 @@ def _dies_at_rename(n: int, after: bool):
         os.replace = fatal
     return breaks
 
-def _rename_kills(bench, how, jobs, rng) -> list:
-    "A kill before, or after, each rename of a study."
+def _each_in_turn(bench, jobs, breaks_at, judged) -> list:
+    """Break the n-th of something for n from 1 on, a fresh study each time, until there is no n-th; `judged(code, out)`
+    is the outcome of a session, or None for one that was not harmed."""
     outcomes = []
     while True:
         out = bench.fresh()
-        if session_end(bench.begin(out, jobs, _dies_at_rename(len(outcomes) + 1, how == 'after'))) == 0: break
+        outcome = judged(session_end(bench.begin(out, jobs, breaks_at(len(outcomes) + 1))), out)
+        if outcome is None: return outcomes
+        outcomes.append(outcome)
+
+def _rename_kills(bench, how, jobs, rng) -> list:
+    "A kill before, or after, each rename of a study."
+    def judged(code, out):
+        if code == 0: return None
         complete(bench, out)
-        outcomes.append(outcome_of(bench, out))
-    return outcomes
+        return outcome_of(bench, out)
+    return _each_in_turn(bench, jobs, lambda n: _dies_at_rename(n, how == 'after'), judged)
 
 # %% ../../nbs/experiments/faults.ipynb #450173e9
 def _full_from(n: int):
@@ -74,13 +82,8 @@ def _full_from(n: int):
 
 def _disk_full(bench, how, jobs, rng) -> list:
     "A disk that is full from each write on."
-    outcomes = []
-    while True:
-        out = bench.fresh()
-        session_end(bench.begin(out, jobs, _full_from(len(outcomes) + 1)))
-        if ended_well(out): break
-        outcomes.append(mended(bench, out, 'No space left'))
-    return outcomes
+    judged = lambda code, out: None if ended_well(out) else mended(bench, out, 'No space left')
+    return _each_in_turn(bench, jobs, _full_from, judged)
 
 # %% ../../nbs/experiments/faults.ipynb #eeefe461
 def _limited(most: int):
