@@ -82,7 +82,7 @@ def cloud_chart(
         marks += _interval_mark(r[x]*f, r.map50, r.half, _TINT['own'], f'yours, {r.form}')
     ends = lambda values, by: (min(values) - by, max(values) + by)
     across, up = [v for m in marks for v in m.xs], [v for m in marks for v in m.ys]
-    return chart(marks, label, 'mAP50', ends(across, 0.05*max(across)), ends(up, 0.01), (430, 260))
+    return chart(marks, label, 'mAP50', ends(across, 0.05*max(across)), ends(up, 0.01), (400, 250))
 
 def curve_chart(
     df,          # rows of `sweep_arena`
@@ -94,7 +94,7 @@ def curve_chart(
         own = [json.loads(c) for c in df[(df.form == form) & (df.w == w)].curve]
         mean = np.mean(own, 0).tolist()
         marks.append(Mark('line', [*range(1, len(mean) + 1)], mean, colour, [name], [form]))
-    return chart(marks, 'epoch', 'mAP50', size=(330, 260))
+    return chart(marks, 'epoch', 'mAP50', size=(290, 250))
 
 # %% ../../nbs/experiments/arena_live.ipynb #4d6fff3c
 def own_means(
@@ -146,8 +146,8 @@ def arena_view(
            *([(_TINT['own'], 'yours')] if len(own) else []), (_TINT['found'], 'found'), (_TINT['true'], 'true')]
     return [dict(kind='words', text=_place_words(t, group, form) + _own_words(own, t, group)),
             cloud_chart(t, x, form, own), curve_chart(df, curves[(form == BASE.name):]), *photo_parts(json.loads(seen)),
-            dict(kind='table', head=['', 'form', 'width', 'mAP50', 'M macs', 'M acts', 'ms'], rows=rows),
-            dict(kind='key', entries=key)]
+            dict(kind='key', entries=key),
+            dict(kind='table', head=['', 'form', 'width', 'mAP50', 'M macs', 'M acts', 'ms'], rows=rows)]
 
 # %% ../../nbs/experiments/arena_live.ipynb #b19fc71d
 _ARENA_X = 'ms', 'macs', 'acts', 'params'
